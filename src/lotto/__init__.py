@@ -1,0 +1,58 @@
+"""lotto: find winning tickets, sparse subnetworks that train as well as the whole network, and see why."""
+
+from __future__ import annotations
+
+from lotto import data, engine, masks, models, recipes, weights
+from lotto.api import train
+from lotto.data import Augment
+from lotto.engine import Engine
+from lotto.errors import DataError, DivergedError, LottoError, StorageError, UsageError, WorkerError
+from lotto.imp import After, ImpResult, imp
+from lotto.job import Job, Run, State
+from lotto.masks import Mask
+from lotto.optimizers import SGD, Adam, AdamW, RMSprop
+from lotto.pruning import Pruning, prune
+from lotto.recipe import Recipe
+from lotto.schedules import Constant, Cosine, Linear, MultiStep
+from lotto.store import Store
+from lotto.tickets import Ticket
+from lotto.training import evaluate
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "After",
+    "Augment",
+    "Constant",
+    "Cosine",
+    "DataError",
+    "DivergedError",
+    "Engine",
+    "ImpResult",
+    "Job",
+    "Linear",
+    "LottoError",
+    "Mask",
+    "MultiStep",
+    "Pruning",
+    "RMSprop",
+    "Recipe",
+    "Run",
+    "State",
+    "StorageError",
+    "Store",
+    "Ticket",
+    "UsageError",
+    "WorkerError",
+    "data",
+    "engine",
+    "evaluate",
+    "imp",
+    "masks",
+    "models",
+    "prune",
+    "recipes",
+    "train",
+    "weights",
+]

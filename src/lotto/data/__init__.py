@@ -1,0 +1,42 @@
+"""Data sets: whole in memory as tensors, batches by index."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from lotto.data import fetch, procedural
+from lotto.data.arrays import Arrays, Split
+from lotto.data.augment import Augment
+from lotto.data.catalog import PUBLISHED
+from lotto.data.fetch import Progress
+from lotto.data.folder import Folder
+from lotto.errors import unknown
+
+PROCEDURAL = {"mnist1d": procedural.mnist1d, "digits": procedural.digits}
+NAMES = (*PROCEDURAL, *PUBLISHED)
+
+__all__ = ["NAMES", "Arrays", "Augment", "Folder", "Split", "load"]
+
+
+def load(name: str, progress: Progress | None = None) -> Arrays:
+    """Load a data set by name, downloading it once if it is not in the cache.
+
+    Raises:
+        UsageError: if the name is unknown; lists the choices.
+        DataError: if no source of the set works.
+    """
+    if name not in NAMES:
+        raise unknown("data set", name, NAMES)
+    if progress is not None and name in PUBLISHED:
+        fetch.get(PUBLISHED[name], progress=progress)
+    return _load(name, str(fetch.cache_folder()))
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, folder: str) -> Arrays:
+    # The folder is part of the key, so that another LOTTO_DATA is another set of arrays.
+    if name in PROCEDURAL:
+        return PROCEDURAL[name]()
+    published = PUBLISHED[name]
+    arrays = fetch.get(published)
+    return Arrays(**arrays, mean=published.mean, std=published.std, name=name)

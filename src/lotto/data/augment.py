@@ -1,0 +1,44 @@
+"""Augmentation as batched tensor operations from a counter-based generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lotto.errors import UsageError
+from lotto.streams import stream
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random shift by up to ``crop`` pixels (pad with black, then crop) and random horizontal flip.
+
+    Attributes:
+        crop: padding in pixels on every side; 0 for none. CIFAR's usual value is 4.
+        flip: whether to mirror each image with probability one half.
+    """
+
+    crop: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crop < 0:
+            raise UsageError(f"Augmentation pads by 0 or more pixels; got crop={self.crop}.")
+
+    def __call__(self, x: Tensor, seed: int, step: int) -> Tensor:
+        """Augment a batch of images, shape (batch, channels, height, width), for (seed, step)."""
+        if x.dim() != 4:
+            raise UsageError(f"Augmentation needs images of shape (channels, height, width); got {tuple(x.shape[1:])}.")
+        generator = stream(seed, "augment", step)
+        batch, height, width = x.shape[0], x.shape[2], x.shape[3]
+        if self.crop:
+            top, left = torch.from_numpy(generator.integers(0, 2 * self.crop + 1, (2, batch))).to(x.device)
+            windows = F.pad(x, [self.crop] * 4).unfold(2, height, 1).unfold(3, width, 1)
+            x = windows[torch.arange(batch, device=x.device), :, top, left]
+        if self.flip:
+            chosen = torch.from_numpy(generator.integers(0, 2, batch).astype(bool)).to(x.device)
+            x = torch.where(chosen[:, None, None, None], x.flip(3), x)
+        return x

@@ -1,0 +1,172 @@
+"""A folder of images in the usual layout, ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val``)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lotto.data.arrays import Batch, Split, check_batch_size, permutation
+from lotto.data.augment import Augment
+from lotto.errors import UsageError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+
+
+class _Images(Dataset[tuple[Tensor, int]]):
+    def __init__(self, items: Sequence[tuple[Path, int]], size: int) -> None:
+        self.items, self.size = items, size
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path, label = self.items[index]
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+            # Shorter side to `size`, then the centre: what every ImageNet evaluation does.
+            scale = self.size / min(image.size)
+            image = image.resize([max(self.size, round(s * scale)) for s in image.size])
+            left, top = ((s - self.size) // 2 for s in image.size)
+            image = image.crop((left, top, left + self.size, top + self.size))
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), label
+
+
+class Folder:
+    """Images read from disk as they are needed, in a deterministic order that can start at any step.
+
+    Args:
+        path: the folder with ``train`` and ``test`` (or ``val``) subfolders, one folder per class.
+        size: images are scaled and centre-cropped to ``size`` x ``size`` pixels.
+        workers: processes that read ahead; 0 reads in the training process.
+        mean, std: per-channel normalisation of pixels in [0, 1]; defaults: ImageNet's.
+
+    Raises:
+        UsageError: if the layout is not there, or a test class is not among the training classes.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: int = 224,
+        workers: int = 0,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
+        self.root, self.image_size, self.workers = Path(path), size, workers
+        self.name = self.root.name
+        self._mean, self._std = tuple(mean), tuple(std)
+        train = self.root / "train"
+        test = next((p for p in (self.root / "test", self.root / "val") if p.is_dir()), None)
+        if not train.is_dir() or test is None:
+            raise UsageError(f"{self.root} needs the folders 'train' and 'test' (or 'val').")
+        names = sorted(p.name for p in train.iterdir() if p.is_dir())
+        self.labels = {name: i for i, name in enumerate(names)}
+        self.items: dict[str, list[tuple[Path, int]]] = {"train": self._list(train), "test": self._list(test)}
+        for split, items in self.items.items():
+            if not items:
+                raise UsageError(f"{self.root} has no images in its {split} folder.")
+
+    def _list(self, folder: Path) -> list[tuple[Path, int]]:
+        found = []
+        for path in sorted(folder.glob("*/*")):
+            if path.suffix.lower() in SUFFIXES:
+                if path.parent.name not in self.labels:
+                    raise UsageError(f"The class {path.parent.name!r} in {folder} has no training images.")
+                found.append((path, self.labels[path.parent.name]))
+        return found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return (3, self.image_size, self.image_size)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.labels)
+
+    def size(self, split: Split = "train") -> int:
+        """Number of images in a split."""
+        return len(self.items.get(split, ()))
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the relative paths and file sizes (not of every pixel: that would read it all)."""
+        digest = hashlib.blake2b(f"{self.image_size}{self._mean}{self._std}".encode(), digest_size=16)
+        for split, items in sorted(self.items.items()):
+            for path, _ in items:
+                line = f"{split}:{path.relative_to(self.root).as_posix()}:{path.stat().st_size}\n"
+                digest.update(line.encode())
+        return digest.hexdigest()
+
+    def hold_out(self, count: int) -> Folder:
+        """Set ``count`` training images aside to validate; always the same ones."""
+        if count == 0:
+            return self
+        if not 0 < count < self.size():
+            raise UsageError(f"Can hold out 1 to {self.size() - 1} images for validation; got {count}.")
+        order = permutation(0, 0, self.size())
+        held = set(order[:count].tolist())
+        other = object.__new__(Folder)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "identity"})
+        train = self.items["train"]
+        other.items = {
+            **self.items,
+            "train": [item for i, item in enumerate(train) if i not in held],
+            "validation": [item for i, item in enumerate(train) if i in held],
+        }
+        return other
+
+    def to(self, device: torch.device) -> Folder:
+        """The same images, delivered to another device."""
+        other = object.__new__(Folder)
+        other.__dict__.update(self.__dict__)
+        other.__dict__["device"] = device
+        return other
+
+    def _read(self, split: Split, batches: list[list[int]]) -> Iterator[Batch]:
+        device = self.__dict__.get("device", torch.device("cpu"))
+        loader = DataLoader(
+            _Images(self.items[split], self.image_size),
+            batch_sampler=batches,
+            num_workers=self.workers,
+            multiprocessing_context="spawn" if self.workers else None,
+            # A generator of its own: without it the loader draws a seed from torch's global one.
+            generator=torch.Generator(),
+        )
+        for x, y in loader:
+            yield x.to(device), y.to(device)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """From uint8 pixels to normalised float32."""
+        mean, std = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (self._mean, self._std))
+        return (x.float() / 255 - mean) / std
+
+    def batches(
+        self, seed: int, start: int, stop: int, batch_size: int, augment: Augment | None = None
+    ) -> Iterator[Batch]:
+        """The training batches of steps ``start`` to ``stop - 1`` in the data order ``seed``."""
+        check_batch_size(batch_size, self.size())
+        per_epoch = self.size() // batch_size
+        for epoch in range(start // per_epoch, -(-stop // per_epoch)):
+            first, last = max(start, epoch * per_epoch), min(stop, (epoch + 1) * per_epoch)
+            order = permutation(seed, epoch, self.size())
+            at = [(s % per_epoch) * batch_size for s in range(first, last)]
+            indices = [order[i : i + batch_size].tolist() for i in at]
+            for step, (x, y) in zip(range(first, last), self._read("train", indices), strict=True):
+                yield self.normalise(x if augment is None else augment(x, seed, step)), y
+
+    def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
+        """All images of a split in order, not augmented."""
+        count = self.size(split)
+        indices = [list(range(i, min(i + batch_size, count))) for i in range(0, count, batch_size)]
+        for x, y in self._read(split, indices):
+            yield self.normalise(x), y

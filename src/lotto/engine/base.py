@@ -1,0 +1,186 @@
+"""What all engines share: chains of jobs advance together, and equal jobs are trained once.
+
+An experiment is a set of *chains*: generators that yield a list of jobs, are sent back their runs, and return
+a result. A chain waits only for its own jobs, so that no worker is idle while any chain can go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from lotto.job import Job, Run
+from lotto.store import Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Chain = Generator[list[Job], list[Run], T]
+
+
+@dataclass(frozen=True)
+class JobStarted:
+    """A job has been given to a worker."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class JobAdvanced:
+    """A job has reached ``step``; ``loss`` is its mean training loss lately."""
+
+    job: Job
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class JobFinished:
+    """A job's run is there; ``trained`` is False when it was remembered."""
+
+    job: Job
+    run: Run
+    trained: bool
+
+
+Progress = Callable[[object], None]
+"""Called with the events above, and with those of an experiment."""
+
+
+@dataclass
+class _Position(Generic[T]):
+    """Where a chain stands: the runs it waits for."""
+
+    chain: Chain[T]
+    jobs: list[Job] = field(default_factory=list)
+    runs: dict[int, Run] = field(default_factory=dict)
+    started: bool = False
+    result: Any = None
+
+    def advance(self) -> list[tuple[int, Job]]:
+        """Send the finished runs, take the next jobs; passes over empty lists."""
+        runs = [self.runs[i] for i in range(len(self.jobs))]
+        while True:
+            try:
+                self.jobs = next(self.chain) if not self.started else self.chain.send(runs)
+            except StopIteration as stop:
+                self.result = stop.value
+                return []
+            self.started, self.runs, runs = True, {}, []
+            if self.jobs:
+                return list(enumerate(self.jobs))
+
+
+class Engine(ABC):
+    """Runs jobs; subclasses say how.
+
+    Args:
+        store: where runs are remembered.
+        threads: threads of each training.
+    """
+
+    slots: int = 1
+    """How many jobs run at the same time."""
+
+    def __init__(self, store: Store, threads: int = 1) -> None:
+        self.store, self.threads = store, threads
+        self._told_unidentified = False
+
+    @abstractmethod
+    def _submit(self, job: Job) -> None:
+        """Take a job; at most ``slots`` are taken and not collected."""
+
+    @abstractmethod
+    def _collect(self, progress: Progress) -> list[tuple[Job, Run, bool]]:
+        """Wait until at least one taken job is done."""
+
+    def _close(self, finished: bool) -> None:  # noqa: B027 (an engine may hold nothing)
+        """Let go of what `_submit` holds; ``finished`` is False when an error or Ctrl-C ends the run."""
+
+    def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> list[Run]:
+        """Run independent jobs; returns their runs in order."""
+        jobs = list(jobs)
+
+        def chain() -> Chain[list[Run]]:
+            return (yield jobs)
+
+        return self.drive([chain()], progress)[0]
+
+    def drive(self, chains: Sequence[Chain[T]], progress: Progress | None = None) -> list[T]:
+        """Advance chains until each has returned; returns their results in order.
+
+        Jobs with the same identity are trained once, whichever chains ask for them.
+        """
+        tell = progress or (lambda event: None)
+        positions = [_Position(chain) for chain in chains]
+        ready: deque[Job] = deque()
+        waiting: dict[str, list[tuple[_Position[T], int]]] = {}
+
+        def enqueue(position: _Position[T]) -> None:
+            for index, job in position.advance():
+                # Jobs without an identity are never the same as another.
+                name = job_name(job)
+                if name not in waiting:
+                    ready.append(job)
+                waiting.setdefault(name, []).append((position, index))
+                self._tell_once_if_unidentified(job)
+
+        finished = False
+        try:
+            for position in positions:
+                enqueue(position)
+            taken = 0
+            while ready or taken:
+                while ready and taken < self.slots:
+                    job = ready.popleft()
+                    if (run := self.store.lookup(job)) is not None:
+                        self._hand_out(waiting.pop(job_name(job)), job, run, False, tell, enqueue)
+                        continue
+                    self._submit(job)
+                    taken += 1
+                    tell(JobStarted(job))
+                if taken:
+                    for job, run, trained in self._collect(tell):
+                        taken -= 1
+                        self._hand_out(waiting.pop(job_name(job)), job, run, trained, tell, enqueue)
+            finished = True
+        finally:
+            for position in positions:
+                position.chain.close()
+            self._close(finished)
+        return [position.result for position in positions]
+
+    @staticmethod
+    def _hand_out(
+        wanted: list[tuple[_Position[T], int]],
+        job: Job,
+        run: Run,
+        trained: bool,
+        tell: Progress,
+        enqueue: Callable[[_Position[T]], None],
+    ) -> None:
+        tell(JobFinished(job, run, trained))
+        for position, index in wanted:
+            position.runs[index] = run
+            if len(position.runs) == len(position.jobs):
+                enqueue(position)
+
+    def _tell_once_if_unidentified(self, job: Job) -> None:
+        if job.key is None and not self._told_unidentified:
+            self._told_unidentified = True
+            log.warning(
+                "Runs of %s are not remembered: its model or a function of it has no source file, or uses "
+                "variables of the scope around it. Define it in a module to have runs remembered.",
+                job.recipe.name,
+            )
+
+
+def job_name(job: Job) -> str:
+    """The key under which equal jobs of one drive meet; steps count, as the kept ones may differ."""
+    if job.key is None:
+        return f"unidentified-{id(job)}"
+    return f"{job.key}:{','.join(map(str, job.steps))}"

@@ -1,0 +1,180 @@
+"""Jobs over worker processes, started by spawn, one thread each unless asked otherwise.
+
+Workers write their runs to the store and report progress in a small file each; the parent polls the files.
+A worker that dies is reported and its job is run once more; it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import signal
+import struct
+import tempfile
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from loky import ProcessPoolExecutor
+
+from lotto import files
+from lotto.data import Arrays
+from lotto.engine.base import Engine, JobAdvanced, Progress, job_name
+from lotto.errors import WorkerError
+from lotto.job import Job, Run, State
+from lotto.store import Store
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+_PROGRESS = struct.Struct("=qd")
+
+
+class Processes(Engine):
+    """Trains in ``workers`` processes.
+
+    Args:
+        store: where runs are remembered; shared by the workers.
+        workers: number of processes.
+        threads: threads of each.
+    """
+
+    def __init__(self, store: Store, workers: int, threads: int = 1) -> None:
+        super().__init__(store, threads)
+        self.slots = workers
+        self._pool: ProcessPoolExecutor | None = None
+        self._taken: dict[Future[Any], tuple[Job, Path]] = {}
+        self._deaths: dict[str, int] = {}
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._counter = 0
+
+    def _submit(self, job: Job) -> None:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self.slots, initializer=_start_worker, initargs=(self.threads,))
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="lotto-")
+        self._counter += 1
+        report = Path(self._scratch.name) / f"progress-{self._counter}"
+        future = self._pool.submit(
+            _work, self._portable(job), str(self.store.root), str(report), self.threads, self.slots
+        )
+        self._taken[future] = (job, report)
+
+    def _portable(self, job: Job) -> Job:
+        """The job with the user's arrays replaced by a file that every worker reads once."""
+        data = job.recipe.data
+        if not isinstance(data, Arrays):
+            return job
+        assert self._scratch is not None
+        path = Path(self._scratch.name) / f"data-{data.identity}.safetensors"
+        if not path.exists():
+            tensors = {f"{part}/{k}": t for part in ("x", "y") for k, t in getattr(data, part).items()}
+            scale = {n: t for n, t in (("scale", data._scale), ("shift", data._shift)) if t is not None}
+            files.save_tensors(path, tensors | scale, {"format": "lotto.arrays", "name": data.name})
+        # Copies: the frozen job and recipe stay as the user made them, and are not validated again.
+        stand_in, recipe = copy.copy(job), copy.copy(job.recipe)
+        object.__setattr__(recipe, "data", SpooledArrays(str(path)))
+        object.__setattr__(stand_in, "recipe", recipe)
+        return stand_in
+
+    def _collect(self, progress: Progress) -> list[tuple[Job, Run, bool]]:
+        seen: dict[Path, bytes] = {}
+        while True:
+            done, _ = wait(self._taken, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            for job, report in self._taken.values():
+                content = report.read_bytes() if report.exists() else b""
+                if len(content) == _PROGRESS.size and content != seen.get(report):
+                    seen[report] = content
+                    progress(JobAdvanced(job, *_PROGRESS.unpack(content)))
+            if done:
+                break
+        finished = []
+        broken = False
+        for future in done:
+            if isinstance(future.exception(), BrokenProcessPool):
+                broken = True
+                continue
+            job, report = self._taken.pop(future)
+            report.unlink(missing_ok=True)
+            trained, run = future.result()
+            found = run or self.store.lookup(job)
+            if found is None:
+                raise WorkerError(f"The run of {job.label or job.key!r} is missing from {self.store.root}.")
+            finished.append((job, found, trained))
+        if broken:
+            self._restart()
+            return finished or self._collect(progress)
+        return finished
+
+    def _restart(self) -> None:
+        """After a worker died: run what was on its way once more, in a new pool."""
+        unfinished = [job for job, _ in self._taken.values()]
+        self._taken.clear()
+        self._stop_pool(kill=True)
+        for job in unfinished:
+            name = job_name(job)
+            self._deaths[name] = self._deaths.get(name, 0) + 1
+            if self._deaths[name] > 1:
+                raise WorkerError(
+                    f"A worker process died twice while training {job.label or name!r}. Finished runs are "
+                    "kept. It may be out of memory: try fewer --jobs or a smaller batch."
+                )
+        log.warning("A worker process died; its job is run once more.")
+        for job in unfinished:
+            self._submit(job)
+
+    def _stop_pool(self, kill: bool) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=kill)
+            self._pool = None
+
+    def _close(self, finished: bool) -> None:
+        self._taken.clear()
+        self._stop_pool(kill=not finished)
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+
+class SpooledArrays:
+    """Where a worker finds the user's arrays."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+@lru_cache(maxsize=4)
+def _unspool(path: str) -> Arrays:
+    tensors, metadata = files.load_tensors(Path(path), "lotto.arrays")
+    arrays = object.__new__(Arrays)
+    arrays.name = metadata["name"]
+    arrays._scale, arrays._shift = tensors.get("scale"), tensors.get("shift")
+    for part in ("x", "y"):
+        setattr(arrays, part, {k[2:]: t for k, t in tensors.items() if k.startswith(f"{part}/")})
+    return arrays
+
+
+def _start_worker(threads: int) -> None:
+    # Ctrl-C reaches the whole process group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+
+
+def _work(job: Job, root: str, report: str, threads: int, workers: int) -> tuple[bool, Run | None]:
+    """Train one job; the run itself travels back only if the store does not remember it."""
+    data = job.recipe.data
+    if isinstance(data, SpooledArrays):
+        object.__setattr__(job.recipe, "data", _unspool(data.path))
+
+    def on_step(step: int, loss: float) -> None:
+        Path(report).write_bytes(_PROGRESS.pack(step, loss))
+
+    execution = {"engine": "processes", "workers": workers, "threads": threads}
+    run, trained = Store(root).obtain(job, on_step=on_step, execution=execution)
+    if job.key is not None:
+        return trained, None
+    return trained, replace(run, states={s: State(v.weights, v.optimizer) for s, v in run.states.items()})

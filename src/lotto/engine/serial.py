@@ -1,0 +1,42 @@
+"""One job after another, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from lotto.engine.base import Engine, JobAdvanced, Progress
+from lotto.job import Job, Run
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Serial(Engine):
+    """Trains in the calling process."""
+
+    _job: Job | None = None
+
+    def _submit(self, job: Job) -> None:
+        self._job = job
+
+    def _collect(self, progress: Progress) -> list[tuple[Job, Run, bool]]:
+        job = self._job
+        assert job is not None
+        with limited_threads(self.threads):
+            run, trained = self.store.obtain(
+                job,
+                on_step=lambda step, loss: progress(JobAdvanced(job, step, loss)),
+                execution={"engine": "serial", "threads": self.threads},
+            )
+        return [(job, run, trained)]

@@ -1,0 +1,408 @@
+"""Iterative magnitude pruning with rewinding (STAB algorithm 1), with its controls.
+
+train 0 -> T keeping step k | prune | weights back to m * W_k | train k -> T | prune | ...
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lotto import masks
+from lotto.engine import Chain, Engine, Progress, make
+from lotto.errors import UsageError, unknown
+from lotto.job import Job, Run, State
+from lotto.masks import Mask
+from lotto.optimizers import Optimizer
+from lotto.pruning import Pruning, levels_to, prune
+from lotto.recipe import Recipe
+from lotto.schedules import Constant
+from lotto.store import Store
+from lotto.tickets import Ticket
+from lotto.training.loop import check_trainable
+
+log = logging.getLogger(__name__)
+
+MAX_LEVELS = 200
+REINIT_SEEDS = 1_000_000
+"""Added to a replicate's seed to initialise its reinitialisation control."""
+
+
+class After(str, Enum):
+    """What happens to the weights after a level's pruning."""
+
+    WEIGHTS = "weights"
+    """Weights and learning rate go back to the rewind step: the papers' IMP."""
+    LR = "lr"
+    """The trained weights stay, the learning rate goes back (Renda et al., 2003.02389)."""
+    FINETUNE = "finetune"
+    """The trained weights stay, the learning rate stays at its last value."""
+    REINIT = "reinit"
+    """New initial weights at every level, trained from the start."""
+
+
+CONTROLS = ("reinit", "random")
+ORDERS = ("shared", "fresh")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What IMP is asked to do; see `imp` for the fields."""
+
+    recipe: Recipe
+    pruning: Pruning
+    levels: int
+    rewind_step: int
+    replicates: int
+    controls: tuple[str, ...]
+    control_levels: tuple[int, ...]
+    after: After
+    order: str
+    rewind_optimizer: bool
+    finetune_lr: float
+    seed: int
+
+    def order_seed(self, replicate: int, level: int) -> int:
+        """Seed of the data order: one for a replicate, or a fresh one for each of its levels."""
+        base = self.seed + replicate
+        return base if self.order == "shared" or level == 0 else base * MAX_LEVELS + level + REINIT_SEEDS
+
+    def describe(self) -> dict[str, Any]:
+        """The plan in plain values, for files and reports."""
+        score = self.pruning.score
+        return {
+            "levels": self.levels,
+            "rate": self.pruning.rate,
+            "score": score if isinstance(score, str) else score.__name__,
+            "scope": self.pruning.scope,
+            "rates": dict(self.pruning.rates),
+            "exclude": list(self.pruning.exclude),
+            "rewind_step": self.rewind_step,
+            "rewind_optimizer": self.rewind_optimizer,
+            "after": self.after.value,
+            "order": self.order,
+            "replicates": self.replicates,
+            "controls": list(self.controls),
+            "control_levels": list(self.control_levels),
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class LevelFinished:
+    """A level of a replicate has been trained (or remembered)."""
+
+    replicate: int
+    level: int
+    density: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of one replicate: its mask, its run, the runs of its controls."""
+
+    level: int
+    mask: Mask
+    run: Run
+    controls: dict[str, Run] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImpResult:
+    """The outcome of `imp`: ``chains[replicate][level]``."""
+
+    plan: Plan
+    chains: Sequence[Sequence[Level]]
+
+    def table(self) -> pd.DataFrame:
+        """One row per level.
+
+        Columns: ``level``; ``density`` (fraction); ``error``, ``error_std`` and ``n`` (test error in percent over
+        the replicates); ``dense_error``, ``dense_std``; ``matching`` (mean error within the recipe's tolerance of
+        the dense mean); for each control ``NAME`` and ``NAME_std``; ``empty_layers``.
+        """
+        rows = []
+        dense = _errors([chain[0].run for chain in self.chains])
+        for levels in zip(*self.chains, strict=True):
+            error = _errors([at.run for at in levels])
+            row: dict[str, Any] = {
+                "level": levels[0].level,
+                "density": float(np.mean([masks.density(at.mask) for at in levels])),
+                "error": error.mean(),
+                "error_std": _std(error),
+                "n": len(error),
+                "dense_error": dense.mean(),
+                "dense_std": _std(dense),
+                "matching": bool(error.mean() <= dense.mean() + self.plan.recipe.tolerance + 1e-9),
+            }
+            for control in self.plan.controls:
+                found = _errors([at.controls[control] for at in levels if control in at.controls])
+                row[control] = found.mean() if len(found) else np.nan
+                row[f"{control}_std"] = _std(found)
+            row["empty_layers"] = ", ".join(sorted({x for at in levels for x in masks.empty_layers(at.mask)}))
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def runs_table(self) -> pd.DataFrame:
+        """One row per run: ``replicate``, ``level``, ``density``, ``kind`` (imp or a control), ``test_error``,
+        ``test_loss``, ``train_loss``, ``seconds``."""
+        rows = []
+        for replicate, chain in enumerate(self.chains):
+            for at in chain:
+                for kind, run in {"imp": at.run, **at.controls}.items():
+                    rows.append(
+                        {
+                            "replicate": replicate,
+                            "level": at.level,
+                            "density": masks.density(at.mask),
+                            "kind": kind,
+                            "test_error": run.test_error,
+                            "test_loss": run.test_loss,
+                            "train_loss": run.history[-1]["train_loss"],
+                            "seconds": run.seconds,
+                        }
+                    )
+        return pd.DataFrame(rows)
+
+    def sparsest_matching(self, replicate: int = 0) -> Ticket:
+        """The ticket of the sparsest level that matches; level 0, which is dense, always does."""
+        table = self.table()
+        return self.ticket(int(table[table["matching"]]["level"].max()), replicate)
+
+    def ticket(self, level: int, replicate: int = 0) -> Ticket:
+        """The ticket of a level: the rewound start and the mask.
+
+        Raises:
+            UsageError: if there is no such level or replicate, or its training did not start at the rewind step.
+        """
+        if not 0 <= replicate < len(self.chains):
+            raise UsageError(f"Replicates are 0 to {len(self.chains) - 1}; got {replicate}.")
+        if not 0 <= level < len(self.chains[replicate]):
+            raise UsageError(f"Levels are 0 to {len(self.chains[replicate]) - 1}; got {level}.")
+        if self.plan.after is not After.WEIGHTS and level:
+            raise UsageError(f"after={self.plan.after.value!r} does not rewind the weights, so it makes no tickets.")
+        chain = self.chains[replicate]
+        start = chain[0].run.at(self.plan.rewind_step)
+        info = {
+            "recipe": self.plan.recipe.describe(),
+            "plan": self.plan.describe(),
+            "level": level,
+            "replicate": replicate,
+            "test_error": chain[level].run.test_error,
+            "dense_error": chain[0].run.test_error,
+        }
+        return Ticket(masks.apply(start, chain[level].mask), chain[level].mask, self.plan.rewind_step, info)
+
+
+def imp(
+    recipe: Recipe,
+    levels: int | None = None,
+    rate: float | None = None,
+    rewind_to: str | int | None = None,
+    replicates: int = 3,
+    controls: Sequence[str] = CONTROLS,
+    *,
+    control_levels: Sequence[int] | None = None,
+    density: float | None = None,
+    one_shot: bool = False,
+    after: str | After = After.WEIGHTS,
+    order: str = "shared",
+    rewind_optimizer: bool = False,
+    finetune_lr: float | None = None,
+    seed: int = 0,
+    engine: Engine | None = None,
+    jobs: int | str = "auto",
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> ImpResult:
+    """Find winning tickets: iterative pruning with rewinding.
+
+    Args:
+        recipe: what is trained; its ``pruning`` gives score, scope, per-layer rates and excluded layers.
+        levels: pruning levels after the dense one; default 16, or as many as ``density`` needs.
+        rate: share of the remaining weights pruned per level; default the recipe's.
+        rewind_to: the step k to which weights go back: ``0it``, ``500it``, ``2ep``; default the recipe's.
+        replicates: how many initialisations and data orders.
+        controls: ``reinit`` (the mask on a new initialisation, trained from the start), ``random`` (a random mask
+            with the same per-layer densities, on the same rewind point).
+        control_levels: levels at which controls are trained; default all.
+        density: stop at the first level whose density is at most this, instead of ``levels``.
+        one_shot: make a single cut to the density that ``levels`` levels (or ``density``) would reach.
+        after: see `After`.
+        order: ``shared`` = all levels of a replicate see the same data order; ``fresh`` = each its own.
+        rewind_optimizer: restore the optimizer's state at the rewind step (masked) instead of a new optimizer.
+        finetune_lr: learning rate of ``finetune``; default the schedule's last, but at least 1 % of the peak.
+        seed: replicate r uses the seeds ``seed + r``.
+        engine: how jobs are run; default made from ``jobs`` and ``store``.
+        jobs: worker processes, see `lotto.engine.make`.
+        store: where runs are remembered.
+        progress: called with engine events and `LevelFinished`.
+
+    Returns:
+        The result, with `ImpResult.table` and `ImpResult.sparsest_matching`.
+
+    Raises:
+        UsageError: before any training, for whatever cannot be done.
+    """
+    plan = make_plan(
+        recipe, levels, rate, rewind_to, replicates, controls, control_levels, density, one_shot, after, order,
+        rewind_optimizer, finetune_lr, seed,
+    )  # fmt: skip
+    check_trainable(recipe)
+    engine = engine or make(jobs, store)
+    chains = [_chain(plan, r, progress or (lambda event: None)) for r in range(replicates)]
+    return ImpResult(plan, engine.drive(chains, progress))
+
+
+def make_plan(
+    recipe: Recipe,
+    levels: int | None = None,
+    rate: float | None = None,
+    rewind_to: str | int | None = None,
+    replicates: int = 3,
+    controls: Sequence[str] = CONTROLS,
+    control_levels: Sequence[int] | None = None,
+    density: float | None = None,
+    one_shot: bool = False,
+    after: str | After = After.WEIGHTS,
+    order: str = "shared",
+    rewind_optimizer: bool = False,
+    finetune_lr: float | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Check every argument of `imp` and settle its defaults, without training."""
+    pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
+    if levels is not None and density is not None:
+        raise UsageError("Give either levels or a target density, not both.")
+    if levels is not None and not 1 <= levels <= MAX_LEVELS:
+        raise UsageError(f"levels is between 1 and {MAX_LEVELS}; got {levels}.")
+    if replicates < 1:
+        raise UsageError(f"replicates is 1 or more; got {replicates}.")
+    for control in controls:
+        if control not in CONTROLS:
+            raise unknown("control", control, CONTROLS)
+    if order not in ORDERS:
+        raise unknown("order", order, ORDERS)
+    if after not in [a.value for a in After] and not isinstance(after, After):
+        raise unknown("after-prune policy", after, [a.value for a in After])
+    rewind_step = recipe.step(recipe.rewind_to if rewind_to is None else rewind_to)
+    if rewind_step >= recipe.total:
+        raise UsageError(
+            f"The rewind step {rewind_step} is not before the end of training at {recipe.total} iterations "
+            f"(an epoch is {recipe.per_epoch})."
+        )
+    mask = masks.ones(recipe)
+    count = 16 if levels is None and density is None else levels or levels_for(mask, pruning, density or 0.0)
+    if one_shot:
+        rates = {n: 1 - (1 - r) ** count for n, r in pruning.rates.items()}
+        pruning, count = replace(pruning, rate=1 - (1 - pruning.rate) ** count, rates=rates), 1
+    chosen = tuple(range(1, count + 1)) if control_levels is None else tuple(control_levels)
+    if any(not 1 <= at <= count for at in chosen):
+        raise UsageError(f"Control levels are between 1 and {count}; got {list(chosen)}.")
+    last = recipe.optimizer.lr * max(0.01, recipe.schedule.factor(recipe.total - 1, recipe.total, recipe.per_epoch))
+    return Plan(
+        recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, After(after), order,
+        rewind_optimizer, finetune_lr or last, seed,
+    )  # fmt: skip
+
+
+def levels_for(mask: Mask, pruning: Pruning, density: float) -> int:
+    """Levels after which the density is at most ``density``, by pruning a mask at random.
+
+    Raises:
+        UsageError: if no number of levels up to 200 gets there (a layer's rate is 0, or the network is small).
+    """
+    levels_to(density, pruning.rate)  # checks both
+    weights = {n: m.float() for n, m in mask.items()}
+    for level in range(1, MAX_LEVELS + 1):
+        before = masks.count(mask)
+        mask = prune(weights, mask, pruning.rate, "random", pruning.scope, pruning.rates)
+        if masks.density(mask) <= density * (1 + 1e-6):
+            return level
+        if masks.count(mask) == before:
+            break
+    raise UsageError(
+        f"The density {density:g} cannot be reached: pruning stops at {masks.density(mask):.3g} "
+        "(layers with rate 0 stay, and a rate removes less than half a weight at last)."
+    )
+
+
+def _chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]]:
+    """All levels of one replicate, then its controls."""
+    recipe, k = plan.recipe, plan.rewind_step
+    mask = masks.ones(recipe)
+    seed = plan.seed + replicate
+    label = f"replicate {replicate + 1}"
+    (dense,) = yield [Job(recipe, seed, plan.order_seed(replicate, 0), keep=(k,), label=f"{label} · dense")]
+    levels = [Level(0, mask, dense)]
+    tell(LevelFinished(replicate, 0, 1.0, dense.test_error))
+    rewound = dense.state(k)
+    if not plan.rewind_optimizer:
+        rewound = rewound.without_optimizer
+    run = dense
+    for number in range(1, plan.levels + 1):
+        rule = plan.pruning
+        mask = prune(
+            run.weights, mask, rule.rate, rule.score, rule.scope, rule.rates,
+            start=rewound.weights, seed=seed * MAX_LEVELS + number,
+        )  # fmt: skip
+        if empty := masks.empty_layers(mask):
+            log.warning("Level %d of %s: pruned to nothing: %s.", number, label, ", ".join(empty))
+        job = _next_job(plan, replicate, number, mask, rewound, run)
+        (run,) = yield [replace(job, label=f"{label} · level {number} · {masks.density(mask):.1%}")]
+        levels.append(Level(number, mask, run))
+        tell(LevelFinished(replicate, number, masks.density(mask), run.test_error))
+
+    # Controls come last: they keep all workers busy when the chains themselves no longer can.
+    wanted = [(at, c) for at in levels if at.level in plan.control_levels for c in plan.controls]
+    runs = yield [_control(plan, replicate, at, control, rewound, label) for at, control in wanted]
+    for (at, control), run in zip(wanted, runs, strict=True):
+        at.controls[control] = run
+    return levels
+
+
+def _next_job(plan: Plan, replicate: int, level: int, mask: Mask, rewound: State, last: Run) -> Job:
+    order = plan.order_seed(replicate, level)
+    match plan.after:
+        case After.WEIGHTS:
+            return Job(plan.recipe, order_seed=order, start=rewound, mask=mask, from_step=plan.rewind_step)
+        case After.LR:
+            kept = State(dict(last.weights))
+            return Job(plan.recipe, order_seed=order, start=kept, mask=mask, from_step=plan.rewind_step)
+        case After.FINETUNE:
+            optimizer: Optimizer = replace(plan.recipe.optimizer, lr=plan.finetune_lr)
+            recipe = replace(plan.recipe, schedule=Constant(), optimizer=optimizer)
+            kept = State(dict(last.weights))
+            return Job(recipe, order_seed=order, start=kept, mask=mask, from_step=plan.rewind_step)
+        case After.REINIT:
+            fresh = (plan.seed + replicate) * MAX_LEVELS + level + REINIT_SEEDS
+            return Job(plan.recipe, init_seed=fresh, order_seed=order, mask=mask)
+
+
+def _control(plan: Plan, replicate: int, at: Level, control: str, rewound: State, label: str) -> Job:
+    order = plan.order_seed(replicate, at.level)
+    name = f"{label} · level {at.level} · {control}"
+    seed = plan.seed + replicate
+    if control == "reinit":
+        return Job(plan.recipe, seed + REINIT_SEEDS, order, mask=at.mask, label=name)
+    mask = masks.random_like(at.mask, seed * MAX_LEVELS + at.level)
+    return Job(plan.recipe, order_seed=order, start=rewound, mask=mask, from_step=plan.rewind_step, label=name)
+
+
+def _errors(runs: Sequence[Run]) -> np.ndarray:
+    return np.array([run.test_error for run in runs])
+
+
+def _std(values: np.ndarray) -> float:
+    """Sample standard deviation; NaN for fewer than two values."""
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+__all__ = ["After", "ImpResult", "Level", "LevelFinished", "Plan", "imp"]

@@ -1,0 +1,68 @@
+"""Architectures by name; plain modules that know nothing of masks, data or training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from lotto.errors import UsageError, unknown
+from lotto.models.conv import Conv, Conv1d
+from lotto.models.mlp import mlp
+from lotto.models.resnet import ResNet
+from lotto.models.vgg import PLANS, VGG
+
+NAMES = (
+    "lenet-300-100",
+    "lenet-A-B",
+    "mlp-A-B-...",
+    "conv-2",
+    "conv-4",
+    "conv-6",
+    "conv1d",
+    "resnet-20",
+    "resnet-N",
+    "resnet-N-wW",
+    "vgg-11",
+    "vgg-13",
+    "vgg-16",
+    "vgg-19",
+)
+"""The names that `build` understands; capital letters stand for whole numbers."""
+
+
+def _resnet(depth: str, width: str | None, shape: Sequence[int], classes: int) -> nn.Module:
+    if int(depth) < 8 or (int(depth) - 2) % 6:
+        raise UsageError(f"A CIFAR ResNet has 6n + 2 layers (8, 14, 20, 32, ...); got {depth}.")
+    return ResNet(int(depth), shape[0], classes, int(width or 16))
+
+
+def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
+    """Build the named architecture for inputs of ``shape`` (without the batch axis).
+
+    Raises:
+        UsageError: if the name is unknown (lists the choices) or the inputs do not suit it.
+    """
+    images = len(shape) == 3
+    patterns: list[tuple[str, bool, Callable[[re.Match[str]], nn.Module]]] = [
+        (
+            r"(?:lenet|mlp)((?:-\d+)+)",
+            True,
+            lambda m: mlp([int(w) for w in m[1].split("-")[1:]], shape, classes),
+        ),
+        (r"conv-([246])", images, lambda m: Conv(int(m[1]), shape, classes)),
+        (r"conv1d", len(shape) in (1, 2), lambda m: Conv1d(shape[-1], classes)),
+        (r"resnet-(\d+)(?:-w(\d+))?", images, lambda m: _resnet(m[1], m[2], shape, classes)),
+        (
+            rf"vgg-({'|'.join(map(str, PLANS))})",
+            images,
+            lambda m: VGG(int(m[1]), shape[0], classes),
+        ),
+    ]
+    for pattern, suits, make in patterns:
+        if match := re.fullmatch(pattern, name):
+            if not suits:
+                raise UsageError(f"The model {name!r} cannot read inputs of shape {tuple(shape)}.")
+            return make(match)
+    raise unknown("model", name, NAMES)

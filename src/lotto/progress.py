@@ -1,0 +1,95 @@
+"""Live displays of the command line: what is being trained, how far it is, what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lotto.data import Progress as DataProgress
+from lotto.engine import JobAdvanced, JobFinished, JobStarted
+from lotto.imp import LevelFinished, Plan
+
+log = logging.getLogger(__name__)
+
+
+class ImpDisplay:
+    """Progress of `imp`: a bar for all jobs, one for each job on its way, a line for each finished level.
+
+    Without a terminal only the lines are printed.
+    """
+
+    def __init__(self, console: Console, plan: Plan) -> None:
+        self.console, self.plan = console, plan
+        self.trained = self.remembered = 0
+        self.began = time.monotonic()
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        jobs = plan.replicates * (plan.levels + 1 + len(plan.controls) * len(plan.control_levels))
+        self.total = self.bars.add_task("all trainings", total=jobs, note="")
+        self.tasks: dict[str, int] = {}
+        self.errors: dict[int, list[float]] = {}
+
+    def __enter__(self) -> ImpDisplay:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def __call__(self, event: object) -> None:
+        match event:
+            case JobStarted(job):
+                self.tasks[job.label] = self.bars.add_task(job.label, total=job.end - job.from_step, note="")
+            case JobAdvanced(job, step, loss):
+                if job.label in self.tasks:
+                    self.bars.update(
+                        self.tasks[job.label],  # type: ignore[arg-type]
+                        completed=step - job.from_step,
+                        note=f"loss {loss:.3f}",
+                    )
+            case JobFinished(job, _, trained):
+                if (task := self.tasks.pop(job.label, None)) is not None:
+                    self.bars.remove_task(task)  # type: ignore[arg-type]
+                self.trained += trained
+                self.remembered += not trained
+                self.bars.advance(self.total)
+            case LevelFinished(replicate, level, density, error):
+                self.errors.setdefault(level, []).append(error)
+                dense = self.errors[0]
+                self.bars.console.print(
+                    f"{time.monotonic() - self.began:6.1f} s  replicate {replicate + 1}  level {level:2}  "
+                    f"{100 * density:6.2f} % left  error {error:6.2f}  (dense {sum(dense) / len(dense):.2f})",
+                    highlight=False,
+                )
+
+
+@contextlib.contextmanager
+def download_display(console: Console) -> Iterator[DataProgress]:
+    """A progress bar for downloads; it appears only if something is downloaded."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, transient=True
+    ) as bars:
+        tasks: dict[str, int] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total or None)  # type: ignore[arg-type]
+
+        yield progress

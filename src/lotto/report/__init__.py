@@ -1,0 +1,9 @@
+"""Tables, plots and one-file HTML reports: they read results and never train."""
+
+from __future__ import annotations
+
+from lotto.report.html import write_report
+from lotto.report.save import load_result, save_result
+from lotto.report.table import console_table
+
+__all__ = ["console_table", "load_result", "save_result", "write_report"]

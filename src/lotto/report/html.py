@@ -1,0 +1,53 @@
+"""The report: one HTML file that opens offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from lotto import files
+from lotto.report import plots
+from lotto.report.table import columns, percent, spread
+
+
+def write_report(result: Mapping[str, Any], path: Path) -> None:
+    """Write the report of a loaded result, atomically."""
+    table = result["table"]
+    tolerance = float(result["recipe"]["tolerance"])
+    best = table[table["matching"]].iloc[-1]
+    densities = list(table["density"])
+    histories = dict(enumerate(result["histories"]))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(resources("lotto.report").joinpath("template.html").read_text())
+    cells = columns(table)
+    page = template.render(
+        name=result["recipe"]["name"],
+        model=result["recipe"]["model"],
+        data=result["recipe"]["data"],
+        command=result["command"],
+        seconds=result["seconds"],
+        training_seconds=result["training_seconds"],
+        recipe=result["recipe"],
+        plan=result["plan"],
+        versions=result["versions"],
+        titles=[title for title, _ in cells],
+        rows=[
+            {"matching": bool(table["matching"].iloc[i]), "cells": [values[i] for _, values in cells]}
+            for i in range(len(table))
+        ],
+        best={
+            "level": int(best["level"]),
+            "density": percent(best["density"]),
+            "error": spread(best["error"], best["error_std"]),
+        },
+        dense=spread(table["dense_error"].iloc[0], table["dense_std"].iloc[0]),
+        tolerance=f"{tolerance:g}",
+        error_plot=plots.svg(plots.error_against_density(table, tolerance)),
+        curves_plot=plots.svg(plots.training_curves(histories, densities)),
+        layers_plot=plots.svg(plots.layer_densities(result["layers"], densities)),
+    )
+    files.write_text(path, page)

@@ -1,0 +1,126 @@
+"""The plots of a report, as SVG text."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from lotto.report.table import CONTROL_TITLES
+
+COLOURS = {"imp": "#1b6ca8", "reinit": "#d1495b", "random": "#edae49", "dense": "#8a8a8a"}
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e8e8e8",
+    "svg.hashsalt": "lotto",  # the same plot gives the same file
+}
+
+
+def figure(width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:
+    """A figure with one axis, without any global state."""
+    with mpl.rc_context(STYLE):
+        made = Figure(figsize=(width, height), layout="constrained")
+        return made, made.subplots()
+
+
+def svg(made: Figure) -> str:
+    """The figure as an ``<svg>`` element."""
+    buffer = io.StringIO()
+    with mpl.rc_context(STYLE):
+        FigureCanvasSVG(made).print_svg(buffer, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def density_axis(axis: Axes, densities: Sequence[float]) -> None:
+    """A logarithmic density axis from dense on the left to sparse on the right, in percent."""
+    axis.set_xscale("log")
+    axis.set_xlim(max(densities) * 1.08, min(densities) / 1.08)
+    axis.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel("weights left, %")
+
+
+def error_against_density(table: pd.DataFrame, tolerance: float) -> Figure:
+    """Error of IMP and its controls against density, with the dense mean and its band."""
+    made, axis = figure()
+    dense, std = table["dense_error"].iloc[0], table["dense_std"].iloc[0]
+    band = 0.0 if math.isnan(std) else std
+    axis.axhspan(dense - band, dense + band, color=COLOURS["dense"], alpha=0.2, lw=0)
+    axis.axhline(dense, color=COLOURS["dense"], lw=1, label="dense, mean ± std")
+    axis.axhline(dense + tolerance, color=COLOURS["dense"], lw=1, ls=":", label=f"matching: dense + {tolerance:g}")
+    names = {"imp": "error", **{c: c for c in CONTROL_TITLES if c in table}}
+    for kind, column in names.items():
+        found = table[table[column].notna()]
+        if not len(found):
+            continue
+        axis.errorbar(
+            found["density"],
+            found[column],
+            yerr=found[f"{column}_std"].fillna(0),
+            color=COLOURS[kind],
+            label="IMP" if kind == "imp" else CONTROL_TITLES[kind],
+            marker="o",
+            ms=4,
+            lw=1.6,
+            capsize=2,
+        )
+    matching = table[table["matching"]]
+    axis.plot(matching["density"], matching["error"], "o", ms=9, mfc="none", mec=COLOURS["imp"], label="matching")
+    density_axis(axis, list(table["density"]))
+    axis.set_ylabel("test error, %")
+    axis.legend(frameon=False, fontsize=9)
+    return made
+
+
+def training_curves(
+    histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]], densities: Sequence[float]
+) -> Figure:
+    """Test error along training, a line per level (mean over replicates), dark = dense, bright = sparse."""
+    made, axis = figure()
+    colours = mpl.colormaps["viridis"]
+    last = max(histories)
+    for level, runs in histories.items():
+        steps = [record["step"] for record in runs[0]]
+        means = [sum(run[i]["test_error"] for run in runs) / len(runs) for i in range(len(steps))]
+        label = f"{100 * densities[level]:.3g} %" if level in {0, last // 2, last} else None
+        axis.plot(steps, means, color=colours(0.92 * level / max(1, last)), lw=1.2, marker=".", ms=3, label=label)
+    axis.set_xlabel("iteration")
+    axis.set_ylabel("test error, %")
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "235" else ""))
+    axis.legend(frameon=False, fontsize=9, title="weights left")
+    return made
+
+
+def layer_densities(layers: Mapping[str, Sequence[float]], densities: Sequence[float]) -> Figure:
+    """Density of each layer against the density of the whole network."""
+    made, axis = figure()
+    colours = mpl.colormaps["plasma"]
+    for i, (layer, values) in enumerate(layers.items()):
+        shown = [v if v > 0 else math.nan for v in values]
+        axis.plot(densities, shown, color=colours(0.9 * i / max(1, len(layers) - 1)), lw=1.3, label=layer)
+    axis.plot(densities, densities, color=COLOURS["dense"], lw=1, ls=":", label="whole network")
+    density_axis(axis, densities)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_ylabel("weights left in the layer, %")
+    # More layers than a legend can hold are told by their colour alone, from the first to the last.
+    names = axis.get_legend_handles_labels()
+    chosen = range(len(names[0])) if len(names[0]) <= 12 else [0, len(names[0]) // 2, len(names[0]) - 2, -1]
+    axis.legend([names[0][i] for i in chosen], [names[1][i] for i in chosen], frameon=False, fontsize=8)
+    return made

@@ -1,0 +1,102 @@
+"""Results on disk: CSV tables, the ticket, one JSON from which the report can be made again."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lotto import files, masks
+from lotto.errors import UsageError
+from lotto.imp import After, ImpResult
+from lotto.report.html import write_report
+from lotto.store import versions
+
+RESULT = "result.json"
+
+
+def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -> dict[str, Path]:
+    """Write everything a reader of the result needs into ``folder``.
+
+    Args:
+        result: what `imp` returned.
+        folder: made if it is not there.
+        command: the command that made the result, for the record.
+        seconds: how long it took.
+
+    Returns:
+        The paths by kind: ``table``, ``runs``, ``result``, ``report`` and, where weights were rewound, ``ticket``.
+    """
+    folder = Path(folder)
+    paths = {
+        "table": folder / "table.csv",
+        "runs": folder / "runs.csv",
+        "result": folder / RESULT,
+        "report": folder / "report.html",
+    }
+    table = result.table()
+    files.write_text(paths["table"], table.to_csv(index=False))
+    files.write_text(paths["runs"], result.runs_table().to_csv(index=False))
+    files.write_json(paths["result"], describe(result, command, seconds))
+    if result.plan.after is After.WEIGHTS:
+        paths["ticket"] = result.sparsest_matching().save(folder / "ticket.safetensors")
+    write_report(load_result(folder), paths["report"])
+    return paths
+
+
+def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
+    """The result in plain values: what the report is made from."""
+    levels = range(len(result.chains[0]))
+    rows = result.table().to_dict("records")
+    return {
+        "format": "lotto.result",
+        "version": 1,
+        "command": command,
+        "seconds": seconds,
+        "recipe": result.plan.recipe.describe(),
+        "plan": result.plan.describe(),
+        "versions": versions(),
+        "training_seconds": float(result.runs_table()["seconds"].sum()),
+        "table": [{k: _plain(v) for k, v in row.items()} for row in rows],
+        "histories": [[[_plain_record(r) for r in chain[at].run.history] for chain in result.chains] for at in levels],
+        "layers": {
+            layer: [
+                sum(masks.layer_densities(chain[at].mask)[layer] for chain in result.chains) / len(result.chains)
+                for at in levels
+            ]
+            for layer in masks.layer_densities(result.chains[0][0].mask)
+        },
+    }
+
+
+def load_result(folder: Path) -> dict[str, Any]:
+    """Read the JSON of a result folder; ``table`` becomes a DataFrame.
+
+    Raises:
+        UsageError: if the folder holds no result.
+    """
+    path = Path(folder) / RESULT
+    try:
+        content = json.loads(path.read_text())
+        if content.get("format") != "lotto.result":
+            raise ValueError
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{folder} holds no result: there is no readable {RESULT} in it.") from error
+    table = pd.DataFrame(content["table"])
+    numbers = [c for c in table if c not in ("matching", "empty_layers")]
+    table[numbers] = table[numbers].astype(float)
+    content["table"] = table.astype({"level": int, "n": int})
+    return content
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _plain_record(record: Any) -> dict[str, Any]:
+    return {k: _plain(v) for k, v in record.items()}

@@ -1,0 +1,57 @@
+"""The table of levels for a terminal."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from rich.table import Table
+
+CONTROL_TITLES = {"reinit": "new init", "random": "random mask"}
+
+
+def percent(density: float) -> str:
+    """A density as a percentage with three significant digits."""
+    return f"{100 * density:.3g} %"
+
+
+def spread(mean: float, std: float) -> str:
+    """``2.31 ± 0.04``; without the spread when there is only one value, a dash when there is none."""
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
+
+
+def columns(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Titles and cells of the readable table, for the terminal and the report alike."""
+    controls = [c for c in CONTROL_TITLES if c in table]
+    n = int(table["n"].iloc[0])
+    cells = [
+        ("level", [str(v) for v in table["level"]]),
+        ("density", [percent(v) for v in table["density"]]),
+        (f"test error (n={n})", [spread(*v) for v in table[["error", "error_std"]].to_numpy(float)]),
+        ("vs dense", [f"{e - d:+.2f}" for e, d in zip(table["error"], table["dense_error"], strict=True)]),
+        ("matching", ["yes" if v else "no" for v in table["matching"]]),
+    ]
+    for control in controls:
+        values = table[[control, f"{control}_std"]].to_numpy(float)
+        cells.append((CONTROL_TITLES[control], [spread(*v) for v in values]))
+    if any(table["empty_layers"].fillna("") != ""):
+        cells.append(("pruned to nothing", list(table["empty_layers"].fillna(""))))
+    return cells
+
+
+def console_table(table: pd.DataFrame, tolerance: float) -> Table:
+    """The readable table; matching levels are green."""
+    dense = spread(*table[["dense_error", "dense_std"]].iloc[0].to_numpy(float))
+    rich_table = Table(
+        caption=f"Dense: {dense} % test error. Matching: mean error at most {tolerance:g} points above the dense "
+        "mean. Spread: sample standard deviation.",
+        caption_justify="left",
+    )
+    cells = columns(table)
+    for title, _ in cells:
+        rich_table.add_column(title, justify="right", no_wrap=True)
+    for i, matching in enumerate(table["matching"]):
+        rich_table.add_row(*[values[i] for _, values in cells], style="green" if matching else None)
+    return rich_table

@@ -1,0 +1,8 @@
+"""Training one network: a pure function of a `Job`."""
+
+from __future__ import annotations
+
+from lotto.training.evaluate import Metrics, evaluate
+from lotto.training.loop import Checkpoint, train
+
+__all__ = ["Checkpoint", "Metrics", "evaluate", "train"]

@@ -1,0 +1,53 @@
+"""Loss and error of given weights over a split of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lotto.data import Split
+from lotto.objectives import ERRORS, LOSSES
+from lotto.recipe import Recipe
+from lotto.training.network import Network
+
+BATCH = 1000
+
+
+class Metrics(NamedTuple):
+    """Means over a split: the recipe's loss, and its error (percent by default)."""
+
+    loss: float
+    error: float
+
+
+def evaluate(recipe: Recipe, weights: Mapping[str, Tensor], split: Split = "test") -> Metrics:
+    """Evaluate weights in evaluation mode, without augmentation, in the recipe's precision.
+
+    Args:
+        recipe: model, data, loss, error, precision.
+        weights: a whole state dict.
+        split: ``train``, ``validation`` or ``test``.
+    """
+    return evaluate_network(recipe, Network(recipe, weights), split)
+
+
+@torch.no_grad()
+def evaluate_network(recipe: Recipe, network: Network, split: Split) -> Metrics:
+    """The same for a network that is already on its device; leaves it in the mode it was in."""
+    loss_of = LOSSES[recipe.loss] if isinstance(recipe.loss, str) else recipe.loss
+    error_of = ERRORS[recipe.error] if isinstance(recipe.error, str) else recipe.error
+    training = network.module.training
+    network.module.eval()
+    sums = torch.zeros(2, dtype=torch.float64, device=network.device)
+    count = 0
+    for x, y in recipe.arrays.to(network.device).evaluation(split, BATCH):
+        outputs = network(x)
+        batch = torch.stack([loss_of(outputs, y).double(), error_of(outputs, y).double()])
+        sums += batch * len(x)
+        count += len(x)
+    network.module.train(training)
+    loss, error = (sums / count).tolist()
+    return Metrics(loss, error)

@@ -1,0 +1,189 @@
+"""The training loop: a job becomes a run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from lotto.errors import DivergedError, UsageError
+from lotto.job import Job, Run, State
+from lotto.objectives import LOSSES
+from lotto.recipe import Recipe
+from lotto.streams import private_torch_rng, torch_seed
+from lotto.training import optimizer_state
+from lotto.training.evaluate import evaluate_network
+from lotto.training.network import Network, flushed_denormals
+from lotto.weights import clone
+
+LOSS_CHECK = 50
+"""Losses are fetched from the device and checked once in so many steps, to keep the device busy."""
+
+
+@dataclass
+class Checkpoint:
+    """Everything a run needs to go on as if nothing had happened.
+
+    Attributes:
+        step: the next iteration to run.
+        state: weights and optimizer before it.
+        kept: the states kept so far.
+        history: the records so far.
+        loss_sum, loss_count: training losses since the last record.
+    """
+
+    step: int
+    state: State
+    kept: dict[int, State] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    loss_count: int = 0
+
+
+def train(
+    job: Job,
+    *,
+    resume: Checkpoint | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+    on_checkpoint: Callable[[Checkpoint], None] | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> Run:
+    """Train one network.
+
+    Args:
+        job: what to train.
+        resume: a checkpoint of the same job; the outcome is the same to the bit.
+        on_step: called every few steps with (steps done, mean loss lately).
+        on_checkpoint: called with a checkpoint about every ``checkpoint_seconds``.
+        checkpoint_seconds: see there.
+
+    Returns:
+        The run, with the states at the job's kept steps and at its end.
+
+    Raises:
+        DivergedError: when the loss becomes NaN or infinite.
+    """
+    began = time.perf_counter()
+    point = resume or Checkpoint(job.from_step, job.initial_state())
+    with flushed_denormals(), private_torch_rng():
+        _run(job, point, on_step, on_checkpoint, checkpoint_seconds)
+    return Run((job.from_step, job.end), point.history, point.kept, seconds=time.perf_counter() - began)
+
+
+def _run(
+    job: Job,
+    point: Checkpoint,
+    on_step: Callable[[int, float], None] | None,
+    on_checkpoint: Callable[[Checkpoint], None] | None,
+    checkpoint_seconds: float,
+) -> None:
+    recipe = job.recipe
+    network = Network(recipe, point.state.weights)
+    module = network.module.train()
+    parameters = dict(module.named_parameters())
+    optimizer = recipe.optimizer.build(parameters.values())
+    optimizer_state.restore(optimizer, parameters, point.state.optimizer, network)
+    # The start is masked, and so are all gradients: with weights, momentum and moments at 0, no optimizer
+    # can move a pruned weight, and weight decay has nothing to decay.
+    masked = [
+        (parameters[n], network.like(m.to(parameters[n].dtype), parameters[n])) for n, m in (job.mask or {}).items()
+    ]
+    loss_of = LOSSES[recipe.loss] if isinstance(recipe.loss, str) else recipe.loss
+    draws = not isinstance(recipe.model, str)  # someone's own model may hold dropout
+    records = evaluation_steps(recipe, job)
+    batches = recipe.arrays.to(network.device).batches(
+        job.order_seed, point.step, job.end, recipe.batch_size, recipe.augment
+    )
+    losses: list[torch.Tensor] = []
+    saved = time.monotonic()
+
+    def state() -> State:
+        return State(clone(module.state_dict()), optimizer_state.read(optimizer, parameters))
+
+    if point.step in job.steps:
+        point.kept.setdefault(point.step, point.state)
+    for step, (x, y) in enumerate(batches, start=point.step):
+        rate = recipe.learning_rate(step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        if draws:
+            torch.manual_seed(torch_seed(job.order_seed, "forward", step))
+        loss = loss_of(network(x), y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if masked:
+            pairs = [(p.grad, m) for p, m in masked if p.grad is not None]
+            torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])
+        optimizer.step()
+        losses.append(loss.detach())
+
+        point.step = done = step + 1
+        if len(losses) == LOSS_CHECK or done in records or done in job.steps or done == job.end:
+            _collect(point, losses, recipe)
+            if on_step is not None:
+                on_step(done, point.loss_sum / max(1, point.loss_count))
+        if done in records:
+            point.history.append(_record(point, recipe, network))
+            point.loss_sum, point.loss_count = 0.0, 0
+        if done in job.steps:
+            point.kept[done] = state()
+        if on_checkpoint is not None and done < job.end and time.monotonic() - saved > checkpoint_seconds:
+            _collect(point, losses, recipe)
+            point.state = state()
+            on_checkpoint(point)
+            saved = time.monotonic()
+    if not point.history or point.history[-1]["step"] != job.end:
+        point.history.append(_record(point, recipe, network))
+
+
+def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
+    """Steps after which the network is evaluated: spread evenly over the recipe's training, and the end."""
+    total, times = recipe.total, recipe.evaluations
+    return {round(total * i / times) for i in range(1, times + 1)} | {job.end}
+
+
+def _collect(point: Checkpoint, losses: list[torch.Tensor], recipe: Recipe) -> None:
+    """Add the losses of the last steps, one by one so that the sum does not depend on when it is called."""
+    if not losses:
+        return
+    first = point.step - len(losses)
+    for i, value in enumerate(torch.stack(losses).double().tolist()):
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"The loss became {value} at step {first + i} (learning rate "
+                f"{recipe.learning_rate(first + i):.3g}). Try a lower learning rate, a warm-up, or float32."
+            )
+        point.loss_sum += value
+    point.loss_count += len(losses)
+    losses.clear()
+
+
+def _record(point: Checkpoint, recipe: Recipe, network: Network) -> dict[str, float]:
+    record = {
+        "step": point.step,
+        "learning_rate": recipe.learning_rate(max(0, point.step - 1)),
+        "train_loss": point.loss_sum / point.loss_count if point.loss_count else math.nan,
+    }
+    for split in ("test", "validation"):
+        if recipe.arrays.size(split):
+            metrics = evaluate_network(recipe, network, split)
+            record |= {f"{split}_loss": metrics.loss, f"{split}_error": metrics.error}
+    return record
+
+
+def check_trainable(recipe: Recipe) -> None:
+    """Raise ``UsageError`` if the recipe's model does not run on its data."""
+    module = recipe.build().eval()
+    x, y = next(recipe.arrays.evaluation("train", min(2, recipe.arrays.size())))
+    loss_of = LOSSES[recipe.loss] if isinstance(recipe.loss, str) else recipe.loss
+    try:
+        with torch.no_grad(), private_torch_rng():
+            loss_of(module(x), y)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"The model does not run on the data (inputs {tuple(x.shape)}, targets {tuple(y.shape)}): "
+            f"{str(error).splitlines()[0]}"
+        ) from error

@@ -1,0 +1,78 @@
+"""A recipe's module on its device, with weights loaded: what training and evaluation share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lotto.errors import UsageError
+from lotto.recipe import PRECISIONS, Recipe
+
+
+def device_of(recipe: Recipe) -> torch.device:
+    """The device a recipe runs on; ``auto`` is CUDA where there is one.
+
+    Raises:
+        UsageError: if the device does not exist here.
+    """
+    if recipe.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(recipe.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"The device {recipe.device!r} cannot be used: {reason}. Try 'auto' or 'cpu'.") from error
+    return device
+
+
+class Network:
+    """A module with weights, its device, precision and layout.
+
+    Args:
+        recipe: architecture, precision and layout.
+        weights: a whole state dict.
+    """
+
+    def __init__(self, recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
+        self.device = device_of(recipe)
+        self.dtype = PRECISIONS[recipe.precision]
+        self.layout = torch.channels_last if recipe.uses_channels_last else torch.contiguous_format
+        self.module: nn.Module = recipe.build()
+        self.module.load_state_dict(dict(weights))
+        self.module.to(self.device)
+        if self.dtype == torch.float64:
+            self.module.double()
+        if self.layout == torch.channels_last:
+            self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Outputs in float32 (float64 for that precision)."""
+        if x.is_floating_point() and self.dtype == torch.float64:
+            x = x.double()
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=self.layout)
+        if self.dtype != torch.bfloat16:
+            return self.module(x)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = self.module(x)
+        return outputs.float()
+
+    def like(self, tensor: Tensor, parameter: Tensor) -> Tensor:
+        """A copy of ``tensor`` on the device and in the memory layout of ``parameter``."""
+        return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+
+
+@contextlib.contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Flush denormal numbers to zero, as weights decay towards it (they slow a CPU down many times)."""
+    tiny = torch.tensor(1e-40)
+    before = float(tiny * 1.0) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
