@@ -71,8 +71,15 @@ def checksum(path: Path) -> str:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Write named tensors with metadata as safetensors, atomically; returns the checksum."""
-    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    return write_bytes(path, serialize(contiguous, dict(metadata)))
+    separate: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        # The format refuses tensors that share memory (tied weights, one array used twice).
+        storage = plain.untyped_storage().data_ptr()
+        separate[name] = plain.clone() if storage in seen else plain
+        seen.add(storage)
+    return write_bytes(path, serialize(separate, dict(metadata)))
 
 
 def load_tensors(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -73,7 +73,9 @@ def function_identity(function: Callable[..., Any]) -> dict[str, Any]:
         }
     if not (inspect.isclass(function) or inspect.isfunction(function)):
         raise Unidentifiable(f"{function!r} is neither a function nor a class")
-    if getattr(function, "__closure__", None):
+    parts = vars(function).values() if inspect.isclass(function) else [function]
+    # A method that calls super() closes over its class, which is no dependence on a scope.
+    if any(set(part.__code__.co_freevars) - {"__class__"} for part in parts if inspect.isfunction(part)):
         raise Unidentifiable(f"{function.__qualname__} depends on variables of the scope around it")
     try:
         source = textwrap.dedent(inspect.getsource(function))

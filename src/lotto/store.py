@@ -95,21 +95,39 @@ class Store:
         with self._locked(job.key):
             if (run := self.lookup(job)) is not None:
                 return run, False
-            older = self._read(job)
-            wanted = job if older is None else replace(job, keep=tuple({*job.keep, *older.states}))
-            resume = self._read_checkpoint(wanted)
-            run = train(
-                wanted,
-                resume=resume,
-                on_step=on_step,
-                on_checkpoint=lambda point: self._write_checkpoint(wanted, point),
-                checkpoint_seconds=checkpoint_seconds,
-            )
-            self._write(wanted, run, execution or {})
+            self._train(job, on_step, execution or {}, checkpoint_seconds)
             finished = self._read(job)
             if finished is None:
                 raise StorageError(f"The run just written to {self.folder(job.key)} cannot be read back.")
             return finished, True
+
+    def _train(
+        self,
+        job: Job,
+        on_step: Callable[[int, float], None] | None,
+        execution: Mapping[str, Any],
+        checkpoint_seconds: float,
+    ) -> None:
+        """Train a job that is not stored, or only the part that gives the steps its stored run lacks."""
+        older = self._read(job)
+        if older is not None:
+            missing = [s for s in job.steps if s not in older.states]
+            before = [s for s in older.states if s < missing[0]]
+            at = max(before, default=job.from_step)
+            start = older.states[at] if before else job.start
+            part = replace(job, start=start, from_step=at, to_step=missing[-1], keep=tuple(missing))
+            found = train(part, on_step=on_step)
+            states = {**older.states, **found.states}
+            self._write(job, replace(older, states=states), execution)
+            return
+        run = train(
+            job,
+            resume=self._read_checkpoint(job),
+            on_step=on_step,
+            on_checkpoint=lambda point: self._write_checkpoint(job, point),
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        self._write(job, run, execution)
 
     # --- entries --------------------------------------------------------------------------------------
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import pandas as pd
+from rich import box
 from rich.table import Table
 
 CONTROL_TITLES = {"reinit": "new init", "random": "random mask"}
+"""What the controls are called where people read."""
 
 
 def percent(density: float) -> str:
@@ -28,10 +30,10 @@ def columns(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
     n = int(table["n"].iloc[0])
     cells = [
         ("level", [str(v) for v in table["level"]]),
-        ("density", [percent(v) for v in table["density"]]),
-        (f"test error (n={n})", [spread(*v) for v in table[["error", "error_std"]].to_numpy(float)]),
+        ("left", [percent(v) for v in table["density"]]),
+        (f"error % (n={n})", [spread(*v) for v in table[["error", "error_std"]].to_numpy(float)]),
         ("vs dense", [f"{e - d:+.2f}" for e, d in zip(table["error"], table["dense_error"], strict=True)]),
-        ("matching", ["yes" if v else "no" for v in table["matching"]]),
+        ("match", ["yes" if v else "no" for v in table["matching"]]),
     ]
     for control in controls:
         values = table[[control, f"{control}_std"]].to_numpy(float)
@@ -45,6 +47,9 @@ def console_table(table: pd.DataFrame, tolerance: float) -> Table:
     """The readable table; matching levels are green."""
     dense = spread(*table[["dense_error", "dense_std"]].iloc[0].to_numpy(float))
     rich_table = Table(
+        box=box.SIMPLE_HEAD,  # the whole table fits a terminal of 80 columns
+        padding=(0, 1),
+        pad_edge=False,
         caption=f"Dense: {dense} % test error. Matching: mean error at most {tolerance:g} points above the dense "
         "mean. Spread: sample standard deviation.",
         caption_justify="left",

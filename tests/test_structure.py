@@ -1,0 +1,115 @@
+"""The architecture holds: imports run one way, and every module can be imported first."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lotto
+
+ROOT = Path(lotto.__file__).parent
+MODULES = sorted(
+    ".".join(("lotto", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+    for path in ROOT.rglob("*.py")
+)
+
+ORDER = [
+    {"errors", "streams"},
+    {"files", "weights", "steps"},
+    {"masks", "optimizers", "schedules", "objectives", "models", "data", "identity"},
+    {"pruning", "initialisation", "tickets"},
+    {"recipe"},
+    {"recipes", "job"},
+    {"training"},
+    {"store"},
+    {"engine"},
+    {"api", "imp"},
+    {"report"},
+    {"progress", "benchmarks"},
+    {"cli"},
+]
+"""From the bottom up; a part imports only from its own row or from rows above it in this list."""
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part_of(m)])
+def test_imports_run_one_way(module):
+    ranks = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+    path = ROOT.joinpath(*module.split(".")[1:])
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    tree = ast.parse(path.read_text())
+    # What is under TYPE_CHECKING is not imported when the program runs.
+    typed = {id(n) for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+             for n in ast.walk(block)}  # fmt: skip
+    for node in ast.walk(tree):
+        if id(node) in typed or not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module == "lotto":
+            names = [f"lotto.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith("lotto."):
+                assert ranks[part_of(name)] <= ranks[part_of(module)], f"{module} imports {name}"
+
+
+def test_models_import_nothing_of_lotto_but_its_errors():
+    for path in (ROOT / "models").glob("*.py"):
+        text = path.read_text()
+        lines = [line for line in text.splitlines() if line.startswith(("from lotto", "import lotto"))]
+        allowed = ("from lotto.errors", "from lotto.models")
+        assert all(line.startswith(allowed) for line in lines), path
+
+
+def test_every_module_can_be_imported_first_in_a_clean_interpreter():
+    # Forks of one interpreter that has torch loaded but nothing of lotto: as clean, and quicker.
+    script = f"""
+import importlib, os, sys
+import torch, pandas, matplotlib, rich, tyro, loky
+assert not any(m.startswith("lotto") for m in sys.modules)
+failed = []
+for name in {MODULES!r}:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            print(name, repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    failed += [name] * (os.waitpid(pid, 0)[1] != 0)
+sys.exit(len(failed))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_optional_packages_are_not_imported_unless_asked_for():
+    script = (
+        "import sys, lotto; print([m for m in ('torchvision', 'sklearn', 'ray', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_public_names():
+    for name in lotto.__all__:
+        assert getattr(lotto, name) is not None
+    assert callable(lotto.imp)
+    assert callable(lotto.train)
+
+
+def test_no_pickle_is_read_from_disk():
+    for path in ROOT.rglob("*.py"):
+        text = path.read_text()
+        assert "torch.load" not in text, path
+        assert "pickle.load" not in text, path
