@@ -106,7 +106,7 @@ def test_no_global_generator_is_changed():
 
 
 def test_negative_padding_is_refused():
-    with pytest.raises(UsageError, match=r"^Augmentation pads by 0 or more pixels; got crop=-1\.$"):
+    with pytest.raises(UsageError, match=r"^Augmentation pads by 0 or more pixels; got crop=-1, flip=False\.$"):
         Augment(crop=-1)
 
 

@@ -178,13 +178,13 @@ def test_a_truncated_archive_is_refused(tmp_path):
 def test_a_damaged_archive_raises_nothing_but_a_data_error(tmp_path):
     path = tar(tmp_path / "a.tgz", {"one": bytes(pixels((5000,)) % 7), "two": bytes(pixels((5000,), 1) % 5)})
     whole, refused = path.read_bytes(), 0
-    for at in range(0, len(whole), 11):
+    for at in range(0, len(whole), 31):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         try:
             decode.members(path)
         except DataError:
             refused += 1
-    assert refused > 20
+    assert refused > 10
 
 
 @pytest.mark.parametrize("label_bytes", [1, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -146,6 +147,63 @@ def test_an_error_in_a_worker_comes_back_as_itself(tmp_path):
     recipe = small_recipe(optimizer=lotto.SGD(1e9), schedule=lotto.Constant(), steps="300it")
     with pytest.raises(lotto.DivergedError, match="Try a lower learning rate"):
         Processes(Store(tmp_path / "s"), 2).run([Job(recipe)])
+
+
+ORPHANED = """
+import os
+from conftest import small_recipe
+from lotto import Job, Store
+from lotto.engine import make, JobStarted
+jobs = [Job(small_recipe(steps="900000it"), init_seed=s) for s in range(2)]
+def tell(event):
+    print(type(event).__name__, flush=True)
+make(2, Store(os.environ["STORE"])).run(jobs, tell)
+"""
+
+
+def test_workers_leave_when_their_parent_is_killed(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "STORE": str(tmp_path / "s")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", ORPHANED], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in process.stdout:
+        if line.strip() == "JobAdvanced":
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 30
+
+    def members() -> list[str]:
+        return subprocess.run(
+            ["pgrep", "-g", str(process.pid), "-f", "LokyProcess"], capture_output=True, text=True, check=False
+        ).stdout.split()
+
+    while members():
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.2)
+
+
+def test_a_job_that_a_worker_cannot_read_is_told_at_once(tmp_path):
+    recipe = small_recipe(model=Unreadable(), init="module")
+    with pytest.raises(WorkerError, match="cannot read its job"):
+        Processes(Store(tmp_path / "s"), 1).run([Job(recipe)])
+
+
+class Unreadable:
+    """A model builder that can be pickled and not unpickled."""
+
+    def __call__(self):
+        return nn.Linear(12, 6)
+
+    def __reduce__(self):
+        return _fail, ()
+
+
+def _fail():
+    if multiprocessing.current_process().name.startswith("Loky"):
+        raise ImportError("no such module here")
+    return Unreadable()
 
 
 INTERRUPTED = """

@@ -426,6 +426,25 @@ def test_a_cache_of_other_shapes_is_fetched_again(site, cache, caplog):
     assert "damaged (x_train)" in caplog.text
 
 
+def test_a_cache_of_the_same_bytes_in_another_shape_is_fetched_again(site, cache):
+    published = mnist(site.put("m", DIGIT_FILES))
+    arrays = fetch.get(published, cache)
+    digests = {name: hashlib.sha256(a.numpy().tobytes()).hexdigest() for name, a in arrays.items()}
+    turned = {name: a.flatten() for name, a in arrays.items()}
+    files.save_tensors(cache / "mnist.safetensors", turned, {"format": "lotto.data", **digests})
+    assert equal(fetch.get(published, cache), DIGITS)
+    assert len(site.requests) == 8
+
+
+def test_the_published_digests_count_more_than_those_in_the_cache(site, cache, caplog):
+    other = arrays_of((1, 4, 5), seed=1)
+    contents = mnist_files(other)
+    source = replace(MNIST.sources[0], mirrors=(site.put("n", contents),), checksums=md5s(contents))
+    fetch.get(like(MNIST, other, source, sha256=False), cache)
+    assert equal(fetch.get(mnist(site.put("m", DIGIT_FILES)), cache), DIGITS)
+    assert "damaged (x_train)" in caplog.text
+
+
 def test_two_at_a_time_download_once(site, cache):
     published = mnist(site.put("m", DIGIT_FILES))
     slow = DIGIT_FILES[FIRST]
@@ -622,7 +641,7 @@ def test_without_a_folder_the_environment_decides(site, tmp_path):
 def test_a_file_in_the_place_of_the_cache_is_a_storage_error(tmp_path, refusing):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(StorageError, match=rf"^Cannot make the data cache {folder}: .*\. Set LOTTO_DATA\.$"):
+        with pytest.raises(StorageError, match=rf"^Cannot use the data cache {folder}: .*\. Set LOTTO_DATA"):
             fetch.get(mnist(refusing), folder)
 
 

@@ -163,6 +163,19 @@ def test_images_are_scaled_by_their_shorter_side_and_cropped_in_the_centre(tmp_p
     assert torch.equal(x[..., 2:6, 2:6], torch.ones(2, 3, 4, 4))
 
 
+@pytest.mark.parametrize(("turn", "box"), [(False, (7, 0, 13, 6)), (True, (0, 7, 6, 13))])
+def test_the_longer_side_is_rounded_to_whole_pixels(turn, box, tmp_path):
+    # 33 x 10 pixels at 6/10: 19.8 x 6, so 20 x 6, of which columns 7 to 12 are the centre.
+    array = np.random.default_rng(0).integers(0, 256, (10, 33, 3), dtype=np.uint8)
+    image = Image.fromarray(array.transpose(1, 0, 2) if turn else array)
+    for split in ("train", "test"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        image.save(tmp_path / split / "a" / "0.png")
+    expected = np.asarray(image.resize((6, 20) if turn else (20, 6)).crop(box)).transpose(2, 0, 1)
+    ((x, _),) = Folder(tmp_path, size=6, mean=(0,) * 3, std=(1,) * 3).evaluation("test", 1)
+    np.testing.assert_array_equal((255 * x[0]).round().byte().numpy(), expected)
+
+
 @pytest.mark.parametrize("size", [(7, 5), (5, 7), (33, 10), (10, 33), (1, 9), (6, 6)])
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
 def test_any_image_becomes_a_square_in_rgb(size, mode, tmp_path):

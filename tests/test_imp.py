@@ -14,6 +14,7 @@ from conftest import same_tensors, small_recipe
 from lotto import Job, Ticket, UsageError, masks
 from lotto.engine import JobFinished, Serial
 from lotto.imp import make_plan
+from lotto.streams import derived_seed
 from lotto.training import train
 
 
@@ -53,7 +54,7 @@ def test_controls_are_what_the_papers_say(engine):
     result = lotto.imp(recipe, levels=2, rewind_to="7it", replicates=1, control_levels=[2], engine=engine)
     at = result.chains[0][2]
     assert not result.chains[0][1].controls
-    new = recipe.initial(1_000_000)
+    new = recipe.initial(derived_seed(0, "reinit-control"))
     reinit = train(Job(recipe, start=lotto.State(new), mask=at.mask))
     assert same_tensors(at.controls["reinit"].weights, reinit.weights)
     assert not torch.equal(new["fc1.weight"], recipe.initial(0)["fc1.weight"])
@@ -113,7 +114,9 @@ def test_files_that_are_not_tickets(tmp_path):
 @pytest.mark.parametrize("after", ["lr", "finetune", "reinit"])
 def test_other_policies(engine, after):
     recipe = small_recipe()
-    options = {"levels": 1, "rewind_to": "7it", "replicates": 1, "controls": (), "engine": engine}
+    options = {"levels": 1, "replicates": 1, "controls": (), "engine": engine}
+    if after != "reinit":
+        options["rewind_to"] = "7it"
     result = lotto.imp(recipe, after=after, **options)
     dense, level = result.chains[0]
     if after == "lr":
@@ -124,7 +127,7 @@ def test_other_policies(engine, after):
         changed = recipe.replace(schedule=lotto.Constant(), optimizer__lr=rate)
         start, first = lotto.State(dense.run.weights), 7
     else:
-        start, changed, first = lotto.State(recipe.initial(1_000_001)), recipe, 0
+        start, changed, first = lotto.State(recipe.initial(derived_seed(0, "reinit", 1))), recipe, 0
     direct = train(Job(changed, start=start, mask=level.mask, from_step=first))
     assert same_tensors(level.run.weights, direct.weights)
     with pytest.raises(UsageError, match="makes no tickets"):
@@ -171,6 +174,9 @@ def test_target_density_sets_the_levels():
         ({"order": "new"}, "Unknown order 'new'"),
         ({"after": "weigths"}, "Unknown after-prune policy 'weigths'.*Did you mean 'weights'"),
         ({"replicates": 0}, "replicates is 1 or more"),
+        ({"after": "lr", "rewind_optimizer": True}, "rewind_optimizer goes with after='weights'"),
+        ({"after": "reinit", "rewind_to": "3it"}, "has no rewind step"),
+        ({"after": "finetune", "finetune_lr": 0.0}, "learning rate is greater than 0"),
     ],
 )
 def test_bad_options_are_named_before_any_training(options, text, engine):
@@ -187,7 +193,9 @@ def test_a_density_behind_a_layer_that_stays():
 
 
 def test_a_model_that_does_not_run_on_the_data_is_refused_before_training(engine):
-    with pytest.raises(UsageError, match=r"does not run on the data \(inputs \(2, 12\), targets \(2,\)\)"):
+    with pytest.raises(
+        UsageError, match=r"cannot be trained \(a batch has inputs \(20, 12\) and targets \(20,\)\): mat1 and mat2"
+    ):
         lotto.imp(small_recipe(model=lambda: nn.Linear(7, 2), init="module"), engine=engine)
     with pytest.raises(UsageError, match="no prunable weights"):
         lotto.imp(small_recipe(model=lambda: nn.BatchNorm1d(12), init="module"), engine=engine)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lotto import Mask, UsageError, masks, prune
-from lotto.pruning import erk_counts, keep_top, levels_to
+from lotto.pruning import erk_counts, keep_top
 
 rates = st.floats(0.01, 0.99)
 
@@ -138,9 +138,3 @@ def test_bad_input_is_named():
         keep_top(weights, 3, {n: torch.ones_like(m) for n, m in mask.items()})
     with pytest.raises(UsageError, match="returns a tensor of the weight's shape"):
         prune(random_case(0)[0], mask, score=lambda w, s, g: w.sum())
-
-
-def test_levels_to():
-    assert [levels_to(d, 0.2) for d in (0.8, 0.79, 0.64, 0.044)] == [1, 2, 2, 14]
-    with pytest.raises(UsageError, match="target density"):
-        levels_to(1.0, 0.2)

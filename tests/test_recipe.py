@@ -93,7 +93,7 @@ def test_replace_reaches_inside_fields_and_changes_kinds():
         ({"optimizer": 0.1}, r"optimizer is a lotto\.Optimizer; got 0\.1"),
         ({"optimizer__lr": -1}, "learning rate is greater than 0"),
         ({"steps": "five"}, "such as '500it'"),
-        ({"batch_size": 0}, "batch_size is 1 or more"),
+        ({"batch_size": 0}, "batch_size is a whole number from 1; got 0"),
         ({"pruning__rate": 1.0}, "greater than 0 and less than 1"),
     ],
 )
@@ -213,3 +213,65 @@ def test_module_initialisation_is_seeded_and_private():
     assert torch.equal(recipe.initial(0)["a.weight"], first["a.weight"])
     assert not torch.equal(recipe.initial(1)["a.weight"], first["a.weight"])
     assert np.isfinite(first["a.weight"].numpy()).all()
+
+
+SCALE = 1.0
+
+
+def scaled_loss(outputs, targets):
+    return SCALE * nn.functional.cross_entropy(outputs, targets)
+
+
+def helped_loss(outputs, targets):
+    return scaled_loss(outputs, targets)
+
+
+def test_code_that_differs_in_values_is_told_apart(monkeypatch):
+    one, two = (lambda o, t, w=w: w * nn.functional.cross_entropy(o, t) for w in (1.0, 5.0))
+    assert None not in (key(loss=one), key(loss=two))
+    assert key(loss=one) != key(loss=two)
+    first, second = (lambda o, t: o.mean()), (lambda o, t: o.sum())  # two on one line
+    assert key(loss=first) != key(loss=second)
+    before = key(loss=scaled_loss), key(loss=helped_loss)
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    assert key(loss=scaled_loss) != before[0]
+    assert key(loss=helped_loss) != before[1], "a global of a helper"
+
+
+class Halved(SGD):
+    def build(self, parameters):
+        return SGD(self.lr / 2).build(parameters)
+
+
+def test_a_users_optimizer_is_not_taken_for_ours():
+    assert key(optimizer=Halved(0.1)) not in (key(optimizer=SGD(0.1)), None)
+
+
+def test_dropout_rates_are_part_of_a_models_identity():
+    def build(p):
+        return nn.Sequential(nn.Dropout(p), nn.Linear(12, 6))
+
+    a, b = (key(model=functools.partial(build, p), init="module") for p in (0.1, 0.2))
+    assert a != b
+
+
+def test_recipes_are_hashable():
+    assert hash(recipes.lenet_mnist()) == hash(recipes.lenet_mnist())
+    assert recipes.lenet_mnist() == recipes.lenet_mnist()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 12.5}, {"validation": 0.1}, {"evaluations": True}, {"tolerance": float("nan")}, {"augment": True},
+        {"schedule__warmup": [1]}, {"model": None}, {"pruning__rates": "abc"}, {"pruning__score": 3},
+        {"augment__crop": 1.5}, {"optimizer__lr": "fast"}, {"optimizer": Adam(0.1), "optimizer__eps": 0},
+    ],
+)  # fmt: skip
+def test_values_of_the_wrong_type_are_one_sentence(changes):
+    with pytest.raises(UsageError, match=r"got .*\.$"):
+        small_recipe(**changes)
+
+
+def test_a_single_name_may_stand_for_a_tuple():
+    assert small_recipe(pruning__exclude="fc3").pruning.exclude == ("fc3",)

@@ -49,9 +49,9 @@ def test_the_report_can_be_made_again_from_the_files(result, tmp_path):
 
 def test_the_table_reads_well(result):
     console = Console(width=100, record=True)
-    console.print(console_table(result.table(), 5.0))
+    console.print(console_table(result.table(), 5.0, " %"))
     text = console.export_text()
-    for word in ("level", "left", "(n=2)", "match", "new init", "random mask", "Dense:", "5 points", "±"):
+    for word in ("level", "left", "(n=2)", "match", "new init", "random mask", "Dense:", "at most 5 above", "±"):
         assert word in text, word
     assert len([line for line in text.splitlines() if "%" in line]) >= 4
 

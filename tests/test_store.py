@@ -153,6 +153,45 @@ def test_killed_and_started_again_ends_in_the_same_bits(tmp_path):
     assert not same_tensors(run.weights, other.weights)
 
 
+def test_one_flipped_bit_of_a_checkpoint_is_noticed(store, caplog):
+    job = Job(small_recipe(steps="3000it"))
+    kept = []
+    save = store._write_checkpoint
+    path = store.folder(job.key) / "checkpoint.safetensors"
+
+    def stop_at_the_first(job, point):
+        save(job, point)
+        kept.append(path.read_bytes())
+        raise KeyboardInterrupt
+
+    store._write_checkpoint = stop_at_the_first
+    with pytest.raises(KeyboardInterrupt):
+        store.obtain(job, checkpoint_seconds=0.0)
+    store._write_checkpoint = save
+    content = kept[0]
+    path.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    run, _ = store.obtain(job)
+    assert "its content is not what was written" in caplog.text
+    assert same_tensors(run.weights, train(job).weights)
+
+
+def test_clear_removes_entries_and_nothing_else(recipe, store):
+    store.obtain(Job(recipe))
+    (store.root / "notes.txt").write_text("mine")
+    store.clear()
+    assert [p.name for p in store.root.rglob("*") if p.is_file()] == ["notes.txt"]
+
+
+def test_a_ticket_finds_the_run_of_its_level(store):
+    engine = lotto.engine.Serial(store)
+    result = lotto.imp(
+        small_recipe(tolerance=100.0), levels=1, replicates=1, controls=(), rewind_to="7it", engine=engine
+    )
+    events = []
+    lotto.train(small_recipe(), start=result.sparsest_matching(), engine=engine, progress=events.append)
+    assert [e.trained for e in events] == [False]
+
+
 def test_a_damaged_checkpoint_is_dropped(store, caplog):
     job = Job(small_recipe())
     path = store.folder(job.key) / "checkpoint.safetensors"

@@ -279,3 +279,107 @@ def test_evaluation_steps_are_global_to_the_recipe():
     run = train(Job(recipe, start=start, from_step=15))
     assert [r["step"] for r in run.history] == [20, 30, 40]
     assert all(a["step"] < b["step"] for a, b in itertools.pairwise(run.history))
+
+
+@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+def test_fork_and_evaluation_lose_nothing_in_other_precisions(precision):
+    recipe = small_recipe(precision=precision, steps="20it", channels_last=False)
+    whole = train(Job(recipe, keep=(9,)))
+    fork = train(Job(recipe, start=whole.state(9), from_step=9))
+    assert same_tensors(fork.weights, whole.weights)
+    assert evaluate(recipe, whole.weights).loss == whole.test_loss
+
+
+class Tied(nn.Module):
+    """An autoencoder's kind of sharing, and one layer used under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(6, 12)
+        self.enc = nn.Linear(12, 12)
+        self.same = self.enc
+        self.out = nn.Linear(12, 6)
+        self.out.weight = self.table.weight
+
+    def forward(self, x):
+        return self.out(self.same(self.enc(x).relu()).relu())
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.05, momentum=0.9, weight_decay=1e-2), Adam(1e-2)])
+@pytest.mark.parametrize("init", ["module", "kaiming-normal"])
+def test_tied_weights_are_pruned_under_all_their_names(optimizer, init):
+    recipe = small_recipe(model=Tied, init=init, optimizer=optimizer, steps="6it")
+    mask = half_mask(recipe)
+    assert set(mask) == {"enc.weight", "out.weight"}
+    run = train(Job(recipe, mask=mask, keep=(0, 3)))
+    for step in (0, 3, 6):
+        weights = run.at(step)
+        for name, twin in (("enc.weight", "same.weight"), ("out.weight", "table.weight")):
+            assert torch.equal(weights[name], weights[twin])
+            assert (weights[twin][~mask[name]] == 0).all()
+    again = train(Job(recipe, start=run.state(3), mask=mask, from_step=3))
+    assert same_tensors(again.weights, run.weights)
+
+
+def test_parametrized_layers_are_refused_by_name():
+    def net():
+        return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(12, 6)))
+
+    with pytest.raises(UsageError, match="'0' is computed from other parameters"):
+        masks.ones(small_recipe(model=net, init="module"))
+
+
+class Late(nn.Module):
+    """A branch whose first gradient comes in the third step."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(12, 6), nn.Linear(12, 6)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += self.training
+        return self.a(x) + (self.b(x) if self.calls > 2 else 0)
+
+
+def test_a_gradient_that_comes_late():
+    recipe = small_recipe(model=Late, init="module", steps="6it")
+    assert train(Job(recipe, mask=half_mask(recipe))).steps == (0, 6)
+
+
+def noisy_loss(outputs, targets):
+    return nn.functional.cross_entropy(outputs + 0.1 * torch.randn_like(outputs), targets)
+
+
+def test_a_loss_that_draws_has_its_own_numbers():
+    recipe = small_recipe(loss=noisy_loss, steps="5it")
+    runs = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        runs.append(train(Job(recipe)).weights)
+    assert same_tensors(*runs)
+
+
+def test_floating_targets_are_measured_by_their_squared_error():
+    x = np.linspace(-1, 1, 60, dtype=np.float32)[:, None]
+    data = lotto.data.Arrays(x, 2 * x, x, 2 * x)
+    recipe = small_recipe(data=data, model="mlp-16", loss="mse", steps="3it")
+    assert train(Job(recipe)).test_error == train(Job(recipe)).test_loss
+    assert recipe.error_unit == ""
+    with pytest.raises(UsageError, match="Misclassification needs integer targets"):
+        lotto.train(recipe.replace(error="misclassification"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"loss": lambda o, t: (o.sum(1) - t) ** 2}, "grad can be implicitly created only for scalar outputs"),
+        ({"optimizer": SGD(0.1, nesterov=True)}, "Nesterov momentum requires a momentum"),
+        ({"optimizer": Adam(0.1, beta1=1.5)}, "Invalid beta"),
+        ({"error": lambda o, t: o}, "cannot be trained"),
+        ({"model": lambda: nn.Sequential(nn.BatchNorm1d(12), nn.Linear(12, 6)), "batch_size": 1}, "more than 1 value"),
+    ],
+)
+def test_what_does_not_work_together_is_told_before_training(changes, text):
+    with pytest.raises(UsageError, match=text):
+        lotto.train(small_recipe(**{"init": "module", **changes}))

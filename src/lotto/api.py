@@ -13,6 +13,8 @@ from lotto.masks import Mask
 from lotto.recipe import Recipe
 from lotto.store import Store
 from lotto.tickets import Ticket
+from lotto.training import check_trainable
+from lotto.weights import clone
 
 
 def train(
@@ -52,18 +54,21 @@ def train(
     if isinstance(start, Ticket):
         mask = start.mask if mask is None else mask
         at = at or start.rewind_step
-        start = State(start.start)
+        start = State(clone(start.start))
     elif start is not None and not isinstance(start, State):
-        start = State(dict(start))
+        start = State(clone(start))
     job = Job(
         recipe,
         init_seed,
         order_seed,
         start,
-        None if mask is None else Mask(mask),
+        None if mask is None else Mask(clone(mask)),
         at,
         None if to_step is None else recipe.step(to_step),
         tuple(recipe.step(k) for k in keep),
         label=recipe.name,
     )
-    return (engine or make(1, store)).run([job], progress)[0]
+    engine = engine or make(1, store)
+    if engine.store.lookup(job) is None:
+        check_trainable(recipe)
+    return engine.run([job], progress)[0]

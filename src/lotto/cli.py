@@ -18,7 +18,7 @@ from rich.table import Table
 from tyro.conf import Positional, UseAppendAction
 
 from lotto import recipes
-from lotto.errors import LottoError, UsageError
+from lotto.errors import LottoError, StorageError, UsageError
 
 console = Console()
 errors = Console(stderr=True)
@@ -83,8 +83,7 @@ def imp(
         store: folder where runs are remembered (default LOTTO_STORE or the user's cache).
     """
     from lotto.engine import make
-    from lotto.imp import imp as find_tickets
-    from lotto.imp import make_plan
+    from lotto.imp import make_plan, run_plan
     from lotto.progress import ImpDisplay
     from lotto.report import console_table, save_result
     from lotto.store import Store
@@ -117,13 +116,13 @@ def imp(
     }
     plan = make_plan(chosen, **options)
     engine = make(jobs, Store(store), threads)
+    folder = writable(out or Path("lotto-results") / recipe)
     with ImpDisplay(console, plan) as display:
-        result = find_tickets(chosen, **options, engine=engine, progress=display)
+        result = run_plan(plan, engine, display)
     seconds = time.perf_counter() - began
-    folder = out or Path("lotto-results") / recipe
     paths = save_result(result, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
     table = result.table()
-    console.print(console_table(table, chosen.tolerance))
+    console.print(console_table(table, chosen.tolerance, chosen.error_unit))
     best = table[table["matching"]].iloc[-1]
     if best["level"]:
         console.print(
@@ -186,7 +185,7 @@ def report(folder: Positional[Path], /) -> None:
 
     result = load_result(folder)
     write_report(result, folder / "report.html")
-    console.print(console_table(result["table"], float(result["recipe"]["tolerance"])))
+    console.print(console_table(result["table"], float(result["recipe"]["tolerance"]), result["error_unit"]))
     console.print(f"Report  {folder / 'report.html'}", highlight=False)
 
 
@@ -223,8 +222,21 @@ def overridden(recipe: recipes.Recipe, pairs: Sequence[str], **direct: Any) -> r
         changes[key.strip().replace("-", "_").replace(".", "__")] = value
     try:
         return recipe.replace(**changes)
-    except TypeError as error:
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, LottoError):
+            raise
         raise UsageError(f"A value of --set has the wrong type: {error}.") from error
+
+
+def writable(folder: Path) -> Path:
+    """Make the folder of the results before anything is trained for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise StorageError(f"Cannot write to {folder}: {error.strerror}. Name another folder with --out.") from error
+    return folder
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

@@ -17,6 +17,12 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from lotto.errors import StorageError, UsageError
+from lotto.weights import digest
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in a few words."""
+    return "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
 
 
 @contextlib.contextmanager
@@ -37,8 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
-        raise StorageError(f"Cannot write {path}: {reason}. Nothing was changed.") from error
+        raise StorageError(f"Cannot write {path}: {reason(error)}. Nothing was changed.") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -79,14 +84,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         storage = plain.untyped_storage().data_ptr()
         separate[name] = plain.clone() if storage in seen else plain
         seen.add(storage)
-    return write_bytes(path, serialize(separate, dict(metadata)))
+    return write_bytes(path, serialize(separate, {**metadata, "digest": _digest(separate, metadata)}))
 
 
-def load_tensors(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file whose metadata says ``format: expected``.
 
+    Args:
+        path: the file.
+        expected: its format.
+        verify: compare content and metadata with the digest that was written with them.
+
     Raises:
-        UsageError: if the file is missing, not safetensors, or of another format.
+        UsageError: if the file is missing, not safetensors, of another format, or its content was changed.
     """
     if not path.is_file():
         raise UsageError(f"There is no file {path}.")
@@ -96,6 +106,15 @@ def load_tensors(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str
             found = metadata.get("format", "unknown")
             if found != expected:
                 raise UsageError(f"{path} is not a {expected} file (its format is {found!r}).")
-            return {name: handle.get_tensor(name) for name in handle.keys()}, metadata  # noqa: SIM118
-    except SafetensorError as error:
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        written = metadata.pop("digest", None)
+        if verify and written != _digest(tensors, metadata):
+            raise UsageError(f"{path} is damaged: its content is not what was written.")
+        return tensors, metadata
+    except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is not a {expected} file: {error}.") from error
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    text = json.dumps([digest(tensors), dict(metadata)], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -19,19 +19,15 @@ from lotto.engine import Chain, Engine, Progress, make
 from lotto.errors import UsageError, unknown
 from lotto.job import Job, Run, State
 from lotto.masks import Mask
-from lotto.optimizers import Optimizer
-from lotto.pruning import Pruning, levels_to, prune
+from lotto.pruning import MAX_LEVELS, Pruning, levels_for, prune
 from lotto.recipe import Recipe
 from lotto.schedules import Constant
 from lotto.store import Store
+from lotto.streams import derived_seed
 from lotto.tickets import Ticket
-from lotto.training.loop import check_trainable
+from lotto.training import check_trainable
 
 log = logging.getLogger(__name__)
-
-MAX_LEVELS = 200
-REINIT_SEEDS = 1_000_000
-"""Added to a replicate's seed to initialise its reinitialisation control."""
 
 
 class After(str, Enum):
@@ -71,17 +67,17 @@ class Plan:
     def order_seed(self, replicate: int, level: int) -> int:
         """Seed of the data order: one for a replicate, or a fresh one for each of its levels."""
         base = self.seed + replicate
-        return base if self.order == "shared" or level == 0 else base * MAX_LEVELS + level + REINIT_SEEDS
+        return base if self.order == "shared" or level == 0 else derived_seed(base, "order", level)
 
     def describe(self) -> dict[str, Any]:
         """The plan in plain values, for files and reports."""
         score = self.pruning.score
         return {
             "levels": self.levels,
-            "rate": self.pruning.rate,
-            "score": score if isinstance(score, str) else score.__name__,
+            "rate": float(self.pruning.rate),
+            "score": score if isinstance(score, str) else getattr(score, "__qualname__", repr(score)),
             "scope": self.pruning.scope,
-            "rates": dict(self.pruning.rates),
+            "rates": {name: float(rate) for name, rate in self.pruning.rates.items()},
             "exclude": list(self.pruning.exclude),
             "rewind_step": self.rewind_step,
             "rewind_optimizer": self.rewind_optimizer,
@@ -104,7 +100,7 @@ class LevelFinished:
     error: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Level:
     """One level of one replicate: its mask, its run, the runs of its controls."""
 
@@ -114,7 +110,7 @@ class Level:
     controls: dict[str, Run] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImpResult:
     """The outcome of `imp`: ``chains[replicate][level]``."""
 
@@ -140,7 +136,8 @@ class ImpResult:
                 "n": len(error),
                 "dense_error": dense.mean(),
                 "dense_std": _std(dense),
-                "matching": bool(error.mean() <= dense.mean() + self.plan.recipe.tolerance + 1e-9),
+                "matching": levels[0].level == 0
+                or bool(error.mean() <= dense.mean() + self.plan.recipe.tolerance + 1e-9),
             }
             for control in self.plan.controls:
                 found = _errors([at.controls[control] for at in levels if control in at.controls])
@@ -255,9 +252,12 @@ def imp(
         recipe, levels, rate, rewind_to, replicates, controls, control_levels, density, one_shot, after, order,
         rewind_optimizer, finetune_lr, seed,
     )  # fmt: skip
-    check_trainable(recipe)
-    engine = engine or make(jobs, store)
-    chains = [_chain(plan, r, progress or (lambda event: None)) for r in range(replicates)]
+    return run_plan(plan, engine or make(jobs, store), progress)
+
+
+def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> ImpResult:
+    """Carry out a plan of `make_plan`; see `imp`."""
+    chains = [_chain(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
     return ImpResult(plan, engine.drive(chains, progress))
 
 
@@ -277,7 +277,7 @@ def make_plan(
     finetune_lr: float | None = None,
     seed: int = 0,
 ) -> Plan:
-    """Check every argument of `imp` and settle its defaults, without training."""
+    """Check every argument of `imp`, and that its recipe trains at all, and settle the defaults."""
     pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
     if levels is not None and density is not None:
         raise UsageError("Give either levels or a target density, not both.")
@@ -298,7 +298,16 @@ def make_plan(
             f"The rewind step {rewind_step} is not before the end of training at {recipe.total} iterations "
             f"(an epoch is {recipe.per_epoch})."
         )
+    if After(after) is not After.WEIGHTS and rewind_optimizer:
+        raise UsageError(f"rewind_optimizer goes with after='weights'; got after={After(after).value!r}.")
+    if After(after) is After.REINIT and rewind_to is not None:
+        raise UsageError("after='reinit' trains from a new start at every level, so it has no rewind step.")
+    if finetune_lr is not None and not finetune_lr > 0:
+        raise UsageError(f"A learning rate is greater than 0; got finetune_lr={finetune_lr!r}.")
     mask = masks.ones(recipe)
+    # One cut of the initial weights, so that a score, a rate or a layer that does not fit is told now.
+    first = recipe.initial(seed)
+    prune(first, mask, pruning.rate, pruning.score, pruning.scope, pruning.rates, start=first)
     count = 16 if levels is None and density is None else levels or levels_for(mask, pruning, density or 0.0)
     if one_shot:
         rates = {n: 1 - (1 - r) ** count for n, r in pruning.rates.items()}
@@ -306,32 +315,12 @@ def make_plan(
     chosen = tuple(range(1, count + 1)) if control_levels is None else tuple(control_levels)
     if any(not 1 <= at <= count for at in chosen):
         raise UsageError(f"Control levels are between 1 and {count}; got {list(chosen)}.")
-    last = recipe.optimizer.lr * max(0.01, recipe.schedule.factor(recipe.total - 1, recipe.total, recipe.per_epoch))
+    last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
+    check_trainable(recipe)
     return Plan(
         recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, After(after), order,
         rewind_optimizer, finetune_lr or last, seed,
     )  # fmt: skip
-
-
-def levels_for(mask: Mask, pruning: Pruning, density: float) -> int:
-    """Levels after which the density is at most ``density``, by pruning a mask at random.
-
-    Raises:
-        UsageError: if no number of levels up to 200 gets there (a layer's rate is 0, or the network is small).
-    """
-    levels_to(density, pruning.rate)  # checks both
-    weights = {n: m.float() for n, m in mask.items()}
-    for level in range(1, MAX_LEVELS + 1):
-        before = masks.count(mask)
-        mask = prune(weights, mask, pruning.rate, "random", pruning.scope, pruning.rates)
-        if masks.density(mask) <= density * (1 + 1e-6):
-            return level
-        if masks.count(mask) == before:
-            break
-    raise UsageError(
-        f"The density {density:g} cannot be reached: pruning stops at {masks.density(mask):.3g} "
-        "(layers with rate 0 stay, and a rate removes less than half a weight at last)."
-    )
 
 
 def _chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]]:
@@ -351,12 +340,12 @@ def _chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]]:
         rule = plan.pruning
         mask = prune(
             run.weights, mask, rule.rate, rule.score, rule.scope, rule.rates,
-            start=rewound.weights, seed=seed * MAX_LEVELS + number,
+            start=rewound.weights, seed=derived_seed(seed, "pruning", number),
         )  # fmt: skip
         if empty := masks.empty_layers(mask):
             log.warning("Level %d of %s: pruned to nothing: %s.", number, label, ", ".join(empty))
-        job = _next_job(plan, replicate, number, mask, rewound, run)
-        (run,) = yield [replace(job, label=f"{label} · level {number} · {masks.density(mask):.1%}")]
+        name = f"{label} · level {number} · {masks.density(mask):.1%}"
+        (run,) = yield [_next_job(plan, replicate, number, mask, rewound, run, name)]
         levels.append(Level(number, mask, run))
         tell(LevelFinished(replicate, number, masks.density(mask), run.test_error))
 
@@ -368,22 +357,18 @@ def _chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]]:
     return levels
 
 
-def _next_job(plan: Plan, replicate: int, level: int, mask: Mask, rewound: State, last: Run) -> Job:
+def _next_job(plan: Plan, replicate: int, level: int, mask: Mask, rewound: State, last: Run, label: str) -> Job:
+    recipe, start = plan.recipe, State(last.weights)
     order = plan.order_seed(replicate, level)
     match plan.after:
-        case After.WEIGHTS:
-            return Job(plan.recipe, order_seed=order, start=rewound, mask=mask, from_step=plan.rewind_step)
-        case After.LR:
-            kept = State(dict(last.weights))
-            return Job(plan.recipe, order_seed=order, start=kept, mask=mask, from_step=plan.rewind_step)
-        case After.FINETUNE:
-            optimizer: Optimizer = replace(plan.recipe.optimizer, lr=plan.finetune_lr)
-            recipe = replace(plan.recipe, schedule=Constant(), optimizer=optimizer)
-            kept = State(dict(last.weights))
-            return Job(recipe, order_seed=order, start=kept, mask=mask, from_step=plan.rewind_step)
         case After.REINIT:
-            fresh = (plan.seed + replicate) * MAX_LEVELS + level + REINIT_SEEDS
-            return Job(plan.recipe, init_seed=fresh, order_seed=order, mask=mask)
+            fresh = derived_seed(plan.seed + replicate, "reinit", level)
+            return Job(recipe, init_seed=fresh, order_seed=order, mask=mask, label=label)
+        case After.WEIGHTS:
+            start = rewound
+        case After.FINETUNE:
+            recipe = replace(recipe, schedule=Constant(), optimizer=replace(recipe.optimizer, lr=plan.finetune_lr))
+    return Job(recipe, order_seed=order, start=start, mask=mask, from_step=plan.rewind_step, label=label)
 
 
 def _control(plan: Plan, replicate: int, at: Level, control: str, rewound: State, label: str) -> Job:
@@ -391,8 +376,8 @@ def _control(plan: Plan, replicate: int, at: Level, control: str, rewound: State
     name = f"{label} · level {at.level} · {control}"
     seed = plan.seed + replicate
     if control == "reinit":
-        return Job(plan.recipe, seed + REINIT_SEEDS, order, mask=at.mask, label=name)
-    mask = masks.random_like(at.mask, seed * MAX_LEVELS + at.level)
+        return Job(plan.recipe, derived_seed(seed, "reinit-control"), order, mask=at.mask, label=name)
+    mask = masks.random_like(at.mask, derived_seed(seed, "random-control", at.level))
     return Job(plan.recipe, order_seed=order, start=rewound, mask=mask, from_step=plan.rewind_step, label=name)
 
 

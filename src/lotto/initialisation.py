@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lotto.masks import prunable_names
+from lotto.masks import prunable_names, shared_names
 from lotto.streams import stream
 from lotto.weights import clone
 
@@ -33,12 +33,15 @@ def initial_weights(module: nn.Module, init: str, norm_init: str, seed: int) -> 
             bias = name.removesuffix("weight") + "bias"
             if bias in weights:
                 weights[bias] = torch.zeros_like(weights[bias])
+        for names in shared_names(module):
+            drawn_name = next((n for n in names if n in prunable_names(module)), names[0])
+            weights |= dict.fromkeys(names, weights[drawn_name])
     if norm_init == "uniform":
         for layer, sub in module.named_modules():
             if isinstance(sub, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and sub.affine:
                 name = f"{layer}.weight"
-                drawn = stream(seed, f"init:{name}").random(tuple(weights[name].shape), np.float32)
-                weights[name] = torch.from_numpy(drawn)
+                scale = stream(seed, f"init:{name}").random(tuple(weights[name].shape), np.float32)
+                weights[name] = torch.from_numpy(scale)
     return weights
 
 

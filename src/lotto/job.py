@@ -12,10 +12,10 @@ from torch import Tensor
 from lotto import identity, masks
 from lotto.errors import UsageError
 from lotto.recipe import Recipe
-from lotto.weights import check_alike, first_non_finite
+from lotto.weights import check_alike, digest, first_non_finite
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
     """A network at a step: its weights (a whole state dict) and, where kept, the optimizer's tensors.
 
@@ -33,7 +33,7 @@ class State:
         return State(self.weights)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One training: train ``recipe`` from ``from_step`` to ``to_step``, keeping the weights at some steps.
 
@@ -75,12 +75,15 @@ class Job:
             raise UsageError(f"Cannot keep a step before from_step={self.from_step}; got keep={self.keep}.")
         if self.start is None and self.from_step:
             raise UsageError(f"Training from step {self.from_step} needs the weights at that step: start=...")
+        if self.start is None and self.mask is None:
+            return
+        expected = self.recipe.skeleton().state_dict()
         if self.start is not None:
             if (bad := first_non_finite(self.start.weights)) is not None:
                 raise UsageError(f"The starting weights hold NaN or infinity in {bad!r}.")
-            check_alike(self.recipe.skeleton().state_dict(), self.start.weights)
+            check_alike(expected, self.start.weights)
         if self.mask is not None:
-            masks.check_fits(self.mask, self.recipe.skeleton().state_dict())
+            masks.check_fits(self.mask, expected)
 
     @property
     def end(self) -> int:
@@ -102,17 +105,16 @@ class Job:
         """
         start: Any = {"init_seed": self.init_seed}
         if self.start is not None:
-            start = {
-                "weights": identity.tensors_digest(self.start.weights),
-                "optimizer": identity.tensors_digest(self.start.optimizer),
-            }
+            # As masked: what the mask removes from a start has no part in the outcome.
+            masked = self.initial_state()
+            start = {"weights": digest(masked.weights), "optimizer": digest(masked.optimizer)}
         # The seed of the data order is always used; that of the initialisation only without a start.
         return identity.canonical(
             {
                 "schema": identity.SCHEMA,
                 "recipe": self.recipe.identity,
                 "start": start,
-                "mask": None if self.mask is None else identity.tensors_digest(self.mask),
+                "mask": None if self.mask is None else digest(self.mask),
                 "order_seed": self.order_seed,
                 "steps": [self.from_step, self.end],
             }
@@ -129,16 +131,18 @@ class Job:
     def initial_state(self) -> State:
         """The state at ``from_step``: masked start, optimizer included."""
         start = self.start or State(self.recipe.initial(self.init_seed))
-        weights = masks.apply(start.weights, self.mask)
+        if self.mask is None:
+            return start
+        mask = masks.cover_shared(self.mask, self.recipe.skeleton())
         optimizer = dict(start.optimizer)
         for name, tensor in optimizer.items():
             parameter = name.rpartition("/")[0]
-            if self.mask is not None and parameter in self.mask and tensor.dim():
-                optimizer[name] = masks.apply({parameter: tensor}, {parameter: self.mask[parameter]})[parameter]
-        return State(weights, optimizer)
+            if parameter in mask and tensor.shape == mask[parameter].shape:
+                optimizer[name] = masks.apply({parameter: tensor}, {parameter: mask[parameter]})[parameter]
+        return State(masks.apply(start.weights, mask), optimizer)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A finished training.
 

@@ -72,6 +72,11 @@ def prunable_names(model: nn.Module, exclude: Collection[str] = ()) -> list[str]
     names: list[str] = []
     seen: set[int] = set()
     for layer, module in model.named_modules():
+        if isinstance(module, PRUNABLE) and "weight" not in module._parameters:
+            raise UsageError(
+                f"The weight of {layer!r} is computed from other parameters (a parametrization such as weight_norm); "
+                "such a layer cannot be pruned."
+            )
         if isinstance(module, PRUNABLE) and id(module.weight) not in seen:
             seen.add(id(module.weight))
             names.append(f"{layer}.weight" if layer else "weight")
@@ -92,9 +97,27 @@ def ones(model: nn.Module | Recipe, exclude: Collection[str] = ()) -> Mask:
         module = model
     else:
         module, exclude = model.skeleton(), (*model.pruning.exclude, *exclude)
-    parameters = dict(module.named_parameters())
+    parameters = dict(module.named_parameters(remove_duplicate=False))
     names = prunable_names(module, exclude)
     return Mask({n: torch.ones(parameters[n].shape, dtype=torch.bool) for n in names})
+
+
+def shared_names(model: nn.Module) -> list[tuple[str, ...]]:
+    """Groups of names that stand for one parameter (tied weights)."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def cover_shared(mask: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The mask under every name that a tied weight has: pruned under one name is pruned under all."""
+    full = dict(mask)
+    for names in shared_names(model):
+        for name in names:
+            if (found := next((mask[n] for n in names if n in mask), None)) is not None:
+                full[name] = found
+    return full
 
 
 def count(mask: Mapping[str, Tensor]) -> int:
@@ -128,8 +151,12 @@ def apply(weights: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> d
         return dict(weights)
     check_fits(mask, weights)
     # where, not a product: a product would turn a negative weight into -0 and keep a NaN.
-    zero = torch.zeros(())
-    return {n: torch.where(mask[n], t, zero.to(t.dtype)) if n in mask else t for n, t in weights.items()}
+    return {
+        n: torch.where(mask[n].to(t.device, torch.bool), t, torch.zeros((), dtype=t.dtype, device=t.device))
+        if n in mask
+        else t
+        for n, t in weights.items()
+    }
 
 
 def check_fits(mask: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
@@ -148,6 +175,7 @@ def random_like(mask: Mapping[str, Tensor], seed: int) -> Mask:
     """A random mask with exactly the same number of weights left in every layer (STAB's control)."""
     result = {}
     for name, keep in mask.items():
+        keep = keep.to("cpu", torch.bool)
         generator = stream(seed, f"random-mask:{name}")
         chosen = generator.permutation(keep.numel())[: int(keep.sum())]
         flat = np.zeros(keep.numel(), dtype=bool)

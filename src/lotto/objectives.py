@@ -7,11 +7,22 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
+from lotto.errors import UsageError
+
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def misclassification(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Share of wrong predictions in percent; ``outputs`` (batch, classes), ``targets`` (batch,)."""
+    """Share of wrong predictions in percent; ``outputs`` (batch, classes, ...), ``targets`` (batch, ...) integers.
+
+    Raises:
+        UsageError: if the targets are not integer classes.
+    """
+    if targets.is_floating_point() or targets.shape != (*outputs.shape[:1], *outputs.shape[2:]):
+        raise UsageError(
+            f"Misclassification needs integer targets, one class for each prediction; got {targets.dtype} of shape "
+            f"{tuple(targets.shape)} for outputs {tuple(outputs.shape)}. For regression use error='mse'."
+        )
     return (outputs.argmax(1) != targets).double().mean() * 100
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +21,19 @@ class Optimizer:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
+        for name, value in vars(self).items():
+            if name != "nesterov" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise UsageError(f"{name} of {type(self).__name__} is a number; got {value!r}.")
+        if not 0 < self.lr < math.inf:
             raise UsageError(f"A learning rate is greater than 0; got {self.lr!r}.")
-        if self.weight_decay < 0:
+        if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"Weight decay is 0 or more; got {self.weight_decay!r}.")
+        # With eps = 0 a pruned weight would be 0 / 0.
+        if not getattr(self, "eps", 1.0) > 0:
+            raise UsageError(f"eps is greater than 0; got {self.eps!r}.")  # type: ignore[attr-defined]
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """Make the torch optimizer."""
+        """Make the torch optimizer; torch checks what depends on several values."""
         raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop; got {type(self).__name__}.")
 
 
@@ -38,7 +45,8 @@ class SGD(Optimizer):
     nesterov: bool = False
 
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
+        parameters = list(parameters)
+        optimizer = torch.optim.SGD(
             parameters,
             lr=self.lr,
             momentum=self.momentum,
@@ -46,6 +54,12 @@ class SGD(Optimizer):
             weight_decay=self.weight_decay,
             fused=True,  # one kernel per step: a third of a small network's step time on the CPU
         )
+        if self.momentum:
+            # The same first step as without a buffer; the fused kernel needs one even for a parameter whose first
+            # gradient comes late.
+            for parameter in parameters:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+        return optimizer
 
 
 @dataclass(frozen=True)

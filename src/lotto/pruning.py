@@ -49,6 +49,7 @@ SCORES: dict[str, Score] = {
     "random": random,
     "magnitude-increase": magnitude_increase,
 }
+MAX_LEVELS = 200
 SCOPES = ("global", "layer", "erk")
 
 
@@ -73,6 +74,12 @@ class Pruning:
 
     def __post_init__(self) -> None:
         check_rate(self.rate)
+        if isinstance(self.exclude, str):
+            object.__setattr__(self, "exclude", (self.exclude,))
+        if not isinstance(self.rates, Mapping):
+            raise UsageError(f"rates are given by layer, such as {{'fc3': 0.1}}; got {self.rates!r}.")
+        if not isinstance(self.score, str) and not callable(self.score):
+            raise UsageError(f"score is a name or a function; got {self.score!r}.")
         if isinstance(self.score, str) and self.score not in SCORES:
             raise unknown("score", self.score, SCORES)
         if self.scope not in SCOPES:
@@ -80,6 +87,9 @@ class Pruning:
         for name, rate in self.rates.items():
             if rate != 0:
                 check_rate(rate, f"the rate of {name!r}")
+
+    def __hash__(self) -> int:
+        return hash((self.rate, self.score, self.scope, tuple(self.rates.items()), self.exclude))
 
 
 def check_rate(rate: float, what: str = "the pruning rate") -> None:
@@ -120,7 +130,10 @@ def prune(
             is NaN.
     """
     rule = Pruning(rate, score, scope, rates or {})
+    mask = Mask({n: m.detach().cpu() for n, m in mask.items()})
     masks.check_fits(mask, weights)
+    weights = {n: weights[n].detach().cpu() for n in mask}
+    start = None if start is None else {n: start[n].detach().cpu() for n in mask}
     if (bad := first_non_finite({n: weights[n] for n in mask})) is not None:
         raise UsageError(f"Cannot prune: the weights of {bad!r} hold NaN or infinity.")
     scores = {name: _score(rule.score, name, weights[name], start, seed) for name in mask}
@@ -206,12 +219,26 @@ def erk_counts(mask: Mapping[str, Tensor], total: int) -> dict[str, int]:
     return counts
 
 
-def levels_to(density: float, rate: float) -> int:
-    """Number of levels of ``rate`` after which the density is at most ``density``."""
-    check_rate(rate)
+def levels_for(mask: Mapping[str, Tensor], pruning: Pruning, density: float) -> int:
+    """Levels after which the density is at most ``density``, by pruning a mask at random.
+
+    Raises:
+        UsageError: if no number of levels up to 200 gets there (a layer's rate is 0, or the network is small).
+    """
     if not 0 < density < 1:
         raise UsageError(f"A target density is greater than 0 and less than 1; got {density!r}.")
-    return math.ceil(math.log(density) / math.log(1 - rate) - 1e-9)
+    weights = {n: m.float() for n, m in mask.items()}
+    for level in range(1, MAX_LEVELS + 1):
+        before = masks.count(mask)
+        mask = prune(weights, mask, pruning.rate, "random", pruning.scope, pruning.rates)
+        if masks.density(mask) <= density * (1 + 1e-6):
+            return level
+        if masks.count(mask) == before:
+            break
+    raise UsageError(
+        f"The density {density:g} cannot be reached: pruning stops at {masks.density(mask):.3g} "
+        "(layers with rate 0 stay, and a rate removes less than half a weight at last)."
+    )
 
 
 def _keep_count(remaining: int, rate: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,7 +45,8 @@ class Recipe:
         norm_init: the scale of normalisation layers: ``ones`` or ``uniform`` in (0, 1).
         augment: random shift-crop and flip of training images.
         loss: ``cross-entropy``, ``mse``, or a function (outputs, targets) -> mean over the batch.
-        error: ``misclassification`` (percent), ``mse``, or a function of the same kind: what is reported.
+        error: what is reported: ``misclassification`` (percent), ``mse``, or a function like a loss; None takes
+            ``mse`` for floating targets, else ``misclassification``.
         precision: ``float32``, ``bfloat16`` (autocast; weights stay float32) or ``float64``.
         channels_last: memory layout of image batches; None = with bfloat16.
         validation: training examples held out.
@@ -66,7 +68,7 @@ class Recipe:
     norm_init: str = "ones"
     augment: Augment | None = None
     loss: str | Objective = "cross-entropy"
-    error: str | Objective = "misclassification"
+    error: str | Objective | None = None
     precision: str = "float32"
     channels_last: bool | None = None
     validation: int = 0
@@ -107,9 +109,19 @@ class Recipe:
         ):
             if not isinstance(value_, base):
                 raise UsageError(f"{what} is a lotto.{base.__name__}; got {value_!r}.")
-        if self.batch_size < 1 or self.evaluations < 0 or self.validation < 0 or self.tolerance < 0:
-            raise UsageError("batch_size is 1 or more; evaluations, validation and tolerance are 0 or more.")
-        iterations(self.steps, 1)  # the text must be readable before anything is loaded
+        if self.augment is not None and not isinstance(self.augment, Augment):
+            raise UsageError(f"augment is a lotto.Augment or None; got {self.augment!r}.")
+        if not isinstance(self.model, str) and not callable(self.model):
+            raise UsageError(f"model is a name, or a class or function that builds the network; got {self.model!r}.")
+        for what, least in (("batch_size", 1), ("evaluations", 0), ("validation", 0)):
+            number = getattr(self, what)
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise UsageError(f"{what} is a whole number from {least}; got {number!r}.")
+        if not isinstance(self.tolerance, (int, float)) or not 0 <= self.tolerance < math.inf:
+            raise UsageError(f"tolerance is a number from 0; got {self.tolerance!r}.")
+        # Texts must be readable before anything is loaded.
+        for step in (self.steps, self.rewind_to, self.schedule.warmup):
+            iterations(step, 1)
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some fields changed; ``optimizer__lr=0.05`` reaches inside a field.
@@ -142,7 +154,8 @@ class Recipe:
 
     def __getstate__(self) -> dict[str, Any]:
         # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
-        return {k: v for k, v in self.__dict__.items() if k != "arrays"}
+        derived = ("arrays", "loss_function", "error_function")
+        return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     # --- what the recipe stands for -------------------------------------------------------------------
 
@@ -173,6 +186,29 @@ class Recipe:
     def learning_rate(self, step: int) -> float:
         """The learning rate of iteration ``step``."""
         return self.optimizer.lr * self.schedule.factor(step, self.total, self.per_epoch)
+
+    @property
+    def error_name(self) -> str | Objective:
+        """The error, with its default settled by the targets."""
+        if self.error is not None:
+            return self.error
+        return "misclassification" if self.arrays.class_targets else "mse"
+
+    @property
+    def error_unit(self) -> str:
+        """What follows an error in tables: percent, or nothing."""
+        return " %" if self.error_name == "misclassification" else ""
+
+    @cached_property
+    def loss_function(self) -> Objective:
+        """The loss: (outputs, targets) to the mean over the batch."""
+        return LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+
+    @cached_property
+    def error_function(self) -> Objective:
+        """The error: (outputs, targets) to the mean over the batch."""
+        name = self.error_name
+        return ERRORS[name] if isinstance(name, str) else name
 
     def build(self, seed: int = 0) -> nn.Module:
         """Build the module; ``seed`` fixes what its own constructor draws."""
@@ -207,20 +243,19 @@ class Recipe:
         """
         model: Any = self.model
         if not isinstance(model, str):
-            shapes = {n: list(p.shape) for n, p in self.build().named_parameters()}
-            model = {**identity.function_identity(model), "parameters": shapes}
+            model = identity.model_identity(model, self.build())
         return identity.canonical(
             {
                 "model": model,
                 "data": {"content": self.arrays.identity, "validation": self.validation},
-                "optimizer": {"kind": type(self.optimizer).__name__, **vars(self.optimizer)},
-                "schedule": self.schedule.resolved(self.per_epoch),
+                "optimizer": {"kind": identity.kind(self.optimizer), **vars(self.optimizer)},
+                "schedule": {**self.schedule.resolved(self.per_epoch), "kind": identity.kind(self.schedule)},
                 "batch_size": self.batch_size,
                 "total": self.total,
                 "init": [self.init, self.norm_init],
                 "augment": None if self.augment is None else vars(self.augment),
                 "loss": self.loss,
-                "error": self.error,
+                "error": self.error_name,
                 "precision": self.precision,
                 "channels_last": self.uses_channels_last,
                 "evaluations": self.evaluations,

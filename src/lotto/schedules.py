@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lotto.errors import UsageError
-from lotto.steps import Step, iterations
+from lotto.steps import iterations
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ class Schedule:
         """The schedule with all steps in iterations: its part of a run's identity."""
         values = {k: v for k, v in vars(self).items() if k != "warmup"}
         return {
-            "kind": type(self).__name__,
             "warmup": iterations(self.warmup, per_epoch),
             **values,
         }
@@ -50,10 +49,12 @@ class Constant(Schedule):
 class MultiStep(Schedule):
     """Multiply the rate by ``gamma`` at each milestone."""
 
-    milestones: tuple[str | int | Step, ...] = ()
+    milestones: tuple[str | int, ...] = ()
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
+        if isinstance(self.milestones, (str, int)):
+            object.__setattr__(self, "milestones", (self.milestones,))
         object.__setattr__(self, "milestones", tuple(self.milestones))
 
     def after_warmup(self, step: int, total: int, per_epoch: int, warm: int) -> float:

@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -220,6 +221,7 @@ class Store:
             "history": point.history,
             "loss_sum": point.loss_sum,
             "loss_count": point.loss_count,
+            "seconds": point.seconds,
         }
         metadata = {"format": "lotto.checkpoint", "progress": json.dumps(progress)}
         try:
@@ -246,6 +248,7 @@ class Store:
                 progress["history"],
                 progress["loss_sum"],
                 progress["loss_count"],
+                progress["seconds"],
             )
         except (UsageError, KeyError, ValueError) as error:
             log.warning("A checkpoint is damaged (%s); the run starts again.", error)
@@ -253,8 +256,10 @@ class Store:
             return None
 
     def clear(self) -> None:
-        """Remove every entry."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Remove every entry, and nothing else that the folder may hold."""
+        for path in self.root.glob("??/*"):
+            if re.match(r"[0-9a-f]{32}(\.|$)", path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class StoredStates(Mapping[int, State]):
@@ -268,6 +273,9 @@ class StoredStates(Mapping[int, State]):
             raise KeyError(step)
         tensors, _ = files.load_tensors(self.folder / state_name(step), "lotto.state")
         return unpack(tensors)
+
+    def __contains__(self, step: object) -> bool:
+        return step in self.steps
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.steps)

@@ -24,14 +24,19 @@ def stream(seed: int, purpose: str, step: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
+def derived_seed(seed: int, purpose: str, step: int = 0) -> int:
+    """A seed of its own for ``purpose``: seeds made by addition could meet."""
+    return int(stream(seed, purpose, step).integers(2**53))
+
+
 def torch_seed(seed: int, purpose: str, step: int = 0) -> int:
     """A seed for ``torch.manual_seed``, where torch alone can draw (module constructors, dropout)."""
     return int(stream(seed, purpose, step).integers(2**63 - 1))
 
 
 @contextlib.contextmanager
-def private_torch_rng(device: torch.device | None = None) -> Iterator[None]:
-    """Run a block whose torch draws leave the caller's generators as they were."""
-    devices = [device] if device is not None and device.type == "cuda" else []
+def private_torch_rng() -> Iterator[None]:
+    """Run a block whose torch draws leave the caller's generators as they were, CUDA's included."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         yield

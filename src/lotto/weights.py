@@ -6,6 +6,7 @@ included. Sums are accumulated in float64.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 
@@ -37,6 +38,16 @@ def first_non_finite(weights: Weights) -> str | None:
     return None
 
 
+def digest(weights: Weights) -> str:
+    """Hash of names, types, shapes and content."""
+    result = hashlib.blake2b(digest_size=16)
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        result.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+        result.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return result.hexdigest()
+
+
 def restrict(weights: Weights, names: Iterable[str]) -> dict[str, Tensor]:
     """Return only the named tensors (a mask's keys give the prunable part)."""
     return {name: weights[name] for name in names}
@@ -66,12 +77,13 @@ def _pairs(a: Weights, b: Weights, mask: Weights | None) -> Iterable[tuple[Tenso
     if mask is None:
         for name in a:
             if a[name].is_floating_point():
-                yield a[name].double().flatten(), b[name].double().flatten()
+                yield a[name].detach().double().flatten(), b[name].detach().double().flatten()
         return
     for name, keep in mask.items():
         if name not in a or keep.shape != a[name].shape:
             raise UsageError(f"The mask does not fit the weights at {name!r}.")
-        yield a[name][keep].double(), b[name][keep].double()
+        kept = keep.to(a[name].device, torch.bool)
+        yield a[name].detach()[kept].double(), b[name].detach()[kept].double()
 
 
 def norm(a: Weights, mask: Weights | None = None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,21 @@ def check_batch_size(batch_size: int, size: int) -> None:
     """Raise ``UsageError`` unless a batch fits into the training set."""
     if not 1 <= batch_size <= size:
         raise UsageError(f"The batch size must be between 1 and the {size} training examples; got {batch_size}.")
+
+
+class Sized(Protocol):
+    """What both kinds of data sets are: named, with a size for each split."""
+
+    name: str
+
+    def size(self, split: Split = "train") -> int:
+        """Number of examples in a split."""
+
+
+def check_split(data: Sized, split: Split) -> None:
+    """Raise ``UsageError`` if a split is empty."""
+    if not data.size(split):
+        raise UsageError(f"The data set {data.name!r} has no {split} split; set validation=N in the recipe.")
 
 
 class Arrays:
@@ -75,6 +90,11 @@ class Arrays:
                 f"Training inputs have shape {tuple(self.x['train'].shape[1:])}, test inputs "
                 f"{tuple(self.x['test'].shape[1:])}; they must be equal."
             )
+        if self.x["train"].dtype != self.x["test"].dtype:
+            raise UsageError(
+                f"Training inputs are {self.x['train'].dtype}, test inputs {self.x['test'].dtype}; "
+                "both are floating, or both uint8."
+            )
         self._scale: Tensor | None
         self._shift: Tensor | None
         self._scale, self._shift = self._normalisation(mean, std)
@@ -87,10 +107,19 @@ class Arrays:
             if mean is not None or std is not None:
                 raise UsageError("mean and std are for uint8 images; floating inputs are used as they are.")
             return None, None
-        if mean is None or std is None:
-            mean, std = image_statistics(x)
-        shape = (-1, *[1] * (x.dim() - 2))
-        mean_, std_ = torch.tensor(mean).view(shape), torch.tensor(std).view(shape)
+        own_mean, own_std = image_statistics(x) if mean is None or std is None else ((), ())
+        values = []
+        for what, given, own in (("mean", mean, own_mean), ("std", std, own_std)):
+            chosen = own if given is None else tuple(given)
+            if len(chosen) not in (1, x.shape[1]):
+                raise UsageError(
+                    f"{what} has one value for each of the {x.shape[1]} channels, or one; got {len(chosen)}."
+                )
+            if what == "std" and min(chosen) <= 0:
+                raise UsageError(f"std is greater than 0; got {chosen}.")
+            shape = (-1, *[1] * (x.dim() - 2)) if x.dim() > 2 else (-1,)
+            values.append(torch.tensor(chosen).view(shape))
+        mean_, std_ = values
         return 1.0 / (255.0 * std_), -mean_ / std_
 
     @property
@@ -106,6 +135,11 @@ class Arrays:
             return int(y[0].numel())
         return int(max(y.max(), self.y["test"].max())) + 1
 
+    @property
+    def class_targets(self) -> bool:
+        """Whether the targets are integer classes."""
+        return not self.y["train"].is_floating_point()
+
     def size(self, split: Split = "train") -> int:
         """Number of examples in a split."""
         return len(self.y[split]) if split in self.y else 0
@@ -117,7 +151,7 @@ class Arrays:
         for part in ("x", "y"):
             for split, tensor in sorted(getattr(self, part).items()):
                 digest.update(f"{part}.{split}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
+                digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         for tensor_ in (self._scale, self._shift):
             digest.update(b"-" if tensor_ is None else tensor_.numpy().tobytes())
         return digest.hexdigest()
@@ -134,6 +168,7 @@ class Arrays:
         rest[chosen] = False
         other = object.__new__(Arrays)
         other.name, other._scale, other._shift = self.name, self._scale, self._shift
+        other.__dict__["classes"] = self.classes  # even if the last example of a class is held out
         for part in ("x", "y"):
             old = getattr(self, part)
             new = {**old, "train": old["train"][rest], "validation": old["train"][chosen]}
@@ -141,11 +176,14 @@ class Arrays:
         return other
 
     def to(self, device: torch.device) -> Arrays:
-        """The same set on another device."""
+        """The same set on another device, moved there once."""
         if self.x["train"].device == device:
             return self
-        other = object.__new__(Arrays)
-        other.__dict__.update(self.__dict__)
+        moved: dict[torch.device, Arrays] = self.__dict__.setdefault("_moved", {})
+        if device in moved:
+            return moved[device]
+        other = moved[device] = object.__new__(Arrays)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "_moved"})
         other.x = {k: v.to(device) for k, v in self.x.items()}
         other.y = {k: v.to(device) for k, v in self.y.items()}
         if self._scale is not None and self._shift is not None:
@@ -178,34 +216,43 @@ class Arrays:
 
     def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All examples of a split in their own order, not augmented."""
-        if split not in self.x:
-            raise UsageError(f"The data set {self.name!r} has no {split} split; set validation=N in the recipe.")
+        check_split(self, split)
         for i in range(0, self.size(split), batch_size):
             yield self.normalise(self.x[split][i : i + batch_size]), self.y[split][i : i + batch_size]
 
 
 def image_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel mean and standard deviation of uint8 images (examples, channels, ...) in [0, 1]."""
+    """Mean and standard deviation of uint8 inputs scaled to [0, 1].
+
+    By channel for images (examples, channels, height, width, ...); one pair for anything of fewer dimensions.
+    """
     mean, std = [], []
-    for channel in range(x.shape[1]):
+    for channel in range(x.shape[1]) if x.dim() >= 4 else [slice(None)]:
         counts = torch.bincount(x[:, channel].flatten().int(), minlength=256).double()
         levels = torch.arange(256, dtype=torch.float64) / 255
         share = counts / counts.sum()
         m = float(share.dot(levels))
         mean.append(m)
-        std.append(max(float(share.dot((levels - m) ** 2)) ** 0.5, 1e-8))
+        std.append(float(share.dot((levels - m) ** 2)) ** 0.5 or 1.0)  # a constant channel stays constant
     return tuple(mean), tuple(std)
 
 
 def _inputs(value: Any) -> Tensor:
-    tensor = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value).detach()
+    tensor = _own(value)
     if tensor.dtype == torch.float64:
         tensor = tensor.float()
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise UsageError("The inputs hold NaN or infinity; clean them before training.")
-    return tensor.cpu().contiguous()
+    return tensor.contiguous()
 
 
 def _targets(value: Any) -> Tensor:
-    tensor = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value).detach()
-    return (tensor.float() if tensor.is_floating_point() else tensor.long()).cpu().contiguous()
+    tensor = _own(value)
+    return (tensor.float() if tensor.is_floating_point() else tensor.long()).contiguous()
+
+
+def _own(value: Any) -> Tensor:
+    """A tensor on the CPU whose memory is not the user's, who may change it later."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    return torch.from_numpy(np.array(value))

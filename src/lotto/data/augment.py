@@ -25,8 +25,8 @@ class Augment:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if self.crop < 0:
-            raise UsageError(f"Augmentation pads by 0 or more pixels; got crop={self.crop}.")
+        if not isinstance(self.crop, int) or not isinstance(self.flip, bool) or self.crop < 0:
+            raise UsageError(f"Augmentation pads by 0 or more pixels; got crop={self.crop!r}, flip={self.flip!r}.")
 
     def __call__(self, x: Tensor, seed: int, step: int) -> Tensor:
         """Augment a batch of images, shape (batch, channels, height, width), for (seed, step)."""

@@ -53,7 +53,7 @@ def _idx_folder(folder: Path) -> Decoded:
 
 def _idx_package(archive: Path) -> Decoded:
     found = decode.members(archive)
-    return decode.idx_set(lambda name: found.get(name, b""))
+    return decode.idx_set(lambda name: decode.member(found, name))
 
 
 def _shapes(train: int, test: int, image: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

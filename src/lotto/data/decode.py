@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -31,11 +32,13 @@ def idx(content: bytes, name: str) -> np.ndarray:
     if content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise DataError(f"{name} is truncated or not gzip: {error}.") from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise DataError(f"{name} is not an IDX file of unsigned bytes.")
     dims = content[3]
+    if len(content) < 4 + 4 * dims:
+        raise DataError(f"{name} is truncated: it ends within its header.")
     shape = struct.unpack(f">{dims}I", content[4 : 4 + 4 * dims])
     body = content[4 + 4 * dims :]
     if len(body) != int(np.prod(shape)):
@@ -61,11 +64,12 @@ def members(archive: Path) -> Mapping[str, bytes]:
                 if handle is not None:
                     found[Path(member.name).name] = handle.read()
             return found
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{archive.name} is truncated or not a tar archive: {error}.") from error
 
 
-def _member(found: Mapping[str, bytes], name: str) -> bytes:
+def member(found: Mapping[str, bytes], name: str) -> bytes:
+    """One file of an archive; raises ``DataError`` with the names there are if it is missing."""
     if name not in found:
         raise DataError(f"The archive has no file {name!r}; it holds {', '.join(sorted(found))}.")
     return found[name]
@@ -76,7 +80,7 @@ def cifar_binary(archive: Path, train: tuple[str, ...], test: str, label_bytes: 
     found = members(archive)
 
     def split(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-        raw = np.concatenate([np.frombuffer(_member(found, n), np.uint8) for n in names])
+        raw = np.concatenate([np.frombuffer(member(found, n), np.uint8) for n in names])
         if raw.size % (label_bytes + 3072):
             raise DataError(f"{archive.name} is truncated: {raw.size} bytes are not whole records.")
         records = raw.reshape(-1, label_bytes + 3072)
@@ -93,11 +97,20 @@ def cifar_sheets(archive: Path, train: tuple[str, ...], test: str, labels: tuple
     found = members(archive)
 
     def sheet(name: str) -> np.ndarray:
-        with Image.open(io.BytesIO(_member(found, name))) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        return pixels.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
+        try:
+            with Image.open(io.BytesIO(member(found, name))) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            return pixels.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{name} is damaged or not a sheet of images: {error}.") from error
 
-    y_train, y_test = (np.array(json.loads(_member(found, n)), dtype=np.uint8) for n in labels)
+    def label_list(name: str) -> np.ndarray:
+        try:
+            return np.array(json.loads(member(found, name)), dtype=np.uint8)
+        except (ValueError, OverflowError, TypeError) as error:
+            raise DataError(f"{name} is damaged or not a list of labels: {error}.") from error
+
+    y_train, y_test = map(label_list, labels)
     return {
         "x_train": np.ascontiguousarray(np.concatenate([sheet(n) for n in train])),
         "y_train": y_train,

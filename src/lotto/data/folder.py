@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lotto.data.arrays import Batch, Split, check_batch_size, permutation
+from lotto.data.arrays import Batch, Split, check_batch_size, check_split, permutation
 from lotto.data.augment import Augment
 from lotto.errors import UsageError
+from lotto.streams import stream
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
@@ -70,6 +71,10 @@ class Folder:
         names = sorted(p.name for p in train.iterdir() if p.is_dir())
         self.labels = {name: i for i, name in enumerate(names)}
         self.items: dict[str, list[tuple[Path, int]]] = {"train": self._list(train), "test": self._list(test)}
+        trained = {label for _, label in self.items["train"]}
+        for path, label in self.items["test"]:
+            if label not in trained:
+                raise UsageError(f"The class {path.parent.name!r} in {path.parent.parent} has no training images.")
         for split, items in self.items.items():
             if not items:
                 raise UsageError(f"{self.root} has no images in its {split} folder.")
@@ -93,6 +98,11 @@ class Folder:
         """Number of classes."""
         return len(self.labels)
 
+    @property
+    def class_targets(self) -> bool:
+        """Whether the targets are integer classes: always."""
+        return True
+
     def size(self, split: Split = "train") -> int:
         """Number of images in a split."""
         return len(self.items.get(split, ()))
@@ -113,7 +123,7 @@ class Folder:
             return self
         if not 0 < count < self.size():
             raise UsageError(f"Can hold out 1 to {self.size() - 1} images for validation; got {count}.")
-        order = permutation(0, 0, self.size())
+        order = stream(0, "validation").permutation(self.size())
         held = set(order[:count].tolist())
         other = object.__new__(Folder)
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "identity"})
@@ -166,6 +176,7 @@ class Folder:
 
     def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All images of a split in order, not augmented."""
+        check_split(self, split)
         count = self.size(split)
         indices = [list(range(i, min(i + batch_size, count))) for i in range(0, count, batch_size)]
         for x, y in self._read(split, indices):

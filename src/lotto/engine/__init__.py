@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from lotto.engine.base import Chain, Engine, JobAdvanced, JobFinished, JobStarted, Progress
 from lotto.engine.processes import Processes
 from lotto.engine.serial import Serial
@@ -47,6 +49,4 @@ def make(jobs: int | str = "auto", store: Store | None = None, threads: int = 1)
 
 def available_cores() -> int:
     """Cores this process may use."""
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

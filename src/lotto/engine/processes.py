@@ -6,11 +6,16 @@ A worker that dies is reported and its job is run once more; it goes on from its
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
+import os
 import signal
 import struct
 import tempfile
+import threading
+import time
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -23,7 +28,7 @@ from loky import ProcessPoolExecutor
 
 from lotto import files
 from lotto.data import Arrays
-from lotto.engine.base import Engine, JobAdvanced, Progress, job_name
+from lotto.engine.base import Engine, JobAdvanced, Progress
 from lotto.errors import WorkerError
 from lotto.job import Job, Run, State
 from lotto.store import Store
@@ -48,21 +53,32 @@ class Processes(Engine):
         self.slots = workers
         self._pool: ProcessPoolExecutor | None = None
         self._taken: dict[Future[Any], tuple[Job, Path]] = {}
-        self._deaths: dict[str, int] = {}
+        self._solo: deque[Job] = deque()
+        self._alone: Job | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._counter = 0
 
     def _submit(self, job: Job) -> None:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.slots, initializer=_start_worker, initargs=(self.threads,))
+        if self._solo:
+            self._solo.append(job)  # after those that may have killed a worker have run alone
+            return
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="lotto-")
         self._counter += 1
         report = Path(self._scratch.name) / f"progress-{self._counter}"
-        future = self._pool.submit(
-            _work, self._portable(job), str(self.store.root), str(report), self.threads, self.slots
-        )
+        arguments = (self._portable(job), str(self.store.root), str(report), self.threads, self.slots)
+        try:
+            future = self._started_pool().submit(_work, *arguments)
+        except BrokenProcessPool as error:  # a worker died while nobody was looking
+            self._solo.append(job)
+            self._restart(error)
+            return
         self._taken[future] = (job, report)
+
+    def _started_pool(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self.slots, initializer=_start_worker, initargs=(self.threads,))
+        return self._pool
 
     def _portable(self, job: Job) -> Job:
         """The job with the user's arrays replaced by a file that every worker reads once."""
@@ -93,39 +109,45 @@ class Processes(Engine):
             if done:
                 break
         finished = []
-        broken = False
+        broken: BaseException | None = None
         for future in done:
-            if isinstance(future.exception(), BrokenProcessPool):
-                broken = True
+            if isinstance(error := future.exception(), BrokenProcessPool):
+                broken = error
                 continue
             job, report = self._taken.pop(future)
             report.unlink(missing_ok=True)
             trained, run = future.result()
             found = run or self.store.lookup(job)
             if found is None:
-                raise WorkerError(f"The run of {job.label or job.key!r} is missing from {self.store.root}.")
+                raise WorkerError(f"The run of {_named(job)} is missing from {self.store.root}.")
             finished.append((job, found, trained))
-        if broken:
-            self._restart()
-            return finished or self._collect(progress)
-        return finished
+        if broken is not None:
+            self._restart(broken)
+        elif self._solo and not self._taken:
+            self._run_alone()
+        return finished or self._collect(progress)
 
-    def _restart(self) -> None:
-        """After a worker died: run what was on its way once more, in a new pool."""
-        unfinished = [job for job, _ in self._taken.values()]
+    def _restart(self, error: BaseException) -> None:
+        """After a worker died: run what was on its way once more, one job at a time, so that the guilty is known."""
+        if "un-serialize" in str(error):
+            raise WorkerError(f"A worker cannot read its job: {error.__cause__ or error}.") from error
+        suspects = [job for job, _ in self._taken.values()]
         self._taken.clear()
         self._stop_pool(kill=True)
-        for job in unfinished:
-            name = job_name(job)
-            self._deaths[name] = self._deaths.get(name, 0) + 1
-            if self._deaths[name] > 1:
-                raise WorkerError(
-                    f"A worker process died twice while training {job.label or name!r}. Finished runs are "
-                    "kept. It may be out of memory: try fewer --jobs or a smaller batch."
-                )
+        if self._alone is not None and self._alone in suspects:
+            raise WorkerError(
+                f"A worker process died twice while training {_named(self._alone)}. Finished runs are kept. It may be "
+                "out of memory: try fewer --jobs or a smaller batch."
+            ) from error
         log.warning("A worker process died; its job is run once more.")
-        for job in unfinished:
-            self._submit(job)
+        self._solo.extendleft(reversed(suspects))
+        self._run_alone()
+
+    def _run_alone(self) -> None:
+        waiting, self._solo = self._solo, deque()
+        job = self._alone = waiting.popleft()
+        self._submit(job)
+        self._solo.extend(waiting)
 
     def _stop_pool(self, kill: bool) -> None:
         if self._pool is not None:
@@ -134,6 +156,8 @@ class Processes(Engine):
 
     def _close(self, finished: bool) -> None:
         self._taken.clear()
+        self._solo.clear()
+        self._alone = None
         self._stop_pool(kill=not finished)
         if self._scratch is not None:
             self._scratch.cleanup()
@@ -162,6 +186,18 @@ def _start_worker(threads: int) -> None:
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    """End this worker when its parent is gone, even by SIGKILL: its checkpoint is there for the next one."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _named(job: Job) -> str:
+    return repr(job.label or job.recipe.name)
 
 
 def _work(job: Job, root: str, report: str, threads: int, workers: int) -> tuple[bool, Run | None]:
@@ -171,7 +207,8 @@ def _work(job: Job, root: str, report: str, threads: int, workers: int) -> tuple
         object.__setattr__(job.recipe, "data", _unspool(data.path))
 
     def on_step(step: int, loss: float) -> None:
-        Path(report).write_bytes(_PROGRESS.pack(step, loss))
+        with contextlib.suppress(OSError):  # a display is no reason to lose a training
+            Path(report).write_bytes(_PROGRESS.pack(step, loss))
 
     execution = {"engine": "processes", "workers": workers, "threads": threads}
     run, trained = Store(root).obtain(job, on_step=on_step, execution=execution)

@@ -23,7 +23,8 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
     histories = dict(enumerate(result["histories"]))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(resources("lotto.report").joinpath("template.html").read_text())
-    cells = columns(table)
+    unit = result["error_unit"]
+    cells = columns(table, unit)
     page = template.render(
         name=result["recipe"]["name"],
         model=result["recipe"]["model"],
@@ -46,8 +47,9 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
         },
         dense=spread(table["dense_error"].iloc[0], table["dense_std"].iloc[0]),
         tolerance=f"{tolerance:g}",
-        error_plot=plots.svg(plots.error_against_density(table, tolerance)),
-        curves_plot=plots.svg(plots.training_curves(histories, densities)),
+        unit=unit,
+        error_plot=plots.svg(plots.error_against_density(table, tolerance, unit)),
+        curves_plot=plots.svg(plots.training_curves(histories, densities, unit)),
         layers_plot=plots.svg(plots.layer_densities(result["layers"], densities)),
     )
     files.write_text(path, page)

@@ -53,7 +53,7 @@ def density_axis(axis: Axes, densities: Sequence[float]) -> None:
     axis.set_xlabel("weights left, %")
 
 
-def error_against_density(table: pd.DataFrame, tolerance: float) -> Figure:
+def error_against_density(table: pd.DataFrame, tolerance: float, unit: str) -> Figure:
     """Error of IMP and its controls against density, with the dense mean and its band."""
     made, axis = figure()
     dense, std = table["dense_error"].iloc[0], table["dense_std"].iloc[0]
@@ -80,13 +80,15 @@ def error_against_density(table: pd.DataFrame, tolerance: float) -> Figure:
     matching = table[table["matching"]]
     axis.plot(matching["density"], matching["error"], "o", ms=9, mfc="none", mec=COLOURS["imp"], label="matching")
     density_axis(axis, list(table["density"]))
-    axis.set_ylabel("test error, %")
+    axis.set_ylabel(f"test error,{unit}" if unit else "test error")
     axis.legend(frameon=False, fontsize=9)
     return made
 
 
 def training_curves(
-    histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]], densities: Sequence[float]
+    histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]],
+    densities: Sequence[float],
+    unit: str,
 ) -> Figure:
     """Test error along training, a line per level (mean over replicates), dark = dense, bright = sparse."""
     made, axis = figure()
@@ -98,10 +100,10 @@ def training_curves(
         label = f"{100 * densities[level]:.3g} %" if level in {0, last // 2, last} else None
         axis.plot(steps, means, color=colours(0.92 * level / max(1, last)), lw=1.2, marker=".", ms=3, label=label)
     axis.set_xlabel("iteration")
-    axis.set_ylabel("test error, %")
+    axis.set_ylabel(f"test error,{unit}" if unit else "test error")
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axis.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "235" else ""))
+    axis.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "2345" else ""))
     axis.legend(frameon=False, fontsize=9, title="weights left")
     return made
 

@@ -55,6 +55,7 @@ def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
         "format": "lotto.result",
         "version": 1,
         "command": command,
+        "error_unit": result.plan.recipe.error_unit,
         "seconds": seconds,
         "recipe": result.plan.recipe.describe(),
         "plan": result.plan.describe(),
@@ -83,13 +84,13 @@ def load_result(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         if content.get("format") != "lotto.result":
             raise ValueError
-    except (OSError, ValueError, AttributeError) as error:
+        table = pd.DataFrame(content["table"])
+        numbers = [c for c in table if c not in ("matching", "empty_layers")]
+        table[numbers] = table[numbers].astype(float)
+        content["table"] = table.astype({"level": int, "n": int})
+        return content
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UsageError(f"{folder} holds no result: there is no readable {RESULT} in it.") from error
-    table = pd.DataFrame(content["table"])
-    numbers = [c for c in table if c not in ("matching", "empty_layers")]
-    table[numbers] = table[numbers].astype(float)
-    content["table"] = table.astype({"level": int, "n": int})
-    return content
 
 
 def _plain(value: Any) -> Any:

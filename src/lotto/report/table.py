@@ -18,20 +18,21 @@ def percent(density: float) -> str:
 
 
 def spread(mean: float, std: float) -> str:
-    """``2.31 ± 0.04``; without the spread when there is only one value, a dash when there is none."""
+    """``2.31 ± 0.04``; without the spread if there is one value, a dash if there is none."""
     if math.isnan(mean):
         return "–"
-    return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.2f}"
+    digits = ".2f" if mean >= 0.1 else ".3g"
+    return f"{mean:{digits}}" if math.isnan(std) else f"{mean:{digits}} ± {std:{digits}}"
 
 
-def columns(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
+def columns(table: pd.DataFrame, unit: str) -> list[tuple[str, list[str]]]:
     """Titles and cells of the readable table, for the terminal and the report alike."""
     controls = [c for c in CONTROL_TITLES if c in table]
     n = int(table["n"].iloc[0])
     cells = [
         ("level", [str(v) for v in table["level"]]),
         ("left", [percent(v) for v in table["density"]]),
-        (f"error % (n={n})", [spread(*v) for v in table[["error", "error_std"]].to_numpy(float)]),
+        (f"error{unit} (n={n})", [spread(*v) for v in table[["error", "error_std"]].to_numpy(float)]),
         ("vs dense", [f"{e - d:+.2f}" for e, d in zip(table["error"], table["dense_error"], strict=True)]),
         ("match", ["yes" if v else "no" for v in table["matching"]]),
     ]
@@ -43,18 +44,18 @@ def columns(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
     return cells
 
 
-def console_table(table: pd.DataFrame, tolerance: float) -> Table:
+def console_table(table: pd.DataFrame, tolerance: float, unit: str) -> Table:
     """The readable table; matching levels are green."""
     dense = spread(*table[["dense_error", "dense_std"]].iloc[0].to_numpy(float))
     rich_table = Table(
         box=box.SIMPLE_HEAD,  # the whole table fits a terminal of 80 columns
         padding=(0, 1),
         pad_edge=False,
-        caption=f"Dense: {dense} % test error. Matching: mean error at most {tolerance:g} points above the dense "
+        caption=f"Dense: test error {dense}{unit}. Matching: mean error at most {tolerance:g} above the dense "
         "mean. Spread: sample standard deviation.",
         caption_justify="left",
     )
-    cells = columns(table)
+    cells = columns(table, unit)
     for title, _ in cells:
         rich_table.add_column(title, justify="right", no_wrap=True)
     for i, matching in enumerate(table["matching"]):

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lotto.data import Split
-from lotto.objectives import ERRORS, LOSSES
 from lotto.recipe import Recipe
 from lotto.training.network import Network
 
@@ -35,19 +34,19 @@ def evaluate(recipe: Recipe, weights: Mapping[str, Tensor], split: Split = "test
 
 
 @torch.no_grad()
-def evaluate_network(recipe: Recipe, network: Network, split: Split) -> Metrics:
-    """The same for a network that is already on its device; leaves it in the mode it was in."""
-    loss_of = LOSSES[recipe.loss] if isinstance(recipe.loss, str) else recipe.loss
-    error_of = ERRORS[recipe.error] if isinstance(recipe.error, str) else recipe.error
+def evaluate_network(recipe: Recipe, network: Network, split: Split, examples: int | None = None) -> Metrics:
+    """The same for a network on its device, over at most ``examples``; leaves it in the mode it was in."""
     training = network.module.training
     network.module.eval()
     sums = torch.zeros(2, dtype=torch.float64, device=network.device)
     count = 0
     for x, y in recipe.arrays.to(network.device).evaluation(split, BATCH):
         outputs = network(x)
-        batch = torch.stack([loss_of(outputs, y).double(), error_of(outputs, y).double()])
+        batch = torch.stack([recipe.loss_function(outputs, y).double(), recipe.error_function(outputs, y).double()])
         sums += batch * len(x)
         count += len(x)
+        if examples is not None and count >= examples:
+            break
     network.module.train(training)
     loss, error = (sums / count).tolist()
     return Metrics(loss, error)

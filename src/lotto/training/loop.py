@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lotto.errors import DivergedError, UsageError
+from lotto.errors import DivergedError
 from lotto.job import Job, Run, State
-from lotto.objectives import LOSSES
 from lotto.recipe import Recipe
 from lotto.streams import private_torch_rng, torch_seed
 from lotto.training import optimizer_state
@@ -33,6 +32,7 @@ class Checkpoint:
         kept: the states kept so far.
         history: the records so far.
         loss_sum, loss_count: training losses since the last record.
+        seconds: duration so far.
     """
 
     step: int
@@ -41,6 +41,7 @@ class Checkpoint:
     history: list[dict[str, float]] = field(default_factory=list)
     loss_sum: float = 0.0
     loss_count: int = 0
+    seconds: float = 0.0
 
 
 def train(
@@ -66,8 +67,8 @@ def train(
     Raises:
         DivergedError: when the loss becomes NaN or infinite.
     """
-    began = time.perf_counter()
     point = resume or Checkpoint(job.from_step, job.initial_state())
+    began = time.perf_counter() - point.seconds
     with flushed_denormals(), private_torch_rng():
         _run(job, point, on_step, on_checkpoint, checkpoint_seconds)
     return Run((job.from_step, job.end), point.history, point.kept, seconds=time.perf_counter() - began)
@@ -88,11 +89,11 @@ def _run(
     optimizer_state.restore(optimizer, parameters, point.state.optimizer, network)
     # The start is masked, and so are all gradients: with weights, momentum and moments at 0, no optimizer
     # can move a pruned weight, and weight decay has nothing to decay.
-    masked = [
-        (parameters[n], network.like(m.to(parameters[n].dtype), parameters[n])) for n, m in (job.mask or {}).items()
-    ]
-    loss_of = LOSSES[recipe.loss] if isinstance(recipe.loss, str) else recipe.loss
-    draws = not isinstance(recipe.model, str)  # someone's own model may hold dropout
+    by_name = dict(module.named_parameters(remove_duplicate=False))  # a tied weight has several names
+    masked = [(by_name[n], network.like(m.to(by_name[n].dtype), by_name[n])) for n, m in (job.mask or {}).items()]
+    # Someone's own model or loss may draw random numbers (dropout); ours do not.
+    draws = not (isinstance(recipe.model, str) and isinstance(recipe.loss, str))
+    began = time.perf_counter() - point.seconds
     records = evaluation_steps(recipe, job)
     batches = recipe.arrays.to(network.device).batches(
         job.order_seed, point.step, job.end, recipe.batch_size, recipe.augment
@@ -111,7 +112,7 @@ def _run(
             group["lr"] = rate
         if draws:
             torch.manual_seed(torch_seed(job.order_seed, "forward", step))
-        loss = loss_of(network(x), y)
+        loss = recipe.loss_function(network(x), y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if masked:
@@ -122,7 +123,7 @@ def _run(
 
         point.step = done = step + 1
         if len(losses) == LOSS_CHECK or done in records or done in job.steps or done == job.end:
-            _collect(point, losses, recipe)
+            _collect(point, losses, job)
             if on_step is not None:
                 on_step(done, point.loss_sum / max(1, point.loss_count))
         if done in records:
@@ -131,8 +132,9 @@ def _run(
         if done in job.steps:
             point.kept[done] = state()
         if on_checkpoint is not None and done < job.end and time.monotonic() - saved > checkpoint_seconds:
-            _collect(point, losses, recipe)
+            _collect(point, losses, job)
             point.state = state()
+            point.seconds = time.perf_counter() - began
             on_checkpoint(point)
             saved = time.monotonic()
     if not point.history or point.history[-1]["step"] != job.end:
@@ -145,7 +147,7 @@ def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
     return {round(total * i / times) for i in range(1, times + 1)} | {job.end}
 
 
-def _collect(point: Checkpoint, losses: list[torch.Tensor], recipe: Recipe) -> None:
+def _collect(point: Checkpoint, losses: list[torch.Tensor], job: Job) -> None:
     """Add the losses of the last steps, one by one so that the sum does not depend on when it is called."""
     if not losses:
         return
@@ -153,8 +155,8 @@ def _collect(point: Checkpoint, losses: list[torch.Tensor], recipe: Recipe) -> N
     for i, value in enumerate(torch.stack(losses).double().tolist()):
         if not math.isfinite(value):
             raise DivergedError(
-                f"The loss became {value} at step {first + i} (learning rate "
-                f"{recipe.learning_rate(first + i):.3g}). Try a lower learning rate, a warm-up, or float32."
+                f"The loss of {job.label or job.recipe.name} became {value} at step {first + i} (learning rate "
+                f"{job.recipe.learning_rate(first + i):.3g}). Try a lower learning rate, a warm-up, or float32."
             )
         point.loss_sum += value
     point.loss_count += len(losses)
@@ -172,18 +174,3 @@ def _record(point: Checkpoint, recipe: Recipe, network: Network) -> dict[str, fl
             metrics = evaluate_network(recipe, network, split)
             record |= {f"{split}_loss": metrics.loss, f"{split}_error": metrics.error}
     return record
-
-
-def check_trainable(recipe: Recipe) -> None:
-    """Raise ``UsageError`` if the recipe's model does not run on its data."""
-    module = recipe.build().eval()
-    x, y = next(recipe.arrays.evaluation("train", min(2, recipe.arrays.size())))
-    loss_of = LOSSES[recipe.loss] if isinstance(recipe.loss, str) else recipe.loss
-    try:
-        with torch.no_grad(), private_torch_rng():
-            loss_of(module(x), y)
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"The model does not run on the data (inputs {tuple(x.shape)}, targets {tuple(y.shape)}): "
-            f"{str(error).splitlines()[0]}"
-        ) from error

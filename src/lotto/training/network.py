@@ -19,10 +19,10 @@ def device_of(recipe: Recipe) -> torch.device:
         UsageError: if the device does not exist here.
     """
     if recipe.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        recipe = recipe.replace(device="cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(recipe.device)
-        torch.empty(0, device=device)
+        # The device of a tensor has its index, as every other tensor's will have.
+        device = torch.empty(0, device=recipe.device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"The device {recipe.device!r} cannot be used: {reason}. Try 'auto' or 'cpu'.") from error
@@ -42,12 +42,16 @@ class Network:
         self.dtype = PRECISIONS[recipe.precision]
         self.layout = torch.channels_last if recipe.uses_channels_last else torch.contiguous_format
         self.module: nn.Module = recipe.build()
+        if self.dtype == torch.float64:
+            self.module.double()  # before loading, which would round to the module's type
         self.module.load_state_dict(dict(weights))
         self.module.to(self.device)
-        if self.dtype == torch.float64:
-            self.module.double()
         if self.layout == torch.channels_last:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the module other weights."""
+        self.module.load_state_dict(dict(weights))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs in float32 (float64 for that precision)."""

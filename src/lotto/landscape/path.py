@@ -1,0 +1,228 @@
+"""Error and loss on the straight line between two networks, and the barrier on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lotto import identity
+from lotto.data import Split
+from lotto.errors import UsageError, unknown
+from lotto.recipe import Recipe
+from lotto.task import OnStep, Task
+from lotto.training.evaluate import BATCH, evaluate_network
+from lotto.training.network import Network
+from lotto.weights import Weights, check_alike, digest, first_non_finite, lerp
+
+BASELINES = ("mean", "line")
+BATCHNORM = ("interpolate", "recompute")
+NORMS = (nn.modules.batchnorm._BatchNorm,)
+RECOMPUTE_EXAMPLES = 10_000
+"""BatchNorm statistics are re-estimated from so many training examples, without augmentation."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """Loss and error along a line.
+
+    Attributes:
+        alphas: positions, 0 at the first network and 1 at the second.
+        loss: split -> the recipe's loss at each position.
+        error: split -> error (percent by default) at each position.
+    """
+
+    alphas: tuple[float, ...]
+    loss: Mapping[str, tuple[float, ...]]
+    error: Mapping[str, tuple[float, ...]]
+
+    def barrier(self, baseline: str = "mean", split: Split = "test", what: str = "error") -> float:
+        """The barrier on the line.
+
+        Args:
+            baseline: ``mean`` subtracts the mean of the two ends (LMC section 2: instability);
+                ``line`` subtracts the line between the end values, and is at least 0 (UNM section 4, our reading).
+            split: ``train`` or ``test``.
+            what: ``error`` or ``loss``.
+
+        Raises:
+            UsageError: for an unknown baseline, quantity or split.
+        """
+        if baseline not in BASELINES:
+            raise unknown("baseline", baseline, BASELINES)
+        if what not in ("error", "loss"):
+            raise unknown("quantity", what, ("error", "loss"))
+        curves = self.error if what == "error" else self.loss
+        if split not in curves:
+            raise unknown("split of this path", split, curves)
+        values, alphas = np.array(curves[split]), np.array(self.alphas)
+        if baseline == "mean":
+            return float(values.max() - (values[0] + values[-1]) / 2)
+        return max(0.0, float((values - (1 - alphas) * values[0] - alphas * values[-1]).max()))
+
+
+@dataclass(frozen=True, eq=False)
+class PathTask(Task):
+    """The line between two networks as a task for an engine.
+
+    Attributes:
+        recipe: model, data, loss, error, precision.
+        a: weights at position 0.
+        b: weights at position 1.
+        points: number of evenly spaced positions, both ends among them.
+        splits: which splits are evaluated.
+        batchnorm: ``interpolate`` takes the statistics in between; ``recompute`` re-estimates them at each
+            position from training examples. Without BatchNorm the two are the same.
+        examples: at most so many examples of each split; None = all.
+        label: what progress displays call it.
+    """
+
+    recipe: Recipe
+    a: Weights
+    b: Weights
+    points: int = 30
+    splits: tuple[Split, ...] = ("test",)
+    batchnorm: str = "interpolate"
+    examples: int | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        check_alike(self.a, self.b)
+        check_alike(self.recipe.skeleton().state_dict(), self.a)
+        if self.points < 2:
+            raise UsageError(f"A path has at least 2 points, its ends; got {self.points}.")
+        if self.batchnorm not in BATCHNORM:
+            raise unknown("BatchNorm policy", self.batchnorm, BATCHNORM)
+        for name, weights in (("first", self.a), ("second", self.b)):
+            if (bad := first_non_finite(weights)) is not None:
+                raise UsageError(f"The {name} network holds NaN or infinity in {bad!r}.")
+        if self.batchnorm == "recompute" and not self.recipe.arrays.size("train"):
+            raise UsageError("BatchNorm statistics cannot be re-estimated: the data set has no training examples.")
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """See `Task.description`. Without BatchNorm the policy is not part of it."""
+        recipe = self.recipe.identity
+        kept = ("model", "data", "loss", "error", "precision", "channels_last")
+        return identity.canonical(
+            {
+                "schema": identity.SCHEMA,
+                "task": "path",
+                "recipe": {k: recipe[k] for k in kept},
+                "a": digest(self.a),
+                "b": digest(self.b),
+                "points": self.points,
+                "splits": sorted(self.splits),
+                "batchnorm": self.batchnorm if has_batchnorm(self.recipe) else None,
+                "examples": self.examples,
+            }
+        )
+
+    @property
+    def size(self) -> int:
+        """One step for each position."""
+        return self.points
+
+    def execute(self, on_step: OnStep | None = None) -> dict[str, Any]:
+        """Evaluate every position; returns ``alphas``, ``loss``, ``error``."""
+        alphas = np.linspace(0.0, 1.0, self.points).tolist()
+        network = Network(self.recipe, self.a)
+        loss: dict[str, list[float]] = {s: [] for s in self.splits}
+        error: dict[str, list[float]] = {s: [] for s in self.splits}
+        for i, alpha in enumerate(alphas, start=1):
+            network.load(lerp(self.a, self.b, alpha))
+            if self.batchnorm == "recompute":
+                recompute_statistics(self.recipe, network)
+            for split in self.splits:
+                metrics = evaluate_network(self.recipe, network, split, self.examples)
+                loss[split].append(metrics.loss)
+                error[split].append(metrics.error)
+            if on_step is not None:
+                on_step(i, loss[self.splits[0]][-1])
+        return {"alphas": alphas, "loss": loss, "error": error}
+
+
+def path_of(outcome: Mapping[str, Any]) -> Path:
+    """The path that a `PathTask` computed."""
+    return Path(
+        tuple(outcome["alphas"]),
+        {s: tuple(v) for s, v in outcome["loss"].items()},
+        {s: tuple(v) for s, v in outcome["error"].items()},
+    )
+
+
+def evaluate_path(
+    recipe: Recipe,
+    a: Weights,
+    b: Weights,
+    points: int = 30,
+    splits: Sequence[Split] = ("test",),
+    batchnorm: str = "interpolate",
+    examples: int | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Path:
+    """Evaluate the straight line between two networks; see `PathTask` for the arguments."""
+    return path_of(PathTask(recipe, a, b, points, tuple(splits), batchnorm, examples).execute(on_step))
+
+
+def barrier(
+    recipe: Recipe,
+    a: Weights,
+    b: Weights,
+    points: int = 30,
+    split: Split = "test",
+    baseline: str = "mean",
+    batchnorm: str = "interpolate",
+) -> float:
+    """The error barrier between two networks, in the recipe's error unit (percentage points).
+
+    Args:
+        recipe: model, data, error.
+        a: weights at position 0.
+        b: weights at position 1.
+        points: evenly spaced positions.
+        split: ``test`` or ``train``.
+        baseline: ``mean`` (LMC: instability) or ``line`` (UNM: between levels); see `Path.barrier`.
+        batchnorm: ``interpolate`` or ``recompute``.
+    """
+    if baseline not in BASELINES:
+        raise unknown("baseline", baseline, BASELINES)
+    return evaluate_path(recipe, a, b, points, (split,), batchnorm).barrier(baseline, split)
+
+
+def has_batchnorm(recipe: Recipe) -> bool:
+    """Whether the recipe's model keeps running statistics."""
+    return any(isinstance(m, NORMS) and m.track_running_stats for m in recipe.skeleton().modules())
+
+
+@torch.no_grad()
+def recompute_statistics(recipe: Recipe, network: Network, examples: int = RECOMPUTE_EXAMPLES) -> None:
+    """Re-estimate BatchNorm's running statistics as plain averages over training examples.
+
+    Examples come in their own order and are not augmented, so the outcome is a function of the weights.
+    """
+    norms = [m for m in network.module.modules() if isinstance(m, NORMS) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [m.momentum for m in norms]
+    network.module.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+        norm.train()
+    seen = 0
+    for x, _ in recipe.arrays.to(network.device).evaluation("train", BATCH):
+        network(x)
+        seen += len(x)
+        if seen >= examples:
+            break
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+    if not math.isfinite(float(sum(n.running_var.sum() for n in norms if isinstance(n.running_var, Tensor)))):
+        raise UsageError("The re-estimated BatchNorm statistics are not finite: the network's activations overflow.")

@@ -1,0 +1,35 @@
+"""One real step before anything long is started."""
+
+from __future__ import annotations
+
+from lotto.errors import LottoError, UsageError
+from lotto.recipe import Recipe
+from lotto.streams import private_torch_rng
+from lotto.training.network import Network
+
+
+def check_trainable(recipe: Recipe) -> None:
+    """Take one training step and evaluate one batch, so that what does not fit fails now and not after hours.
+
+    Raises:
+        UsageError: if model, data, loss, error and optimizer do not work together.
+    """
+    with private_torch_rng():
+        try:
+            x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
+            network = Network(recipe, recipe.initial(0))
+            x, y = x.to(network.device), y.to(network.device)
+            optimizer = recipe.optimizer.build(network.module.parameters())
+            loss = recipe.loss_function(network(x), y)
+            loss.backward()
+            optimizer.step()
+            network.module.eval()
+            float(recipe.error_function(network(x), y))
+        except LottoError:
+            raise
+        except Exception as error:  # whatever a user's code may raise
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise UsageError(
+                f"The recipe cannot be trained (a batch has inputs {tuple(x.shape)} and targets {tuple(y.shape)}): "
+                f"{lines[0]}"
+            ) from error
