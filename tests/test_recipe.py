@@ -160,13 +160,13 @@ def test_identity_of_a_job_covers_seeds_mask_start_and_steps():
         Job(recipe, init_seed=1),
         Job(recipe, order_seed=1),
         Job(recipe, mask=mask),
-        Job(recipe, start=start),
         Job(recipe, start=start, from_step=3),
         Job(recipe, to_step=30),
     ]
     assert len({job.key for job in jobs}) == len(jobs)
     assert Job(recipe, keep=(3,), label="x").key == Job(recipe).key
     assert Job(recipe, init_seed=5, start=start).key == Job(recipe, start=start).key
+    assert Job(recipe, init_seed=0).key == Job(recipe, start=start).key, "the same start, given either way"
 
 
 def test_the_source_of_a_users_model_is_its_identity(tmp_path, monkeypatch):

@@ -9,11 +9,19 @@ from lotto.engine import Engine
 from lotto.errors import DataError, DivergedError, LottoError, StorageError, UsageError, WorkerError
 from lotto.imp import After, ImpResult, imp
 from lotto.job import Job, Run, State
+from lotto.landscape import Path, barrier, evaluate_path
 from lotto.masks import Mask
 from lotto.optimizers import SGD, Adam, AdamW, RMSprop
 from lotto.pruning import Pruning, prune
 from lotto.recipe import Recipe
 from lotto.schedules import Constant, Cosine, Linear, MultiStep
+from lotto.stability import (
+    Distances,
+    Instability,
+    instability,
+    stability_to_data_order,
+    stability_to_pruning,
+)
 from lotto.store import Store
 from lotto.tickets import Ticket
 from lotto.training import evaluate
@@ -27,14 +35,17 @@ __all__ = [
     "Constant",
     "Cosine",
     "DataError",
+    "Distances",
     "DivergedError",
     "Engine",
     "ImpResult",
+    "Instability",
     "Job",
     "Linear",
     "LottoError",
     "Mask",
     "MultiStep",
+    "Path",
     "Pruning",
     "RMSprop",
     "Recipe",
@@ -45,14 +56,19 @@ __all__ = [
     "Ticket",
     "UsageError",
     "WorkerError",
+    "barrier",
     "data",
     "engine",
     "evaluate",
+    "evaluate_path",
     "imp",
+    "instability",
     "masks",
     "models",
     "prune",
     "recipes",
+    "stability_to_data_order",
+    "stability_to_pruning",
     "train",
     "weights",
 ]

@@ -377,7 +377,7 @@ def _control(plan: Plan, replicate: int, at: Level, control: str, rewound: State
     seed = plan.seed + replicate
     if control == "reinit":
         return Job(plan.recipe, derived_seed(seed, "reinit-control"), order, mask=at.mask, label=name)
-    mask = masks.random_like(at.mask, derived_seed(seed, "random-control", at.level))
+    mask = masks.random_like(at.mask, seed * MAX_LEVELS + at.level)
     return Job(plan.recipe, order_seed=order, start=rewound, mask=mask, from_step=plan.rewind_step, label=name)
 
 

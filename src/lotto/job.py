@@ -103,17 +103,14 @@ class Job:
         Raises:
             identity.Unidentifiable: if the recipe's model or functions cannot be identified.
         """
-        start: Any = {"init_seed": self.init_seed}
-        if self.start is not None:
-            # As masked: what the mask removes from a start has no part in the outcome.
-            masked = self.initial_state()
-            start = {"weights": digest(masked.weights), "optimizer": digest(masked.optimizer)}
-        # The seed of the data order is always used; that of the initialisation only without a start.
+        # The start by its content, as masked: what the mask removes has no part in the outcome, and an initial
+        # state is the same whether it is given by its seed or by its weights.
+        start = self.initial_state()
         return identity.canonical(
             {
                 "schema": identity.SCHEMA,
                 "recipe": self.recipe.identity,
-                "start": start,
+                "start": {"weights": digest(start.weights), "optimizer": digest(start.optimizer)},
                 "mask": None if self.mask is None else digest(self.mask),
                 "order_seed": self.order_seed,
                 "steps": [self.from_step, self.end],

@@ -1,49 +1,44 @@
-"""The store: finished runs on disk by the hash of their job; whole, verified, locked.
+"""The store: it remembers finished trainings and tasks, and trainings on their way.
 
-    ROOT/ab/abcdef.../state-500.safetensors    weights and optimizer at a kept step
-                      history.json             the records of the run
-                      manifest.json            written last: checksums, job, versions, machine, duration
-                      checkpoint.safetensors   a run on its way, gone when it is finished
-    ROOT/ab/abcdef....lock                     held by the process that trains the job
-
-An entry without a manifest is not finished. An entry whose checksums are wrong, or whose job is not the one
-its key stands for, is reported, moved out of the way and computed again.
+state-500.safetensors     weights and optimizer at a kept step
+history.json              the records of a training
+outcome.json              what a task computed
+checkpoint.safetensors    a training on its way, gone when it is finished
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import os
-import platform
-import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
-import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from lotto import files, identity
+from lotto import files
+from lotto.entries import Entries
 from lotto.errors import StorageError, UsageError
 from lotto.job import Job, Run, State
+from lotto.task import Outcome, Task
 from lotto.training import Checkpoint, train
 
 log = logging.getLogger(__name__)
+
+Work = Job | Task
+OnStep = Callable[[int, float], None]
+T = TypeVar("T")
 
 WEIGHTS, OPTIMIZER = "w/", "o/"
 CHECKPOINT = "checkpoint.safetensors"
 
 
 class Store:
-    """Runs on disk.
+    """What has been computed, on disk.
 
     Args:
         root: folder of the store; default ``LOTTO_STORE``, or ``lotto/runs`` in the XDG cache.
@@ -54,53 +49,98 @@ class Store:
             base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
             root = os.environ.get("LOTTO_STORE") or Path(base) / "lotto" / "runs"
         self.root = Path(root).expanduser().absolute()
+        self.entries = Entries(self.root)
 
     def folder(self, key: str) -> Path:
         """The folder of an entry."""
-        return self.root / key[:2] / key
+        return self.entries.folder(key)
 
-    def lookup(self, job: Job) -> Run | None:
-        """Return the finished run of ``job`` if it is here, whole, and has the steps it asks for."""
-        if job.key is None:
+    def clear(self) -> None:
+        """Remove every entry."""
+        self.entries.clear()
+
+    @overload
+    def lookup(self, work: Job) -> Run | None: ...
+    @overload
+    def lookup(self, work: Task) -> Outcome | None: ...
+    def lookup(self, work: Work) -> Run | Outcome | None:
+        """Return what is remembered of ``work``, if it is whole and has the steps that a job asks for."""
+        if work.key is None:
             return None
-        run = self._read(job)
-        return run if run is not None and set(job.steps) <= set(run.states) else None
+        if isinstance(work, Task):
+            return self.entries.read(work.key, lambda folder, _: _outcome(folder))
+        run = self._run(work)
+        return run if run is not None and set(work.steps) <= set(run.states) else None
 
+    @overload
     def obtain(
         self,
-        job: Job,
+        work: Job,
         *,
-        on_step: Callable[[int, float], None] | None = None,
+        on_step: OnStep | None = ...,
+        execution: Mapping[str, Any] | None = ...,
+        checkpoint_seconds: float = ...,
+    ) -> tuple[Run, bool]: ...
+    @overload
+    def obtain(
+        self,
+        work: Task,
+        *,
+        on_step: OnStep | None = ...,
+        execution: Mapping[str, Any] | None = ...,
+        checkpoint_seconds: float = ...,
+    ) -> tuple[Outcome, bool]: ...
+    def obtain(
+        self,
+        work: Work,
+        *,
+        on_step: OnStep | None = None,
         execution: Mapping[str, Any] | None = None,
         checkpoint_seconds: float = 30.0,
-    ) -> tuple[Run, bool]:
-        """Return the run of ``job`` and whether it had to be trained.
+    ) -> tuple[Run | Outcome, bool]:
+        """Return the run of a job or the outcome of a task, and whether it had to be computed.
 
-        Two processes that want the same job: one trains, the other waits and reads. A training that was cut
+        Two processes that want the same: one computes, the other waits and reads. A training that was cut
         off goes on from its last checkpoint. A run that lacks a step the job wants is trained again from the
         last stored state before it.
 
         Args:
-            job: what is wanted.
+            work: what is wanted.
             on_step: progress, see `training.train`.
-            execution: how the run is executed, for the manifest.
+            execution: how it is executed, for the manifest.
             checkpoint_seconds: time between checkpoints.
 
         Raises:
-            StorageError: if the store cannot be written.
+            StorageError: if the store cannot be used.
         """
-        if job.key is None:
-            return train(job, on_step=on_step), True
-        if (run := self.lookup(job)) is not None:
-            return run, False
-        with self._locked(job.key):
-            if (run := self.lookup(job)) is not None:
-                return run, False
-            self._train(job, on_step, execution or {}, checkpoint_seconds)
-            finished = self._read(job)
-            if finished is None:
-                raise StorageError(f"The run just written to {self.folder(job.key)} cannot be read back.")
-            return finished, True
+        if work.key is None:
+            return (work.execute(on_step) if isinstance(work, Task) else train(work, on_step=on_step)), True
+        if (found := self.lookup(work)) is not None:
+            return found, False
+        with self.entries.locked(work.key):
+            if (found := self.lookup(work)) is not None:
+                return found, False
+            if isinstance(work, Task):
+                self._compute(work, on_step, execution or {})
+            else:
+                self._train(work, on_step, execution or {}, checkpoint_seconds)
+            if (found := self.lookup(work)) is None:
+                raise StorageError(f"What was just written to {self.folder(work.key)} cannot be read back.")
+            return found, True
+
+    # --- tasks ----------------------------------------------------------------------------------------
+
+    def _compute(self, task: Task, on_step: OnStep | None, execution: Mapping[str, Any]) -> None:
+        assert task.key is not None
+        began = time.perf_counter()
+        outcome = task.execute(on_step)
+        checksums = {"outcome.json": files.write_json(self.folder(task.key) / "outcome.json", outcome)}
+        seconds = round(time.perf_counter() - began, 3)
+        self.entries.finish(
+            task.key, task.description, checksums, label=task.label, seconds=seconds, execution=dict(execution)
+        )
+
+    # --- trainings ------------------------------------------------------------------------------------
 
     def _train(
         self,
@@ -110,7 +150,7 @@ class Store:
         checkpoint_seconds: float,
     ) -> None:
         """Train a job that is not stored, or only the part that gives the steps its stored run lacks."""
-        older = self._read(job)
+        older = self._run(job)
         if older is not None:
             missing = [s for s in job.steps if s not in older.states]
             before = [s for s in older.states if s < missing[0]]
@@ -130,39 +170,18 @@ class Store:
         )
         self._write(job, run, execution)
 
-    # --- entries --------------------------------------------------------------------------------------
-
-    def _read(self, job: Job) -> Run | None:
+    def _run(self, job: Job) -> Run | None:
         assert job.key is not None
-        folder = self.folder(job.key)
-        manifest_path = folder / "manifest.json"
-        if not manifest_path.exists():
-            return None
-        try:
-            manifest = json.loads(manifest_path.read_text())
-            if identity.digest(manifest["job"]) != job.key:
-                raise ValueError("its manifest describes another job")
-            for name, expected in manifest["checksums"].items():
-                if files.checksum(folder / name) != expected:
-                    raise ValueError(f"the checksum of {name} is wrong")
+
+        def parse(folder: Path, manifest: dict[str, Any]) -> Run:
             history = [
                 {k: math.nan if v is None else v for k, v in record.items()}
                 for record in json.loads((folder / "history.json").read_text())
             ]
-            steps = [int(s) for s in manifest["states"]]
-            seconds = float(manifest["seconds"])
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
-            log.warning(
-                "The stored run %s is damaged (%s); it is moved to %s and trained again.",
-                folder.name,
-                error,
-                aside.name,
-            )
-            with contextlib.suppress(OSError):
-                folder.rename(aside)
-            return None
-        return Run((job.from_step, job.end), history, StoredStates(folder, steps), job.key, seconds)
+            states = StoredStates(folder, [int(s) for s in manifest["states"]])
+            return Run((job.from_step, job.end), history, states, job.key, float(manifest["seconds"]))
+
+        return self.entries.read(job.key, parse)
 
     def _write(self, job: Job, run: Run, execution: Mapping[str, Any]) -> None:
         assert job.key is not None
@@ -175,38 +194,11 @@ class Store:
             state = state if step != job.end else state.without_optimizer
             name = state_name(step)
             checksums[name] = files.save_tensors(folder / name, pack(state), {"format": "lotto.state"})
-        files.write_json(
-            folder / "manifest.json",
-            {
-                "job": job.description,
-                "label": job.label,
-                "states": sorted(run.states),
-                "checksums": checksums,
-                "seconds": round(run.seconds, 3),
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "execution": dict(execution),
-                "versions": versions(),
-            },
-        )
+        self.entries.finish(
+            job.key, job.description, checksums,
+            label=job.label, states=sorted(run.states), seconds=round(run.seconds, 3), execution=dict(execution),
+        )  # fmt: skip
         (folder / CHECKPOINT).unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
-        path = self.folder(key).with_suffix(".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                log.info("Another process trains this job; waiting for it.")
-                lock.acquire()
-        except OSError as error:
-            raise StorageError(f"Cannot use the store {self.root}: {error.strerror or error}.") from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     # --- checkpoints ----------------------------------------------------------------------------------
 
@@ -255,11 +247,10 @@ class Store:
             path.unlink(missing_ok=True)
             return None
 
-    def clear(self) -> None:
-        """Remove every entry, and nothing else that the folder may hold."""
-        for path in self.root.glob("??/*"):
-            if re.match(r"[0-9a-f]{32}(\.|$)", path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+def _outcome(folder: Path) -> Outcome:
+    outcome: Outcome = json.loads((folder / "outcome.json").read_text())
+    return outcome
 
 
 class StoredStates(Mapping[int, State]):
@@ -302,14 +293,3 @@ def unpack(tensors: Mapping[str, Tensor], prefix: str = "") -> State:
         return {n.removeprefix(head): t for n, t in tensors.items() if n.startswith(head)}
 
     return State(part(WEIGHTS), part(OPTIMIZER))
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes, for manifests and reports."""
-    return {
-        "lotto": version("lotto-tickets"),
-        "torch": torch.__version__,
-        "numpy": version("numpy"),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()} {platform.system()}",
-    }

@@ -10,6 +10,8 @@ from typing import Any
 from lotto import identity
 from lotto.recipe import Recipe
 
+Outcome = dict[str, Any]
+"""Plain values that JSON can hold."""
 OnStep = Callable[[int, float], None]
 
 
@@ -21,6 +23,12 @@ class Task(ABC):
 
     recipe: Recipe
     label: str
+    from_step = 0
+
+    @property
+    def end(self) -> int:
+        """The last of the steps that `execute` reports, for displays."""
+        return self.size
 
     @property
     @abstractmethod
@@ -37,8 +45,8 @@ class Task(ABC):
         """How many steps `execute` reports."""
 
     @abstractmethod
-    def execute(self, on_step: OnStep | None = None) -> dict[str, Any]:
-        """Compute the outcome: plain values that JSON can hold."""
+    def execute(self, on_step: OnStep | None = None) -> Outcome:
+        """Compute the outcome."""
 
     @cached_property
     def key(self) -> str | None:

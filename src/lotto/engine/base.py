@@ -13,27 +13,31 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from lotto.job import Job, Run
-from lotto.store import Store
+from lotto.job import Run
+from lotto.store import Store, Work
+from lotto.task import Outcome, Task
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Chain = Generator[list[Job], list[Run], T]
+Found = Run | Outcome
+"""The run of a job, or the outcome of a task."""
+Chain = Generator[list[Any], list[Any], T]
+"""Yields jobs and tasks, is sent what they gave in the same order."""
 
 
 @dataclass(frozen=True)
 class JobStarted:
     """A job has been given to a worker."""
 
-    job: Job
+    job: Work
 
 
 @dataclass(frozen=True)
 class JobAdvanced:
     """A job has reached ``step``; ``loss`` is its mean training loss lately."""
 
-    job: Job
+    job: Work
     step: int
     loss: float
 
@@ -42,8 +46,8 @@ class JobAdvanced:
 class JobFinished:
     """A job's run is there; ``trained`` is False when it was remembered."""
 
-    job: Job
-    run: Run
+    job: Work
+    run: Found
     trained: bool
 
 
@@ -56,12 +60,12 @@ class _Position(Generic[T]):
     """Where a chain stands: the runs it waits for."""
 
     chain: Chain[T]
-    jobs: list[Job] = field(default_factory=list)
-    runs: dict[int, Run] = field(default_factory=dict)
+    jobs: list[Work] = field(default_factory=list)
+    runs: dict[int, Found] = field(default_factory=dict)
     started: bool = False
     result: Any = None
 
-    def advance(self) -> list[tuple[int, Job]]:
+    def advance(self) -> list[tuple[int, Work]]:
         """Send the finished runs, take the next jobs; passes over empty lists."""
         runs = [self.runs[i] for i in range(len(self.jobs))]
         while True:
@@ -91,21 +95,21 @@ class Engine(ABC):
         self._told_unidentified = False
 
     @abstractmethod
-    def _submit(self, job: Job) -> None:
+    def _submit(self, job: Work) -> None:
         """Take a job; at most ``slots`` are taken and not collected."""
 
     @abstractmethod
-    def _collect(self, progress: Progress) -> list[tuple[Job, Run, bool]]:
+    def _collect(self, progress: Progress) -> list[tuple[Work, Found, bool]]:
         """Wait until at least one taken job is done."""
 
     def _close(self, finished: bool) -> None:  # noqa: B027 (an engine may hold nothing)
         """Let go of what `_submit` holds; ``finished`` is False when an error or Ctrl-C ends the run."""
 
-    def run(self, jobs: Iterable[Job], progress: Progress | None = None) -> list[Run]:
+    def run(self, jobs: Iterable[Work], progress: Progress | None = None) -> list[Any]:
         """Run independent jobs; returns their runs in order."""
         jobs = list(jobs)
 
-        def chain() -> Chain[list[Run]]:
+        def chain() -> Chain[list[Any]]:
             return (yield jobs)
 
         return self.drive([chain()], progress)[0]
@@ -117,7 +121,7 @@ class Engine(ABC):
         """
         tell = progress or (lambda event: None)
         positions = [_Position(chain) for chain in chains]
-        ready: deque[Job] = deque()
+        ready: deque[Work] = deque()
         waiting: dict[str, list[tuple[_Position[T], int]]] = {}
 
         def enqueue(position: _Position[T]) -> None:
@@ -157,8 +161,8 @@ class Engine(ABC):
     @staticmethod
     def _hand_out(
         wanted: list[tuple[_Position[T], int]],
-        job: Job,
-        run: Run,
+        job: Work,
+        run: Found,
         trained: bool,
         tell: Progress,
         enqueue: Callable[[_Position[T]], None],
@@ -169,7 +173,7 @@ class Engine(ABC):
             if len(position.runs) == len(position.jobs):
                 enqueue(position)
 
-    def _tell_once_if_unidentified(self, job: Job) -> None:
+    def _tell_once_if_unidentified(self, job: Work) -> None:
         if job.key is None and not self._told_unidentified:
             self._told_unidentified = True
             log.warning(
@@ -179,8 +183,9 @@ class Engine(ABC):
             )
 
 
-def job_name(job: Job) -> str:
+def job_name(job: Work) -> str:
     """The key under which equal jobs of one drive meet; steps count, as the kept ones may differ."""
     if job.key is None:
         return f"unidentified-{id(job)}"
-    return f"{job.key}:{','.join(map(str, job.steps))}"
+    steps = "" if isinstance(job, Task) else ",".join(map(str, job.steps))
+    return f"{job.key}:{steps}"

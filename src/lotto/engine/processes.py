@@ -28,10 +28,10 @@ from loky import ProcessPoolExecutor
 
 from lotto import files
 from lotto.data import Arrays
-from lotto.engine.base import Engine, JobAdvanced, Progress
+from lotto.engine.base import Engine, Found, JobAdvanced, Progress
 from lotto.errors import WorkerError
-from lotto.job import Job, Run, State
-from lotto.store import Store
+from lotto.job import Run, State
+from lotto.store import Store, Work
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ class Processes(Engine):
         super().__init__(store, threads)
         self.slots = workers
         self._pool: ProcessPoolExecutor | None = None
-        self._taken: dict[Future[Any], tuple[Job, Path]] = {}
-        self._solo: deque[Job] = deque()
-        self._alone: Job | None = None
+        self._taken: dict[Future[Any], tuple[Work, Path]] = {}
+        self._solo: deque[Work] = deque()
+        self._alone: Work | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._counter = 0
 
-    def _submit(self, job: Job) -> None:
+    def _submit(self, job: Work) -> None:
         if self._solo:
             self._solo.append(job)  # after those that may have killed a worker have run alone
             return
@@ -80,7 +80,7 @@ class Processes(Engine):
             self._pool = ProcessPoolExecutor(self.slots, initializer=_start_worker, initargs=(self.threads,))
         return self._pool
 
-    def _portable(self, job: Job) -> Job:
+    def _portable(self, job: Work) -> Work:
         """The job with the user's arrays replaced by a file that every worker reads once."""
         data = job.recipe.data
         if not isinstance(data, Arrays):
@@ -97,7 +97,7 @@ class Processes(Engine):
         object.__setattr__(stand_in, "recipe", recipe)
         return stand_in
 
-    def _collect(self, progress: Progress) -> list[tuple[Job, Run, bool]]:
+    def _collect(self, progress: Progress) -> list[tuple[Work, Found, bool]]:
         seen: dict[Path, bytes] = {}
         while True:
             done, _ = wait(self._taken, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -196,11 +196,11 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _named(job: Job) -> str:
+def _named(job: Work) -> str:
     return repr(job.label or job.recipe.name)
 
 
-def _work(job: Job, root: str, report: str, threads: int, workers: int) -> tuple[bool, Run | None]:
+def _work(job: Work, root: str, report: str, threads: int, workers: int) -> tuple[bool, Found | None]:
     """Train one job; the run itself travels back only if the store does not remember it."""
     data = job.recipe.data
     if isinstance(data, SpooledArrays):
@@ -214,4 +214,6 @@ def _work(job: Job, root: str, report: str, threads: int, workers: int) -> tuple
     run, trained = Store(root).obtain(job, on_step=on_step, execution=execution)
     if job.key is not None:
         return trained, None
+    if not isinstance(run, Run):
+        return trained, run
     return trained, replace(run, states={s: State(v.weights, v.optimizer) for s, v in run.states.items()})

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from lotto.engine.base import Engine, JobAdvanced, Progress
-from lotto.job import Job, Run
+from lotto.engine.base import Engine, Found, JobAdvanced, Progress
+from lotto.store import Work
 
 
 @contextmanager
@@ -25,12 +25,12 @@ def limited_threads(count: int) -> Iterator[None]:
 class Serial(Engine):
     """Trains in the calling process."""
 
-    _job: Job | None = None
+    _job: Work | None = None
 
-    def _submit(self, job: Job) -> None:
+    def _submit(self, job: Work) -> None:
         self._job = job
 
-    def _collect(self, progress: Progress) -> list[tuple[Job, Run, bool]]:
+    def _collect(self, progress: Progress) -> list[tuple[Work, Found, bool]]:
         job = self._job
         assert job is not None
         with limited_threads(self.threads):

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from lotto import files, masks
+from lotto.entries import versions
 from lotto.errors import UsageError
 from lotto.imp import After, ImpResult
 from lotto.report.html import write_report
-from lotto.store import versions
 
 RESULT = "result.json"
 
