@@ -28,6 +28,7 @@ ORDER = [
     {"landscape", "store"},
     {"engine"},
     {"api", "imp", "stability"},
+    {"papers"},
     {"report"},
     {"progress", "benchmarks"},
     {"cli"},

@@ -184,7 +184,7 @@ def resnet(steps: int = 24) -> Benchmark:
 BENCHMARKS: dict[str, Callable[[], Benchmark]] = {"lenet": lenet, "resnet": resnet}
 
 
-def run(names: Sequence[str], repetitions: int, console: Console, out: Path | None = None) -> pd.DataFrame:
+def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out: Path | None = None) -> pd.DataFrame:
     """Run benchmarks and print their ratios.
 
     Args:

@@ -84,7 +84,7 @@ def imp(
     """
     from lotto.engine import make
     from lotto.imp import make_plan, run_plan
-    from lotto.progress import ImpDisplay
+    from lotto.progress import Display
     from lotto.report import console_table, save_result
     from lotto.store import Store
 
@@ -117,7 +117,7 @@ def imp(
     plan = make_plan(chosen, **options)
     engine = make(jobs, Store(store), threads)
     folder = writable(out or Path("lotto-results") / recipe)
-    with ImpDisplay(console, plan) as display:
+    with Display(console, plan.jobs) as display:
         result = run_plan(plan, engine, display)
     seconds = time.perf_counter() - began
     paths = save_result(result, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
@@ -135,6 +135,89 @@ def imp(
         console.print(f"Ticket  {paths['ticket']}", highlight=False)
     console.print(f"Report  {paths['report']}", highlight=False)
     console.print(f"{display.trained} trained, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)
+
+
+def run(
+    name: Positional[str],
+    recipe: Positional[str] = "mlp-mnist1d",
+    /,
+    *,
+    replicates: int = 3,
+    rewind_to: str | None = None,
+    levels: int = 10,
+    orders: int = 2,
+    points: int = 30,
+    examples: int | None = None,
+    steps: str | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    precision: str | None = None,
+    device: str | None = None,
+    set: UseAppendAction[tuple[str, ...]] = (),
+    seed: int = 0,
+    jobs: str = "auto",
+    threads: int = 1,
+    out: Path | None = None,
+    store: Path | None = None,
+) -> None:
+    """Run an experiment of the papers: stabilizing.distances, stabilizing.rewind, stabilizing.instability.
+
+    Writes a tidy CSV and draws report.html of all experiments in the folder. What has been computed is remembered.
+
+    Args:
+        name: the experiment.
+        recipe: a preset's name; `lotto recipes` lists them.
+        replicates: initialisations.
+        rewind_to: rewind steps, separated by commas: 0it,500it,2ep (default: the experiment's or the recipe's).
+        levels: pruning levels to the density that is looked at.
+        orders: data orders of each measure; their pairs are its samples.
+        points: positions on a path between networks.
+        examples: at most so many examples of each split on a path.
+        steps: length of training: 8ep, 2000it.
+        batch_size: examples per step.
+        lr: peak learning rate.
+        precision: float32, bfloat16 or float64.
+        device: auto, cpu or cuda.
+        set: any field of the recipe: --set optimizer.momentum=0.9.
+        seed: replicate r uses the seeds seed + r.
+        jobs: worker processes, or auto (one per core).
+        threads: threads of each worker.
+        out: folder of the results (default lotto-results/PAPER/RECIPE).
+        store: folder where runs are remembered (default LOTTO_STORE or the user's cache).
+    """
+    from lotto import papers
+    from lotto.engine import make
+    from lotto.progress import Display
+    from lotto.report import readable, save_experiment
+    from lotto.store import Store
+
+    began = time.perf_counter()
+    experiment = papers.get(name)
+    chosen = overridden(
+        recipes.get(recipe),
+        set,
+        steps=steps,
+        batch_size=batch_size,
+        precision=precision,
+        device=device,
+        optimizer__lr=lr,
+    )
+    if isinstance(chosen.data, str):
+        _load_with_progress(chosen.data)
+    rewinds = tuple(rewind_to.split(",")) if rewind_to else experiment.rewind_to
+    options = papers.Options(chosen, replicates, rewinds, levels, orders, points, examples, seed)
+    folder = writable(out or Path("lotto-results") / name.partition(".")[0] / recipe)
+    with Display(console) as display:
+        frame = experiment.run(options, make(jobs, Store(store), threads), display)
+    seconds = time.perf_counter() - began
+    page = save_experiment(experiment, options, frame, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
+    shown = readable(frame)
+    table = Table(*shown.columns, title=f"{experiment.title} ({experiment.source})")
+    for line in shown.astype(str).to_numpy().tolist():
+        table.add_row(*line)
+    console.print(table)
+    console.print(f"Rows    {folder / experiment.name}.csv\nReport  {page}", highlight=False)
+    console.print(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)
 
 
 def data(
@@ -181,8 +264,11 @@ def report(folder: Positional[Path], /) -> None:
     Args:
         folder: what --out named.
     """
-    from lotto.report import console_table, load_result, write_report
+    from lotto.report import console_table, load_result, write_experiments, write_report
 
+    if not (folder / "result.json").exists() and any(folder.glob("*.csv")):
+        console.print(f"Report  {write_experiments(folder)}", highlight=False)
+        return
     result = load_result(folder)
     write_report(result, folder / "report.html")
     console.print(console_table(result["table"], float(result["recipe"]["tolerance"]), result["error_unit"]))
@@ -203,9 +289,9 @@ def bench(
         repetitions: interleaved repetitions of each pair.
         out: write the table as CSV.
     """
-    from lotto.benchmarks import run
+    from lotto.benchmarks import run_benchmarks
 
-    run(names, repetitions, console, out)
+    run_benchmarks(names, repetitions, console, out)
 
 
 def overridden(recipe: recipes.Recipe, pairs: Sequence[str], **direct: Any) -> recipes.Recipe:
@@ -257,6 +343,7 @@ def _load_with_progress(name: str) -> Any:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "imp": imp,
+    "run": run,
     "data": data,
     "recipes": list_recipes,
     "report": report,

@@ -69,6 +69,11 @@ class Plan:
         base = self.seed + replicate
         return base if self.order == "shared" or level == 0 else derived_seed(base, "order", level)
 
+    @property
+    def jobs(self) -> int:
+        """How many trainings the plan has."""
+        return self.replicates * (self.levels + 1 + len(self.controls) * len(self.control_levels))
+
     def describe(self) -> dict[str, Any]:
         """The plan in plain values, for files and reports."""
         score = self.pruning.score
@@ -257,7 +262,7 @@ def imp(
 
 def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> ImpResult:
     """Carry out a plan of `make_plan`; see `imp`."""
-    chains = [_chain(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
+    chains = [level_chain(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
     return ImpResult(plan, engine.drive(chains, progress))
 
 
@@ -276,8 +281,9 @@ def make_plan(
     rewind_optimizer: bool = False,
     finetune_lr: float | None = None,
     seed: int = 0,
+    check: bool = True,
 ) -> Plan:
-    """Check every argument of `imp`, and that its recipe trains at all, and settle the defaults."""
+    """Check every argument of `imp` and, unless ``check`` is False, that its recipe trains; settle the defaults."""
     pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
     if levels is not None and density is not None:
         raise UsageError("Give either levels or a target density, not both.")
@@ -316,14 +322,15 @@ def make_plan(
     if any(not 1 <= at <= count for at in chosen):
         raise UsageError(f"Control levels are between 1 and {count}; got {list(chosen)}.")
     last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
-    check_trainable(recipe)
+    if check:
+        check_trainable(recipe)
     return Plan(
         recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, After(after), order,
         rewind_optimizer, finetune_lr or last, seed,
     )  # fmt: skip
 
 
-def _chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]]:
+def level_chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]]:
     """All levels of one replicate, then its controls."""
     recipe, k = plan.recipe, plan.rewind_step
     mask = masks.ones(recipe)

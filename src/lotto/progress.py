@@ -13,19 +13,23 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 
 from lotto.data import Progress as DataProgress
 from lotto.engine import JobAdvanced, JobFinished, JobStarted
-from lotto.imp import LevelFinished, Plan
+from lotto.imp import LevelFinished
 
 log = logging.getLogger(__name__)
 
 
-class ImpDisplay:
-    """Progress of `imp`: a bar for all jobs, one for each job on its way, a line for each finished level.
+class Display:
+    """A bar for all jobs, one for each job on its way, a line for each finished level of IMP.
 
     Without a terminal only the lines are printed.
+
+    Args:
+        console: where to draw.
+        jobs: how many jobs there will be; None when that is not known beforehand.
     """
 
-    def __init__(self, console: Console, plan: Plan) -> None:
-        self.console, self.plan = console, plan
+    def __init__(self, console: Console, jobs: int | None = None) -> None:
+        self.console = console
         self.trained = self.remembered = 0
         self.began = time.monotonic()
         self.bars = Progress(
@@ -38,12 +42,11 @@ class ImpDisplay:
             transient=True,
             disable=not console.is_terminal,
         )
-        jobs = plan.replicates * (plan.levels + 1 + len(plan.controls) * len(plan.control_levels))
-        self.total = self.bars.add_task("all trainings", total=jobs, note="")
+        self.total = self.bars.add_task("all jobs", total=jobs, note="")
         self.tasks: dict[str, int] = {}
         self.errors: dict[int, list[float]] = {}
 
-    def __enter__(self) -> ImpDisplay:
+    def __enter__(self) -> Display:
         self.bars.start()
         return self
 
@@ -69,6 +72,8 @@ class ImpDisplay:
                 self.trained += trained
                 self.remembered += not trained
                 self.bars.advance(self.total)
+                if trained and not self.console.is_terminal and not self.errors:
+                    self.console.print(f"{time.monotonic() - self.began:6.1f} s  {job.label}", highlight=False)
             case LevelFinished(replicate, level, density, error):
                 self.errors.setdefault(level, []).append(error)
                 dense = self.errors[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from lotto.engine.base import Chain, Engine, JobAdvanced, JobFinished, JobStarted, Progress
+from lotto.engine.base import Chain, Engine, JobAdvanced, JobFinished, JobStarted, Progress, together
 from lotto.engine.processes import Processes
 from lotto.engine.serial import Serial
 from lotto.errors import UsageError
@@ -20,6 +20,7 @@ __all__ = [
     "Progress",
     "Serial",
     "make",
+    "together",
 ]
 
 

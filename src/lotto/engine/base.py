@@ -79,6 +79,18 @@ class _Position(Generic[T]):
                 return list(enumerate(self.jobs))
 
 
+def together(chains: Sequence[Chain[T]]) -> Chain[list[T]]:
+    """One chain that advances several in step, so that their jobs run side by side."""
+    positions = [_Position(chain) for chain in chains]
+    waiting = [(position, position.advance()) for position in positions]
+    while waiting := [(position, jobs) for position, jobs in waiting if jobs]:
+        found = iter((yield [job for _, jobs in waiting for _, job in jobs]))
+        for position, jobs in waiting:
+            position.runs = {index: next(found) for index, _ in jobs}
+        waiting = [(position, position.advance()) for position, _ in waiting]
+    return [position.result for position in positions]
+
+
 class Engine(ABC):
     """Runs jobs; subclasses say how.
 

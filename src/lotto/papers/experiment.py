@@ -1,0 +1,100 @@
+"""What an experiment is: chains that measure, and tidy rows that come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lotto.engine import Chain, Engine, Progress
+from lotto.errors import UsageError
+from lotto.recipe import Recipe
+from lotto.streams import derived_seed
+from lotto.training import check_trainable
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every experiment can be told; each uses what it needs.
+
+    Attributes:
+        recipe: what is trained.
+        replicates: initialisations.
+        rewind_to: rewind steps, as text; empty = the recipe's own.
+        levels: pruning levels to the density that is looked at.
+        orders: data orders of each measure; their pairs are its samples.
+        points: positions on a path.
+        examples: at most so many examples of each split on a path.
+        seed: replicate r uses the seeds ``seed + r``.
+    """
+
+    recipe: Recipe
+    replicates: int = 3
+    rewind_to: tuple[str | int, ...] = ()
+    levels: int = 10
+    orders: int = 2
+    points: int = 30
+    examples: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.replicates < 1:
+            raise UsageError(f"replicates is 1 or more; got {self.replicates}.")
+        if self.orders < 2:
+            raise UsageError(f"A distance needs at least 2 data orders; got {self.orders}.")
+        for step in self.rewind_steps:
+            if step >= self.recipe.total:
+                raise UsageError(
+                    f"The rewind step {step} is not before the end of training at {self.recipe.total} iterations."
+                )
+
+    @property
+    def rewind_steps(self) -> tuple[int, ...]:
+        """The rewind steps in iterations, in increasing order."""
+        return tuple(sorted({self.recipe.step(k) for k in self.rewind_to or (self.recipe.rewind_to,)}))
+
+    def order_seeds(self, replicate: int) -> tuple[int, ...]:
+        """Data orders of a replicate: that of its own training first, so that its runs are shared."""
+        base = self.seed + replicate
+        return (base, *(derived_seed(base, "another-order", i) for i in range(1, self.orders)))
+
+    def describe(self) -> dict[str, Any]:
+        """The options in plain values, for files and reports."""
+        values = {k: v for k, v in vars(self).items() if k != "recipe"}
+        return {**values, "rewind_to": list(self.rewind_steps)}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A figure of a paper.
+
+    Attributes:
+        name: as on the command line.
+        title: what it shows.
+        source: which figure of which paper.
+        chains: from options to chains of rows, all independent of each other.
+        rewind_to: rewind steps if none are given; empty = the recipe's own.
+    """
+
+    name: str
+    title: str
+    source: str
+    chains: Callable[[Options], Sequence[Chain[list[Row]]]]
+    rewind_to: tuple[str, ...] = ()
+
+    def run(self, options: Options, engine: Engine, progress: Progress | None = None) -> pd.DataFrame:
+        """Measure; returns one row per sample of each measure."""
+        check_trainable(options.recipe)
+        rows = engine.drive(self.chains(options), progress)
+        return pd.DataFrame([row for chain in rows for row in chain])
+
+
+def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Mean and sample standard deviation over replicates, after the mean over each replicate's samples."""
+    each = frame.groupby([*by, "replicate"], sort=False)["value"].mean()
+    groups = each.groupby(list(by), sort=False)
+    return pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=1), "n": groups.size()}).reset_index()
