@@ -383,3 +383,26 @@ def test_floating_targets_are_measured_by_their_squared_error():
 def test_what_does_not_work_together_is_told_before_training(changes, text):
     with pytest.raises(UsageError, match=text):
         lotto.train(small_recipe(**{"init": "module", **changes}))
+
+
+def test_training_from_a_folder_of_images_equals_training_from_memory(tmp_path):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3)).astype(np.uint8)
+    for i, image in enumerate(pixels):
+        path = tmp_path / ("train" if i < 18 else "test") / f"class{i % 3}" / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    folder = lotto.data.Folder(tmp_path, size=8)
+    index = {"train": [i for c in range(3) for i in range(c, 18, 3)], "test": [18, 21, 19, 22, 20, 23]}
+    x = {k: pixels[v].transpose(0, 3, 1, 2) for k, v in index.items()}
+    y = {k: np.array(v) % 3 for k, v in index.items()}
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    arrays = lotto.data.Arrays(x["train"], y["train"], x["test"], y["test"], mean=mean, std=std)
+    runs = [
+        train(Job(small_recipe(model="mlp-8", data=data, batch_size=6, steps="2ep", augment=Augment(1, True))))
+        for data in (folder, arrays)
+    ]
+    for name in runs[0].weights:
+        assert torch.allclose(runs[0].weights[name], runs[1].weights[name], atol=1e-5), name
+    assert Job(small_recipe(model="mlp-8", data=folder, batch_size=6)).key is not None

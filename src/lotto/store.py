@@ -26,6 +26,7 @@ from lotto.errors import StorageError, UsageError
 from lotto.job import Job, Run, State
 from lotto.task import Outcome, Task
 from lotto.training import Checkpoint, train
+from lotto.training.network import device_of
 
 log = logging.getLogger(__name__)
 
@@ -117,13 +118,14 @@ class Store:
             return (work.execute(on_step) if isinstance(work, Task) else train(work, on_step=on_step)), True
         if (found := self.lookup(work)) is not None:
             return found, False
+        execution = {**(execution or {}), "device": str(device_of(work.recipe))}
         with self.entries.locked(work.key):
             if (found := self.lookup(work)) is not None:
                 return found, False
             if isinstance(work, Task):
-                self._compute(work, on_step, execution or {})
+                self._compute(work, on_step, execution)
             else:
-                self._train(work, on_step, execution or {}, checkpoint_seconds)
+                self._train(work, on_step, execution, checkpoint_seconds)
             if (found := self.lookup(work)) is None:
                 raise StorageError(f"What was just written to {self.folder(work.key)} cannot be read back.")
             return found, True
