@@ -160,7 +160,7 @@ def run(
     out: Path | None = None,
     store: Path | None = None,
 ) -> None:
-    """Run an experiment of the papers: stabilizing.distances, stabilizing.rewind, stabilizing.instability.
+    """Run an experiment of the papers: stabilizing.distances, rewind, instability, subnetworks, sparsity, ...
 
     Writes a tidy CSV and draws report.html of all experiments in the folder. What has been computed is remembered.
 
@@ -188,7 +188,7 @@ def run(
     from lotto import papers
     from lotto.engine import make
     from lotto.progress import Display
-    from lotto.report import readable, save_experiment
+    from lotto.report import frame_table, readable, save_experiment
     from lotto.store import Store
 
     began = time.perf_counter()
@@ -212,10 +212,7 @@ def run(
     seconds = time.perf_counter() - began
     page = save_experiment(experiment, options, frame, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
     shown = readable(frame)
-    table = Table(*shown.columns, title=f"{experiment.title} ({experiment.source})")
-    for line in shown.astype(str).to_numpy().tolist():
-        table.add_row(*line)
-    console.print(table)
+    console.print(frame_table(shown, f"{experiment.title} ({experiment.source})"))
     console.print(f"Rows    {folder / experiment.name}.csv\nReport  {page}", highlight=False)
     console.print(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)
 

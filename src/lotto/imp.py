@@ -384,8 +384,13 @@ def _control(plan: Plan, replicate: int, at: Level, control: str, rewound: State
     seed = plan.seed + replicate
     if control == "reinit":
         return Job(plan.recipe, derived_seed(seed, "reinit-control"), order, mask=at.mask, label=name)
-    mask = masks.random_like(at.mask, seed * MAX_LEVELS + at.level)
+    mask = random_control(at, seed)
     return Job(plan.recipe, order_seed=order, start=rewound, mask=mask, from_step=plan.rewind_step, label=name)
+
+
+def random_control(at: Level, seed: int) -> Mask:
+    """The random mask with the layer densities of a level of the replicate with ``seed``."""
+    return masks.random_like(at.mask, seed * MAX_LEVELS + at.level)
 
 
 def _errors(runs: Sequence[Run]) -> np.ndarray:

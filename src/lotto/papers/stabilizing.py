@@ -1,18 +1,27 @@
 """Experiments of *Stabilizing the Lottery Ticket Hypothesis* and its successor, *Linear Mode Connectivity*.
 
-Rows have the columns ``replicate``, ``rewind_step``, ``density``, ``kind`` (imp, random, dense), ``measure``,
-``unit``, ``sample``, ``value``.
+Rows have the columns ``replicate``, ``rewind_step``, ``level``, ``density``, ``kind`` (dense, imp, random, ...),
+``measure``, ``unit``, ``sample``, ``value``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lotto import masks
 from lotto.engine import Chain, together
-from lotto.imp import MAX_LEVELS, level_chain, make_plan
+from lotto.imp import CONTROLS, After, Level, Plan, level_chain, make_plan, random_control
+from lotto.job import State
 from lotto.papers.experiment import Experiment, Options, Row
-from lotto.stability import Distances, data_order_chain, instability_chain, pruning_chain, rewind_point_chain
+from lotto.stability import (
+    Distances,
+    Instability,
+    data_order_chain,
+    instability_chain,
+    pruning_chain,
+    rewind_point_chain,
+)
+from lotto.streams import derived_seed
 
 
 def distances(options: Options) -> Sequence[Chain[list[Row]]]:
@@ -22,14 +31,11 @@ def distances(options: Options) -> Sequence[Chain[list[Row]]]:
 
 def _distances(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
     recipe, seed = options.recipe, options.seed + replicate
-    plan = make_plan(
-        recipe, options.levels, rewind_to=k, replicates=options.replicates, controls=(), seed=options.seed, check=False
-    )
+    plan = _plan(options, k)
     levels = yield from level_chain(plan, replicate, lambda event: None)
     dense, last = levels[0].run, levels[-1]
     start = dense.state(k).without_optimizer
-    # The same random mask as IMP's control at this level.
-    kinds = {"imp": last.mask, "random": masks.random_like(last.mask, seed * MAX_LEVELS + last.level)}
+    kinds = {"imp": last.mask, "random": random_control(last, seed)}
     orders = options.order_seeds(replicate)
     found: list[Distances] = yield from together(
         [
@@ -38,8 +44,8 @@ def _distances(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
             for chain in (data_order_chain, pruning_chain)
         ]
     )
-    about = {"replicate": replicate, "rewind_step": k, "density": masks.density(last.mask)}
-    rows = [_row({**about, "density": 1.0}, "dense", "error", "points", 0, dense.test_error)]
+    about = _about(replicate, k, last)
+    rows = [_row(_about(replicate, k, levels[0]), "dense", "error", "points", 0, dense.test_error)]
     for i, kind in enumerate(kinds):
         for measure, measured in (("data order", found[2 * i]), ("pruning", found[2 * i + 1])):
             for unit, spread in (("L2", measured.l2), ("degrees", measured.angle)):
@@ -68,15 +74,114 @@ def _instability(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
         options.examples,
         label,
     )
-    about = {"replicate": replicate, "rewind_step": k, "density": 1.0}
-    rows = [_row(about, "dense", "error", "points", s, v) for s, v in enumerate(found.errors)]
+    return _barrier_rows({"replicate": replicate, "rewind_step": k, "level": 0, "density": 1.0}, "dense", found)
+
+
+def _barrier_rows(about: Row, kind: str, found: Instability) -> list[Row]:
+    rows = [_row(about, kind, "error", "points", s, v) for s, v in enumerate(found.errors)]
     for policy in found.paths:
         for split in ("test", "train"):
             for what, unit in (("error", "points"), ("loss", "nats")):
                 spread = found.barrier(split, what, policy)
                 name = f"{split} barrier, statistics {policy}d"
-                rows += [_row(about, "dense", name, unit, s, v) for s, v in enumerate(spread.values)]
+                rows += [_row(about, kind, name, unit, s, v) for s, v in enumerate(spread.values)]
     return rows
+
+
+def subnetworks(options: Options) -> Sequence[Chain[list[Row]]]:
+    """LMC figures 5 and 6: instability and error of subnetworks at half the levels and at all of them.
+
+    IMP masks and random masks from the rewind point; the IMP mask on a new initialisation, from step 0.
+    """
+    return [_subnetworks(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
+
+
+def _subnetworks(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
+    recipe, seed = options.recipe, options.seed + replicate
+    plan = _plan(options, k)
+    levels = yield from level_chain(plan, replicate, lambda event: None)
+    start = levels[0].run.state(k).without_optimizer
+    fresh = State(recipe.initial(derived_seed(seed, "reinit-control")))
+    cases = [
+        (at, kind, point, step, mask)
+        for at in {at.level: at for at in (levels[-1], levels[(len(levels) - 1) // 2]) if at.level}.values()
+        for kind, point, step, mask in (
+            ("imp", start, k, at.mask),
+            ("random", start, k, random_control(at, seed)),
+            ("reinit", fresh, 0, at.mask),
+        )
+    ]
+    found: list[Instability] = yield from together(
+        [
+            instability_chain(
+                recipe, point, mask, step, options.order_seeds(replicate), options.points, ("test", "train"),
+                options.examples, f"replicate {replicate + 1} · k={k} · level {at.level} · {kind}",
+            )
+            for at, kind, point, step, mask in cases
+        ]
+    )  # fmt: skip
+    rows = [_row(_about(replicate, k, levels[0]), "dense", "error", "points", 0, levels[0].run.test_error)]
+    for (at, kind, *_), measured in zip(cases, found, strict=True):
+        rows += _barrier_rows(_about(replicate, k, at), kind, measured)
+    return rows
+
+
+def sparsity(options: Options) -> Sequence[Chain[list[Row]]]:
+    """STAB figure 5: error against density for each rewind step, with both controls."""
+    return [
+        _levels(options, k, r, {"imp": After.WEIGHTS}, CONTROLS)
+        for k in options.rewind_steps
+        for r in range(options.replicates)
+    ]
+
+
+def retraining(options: Options) -> Sequence[Chain[list[Row]]]:
+    """Renda et al. (2003.02389): weight rewinding, learning-rate rewinding and fine-tuning, equally long."""
+    kinds = {"weight rewinding": After.WEIGHTS, "lr rewinding": After.LR, "fine-tuning": After.FINETUNE}
+    return [_levels(options, k, r, kinds, ()) for k in options.rewind_steps for r in range(options.replicates)]
+
+
+def _levels(
+    options: Options, k: int, replicate: int, kinds: Mapping[str, After], controls: Sequence[str]
+) -> Chain[list[Row]]:
+    chains = [
+        level_chain(_plan(options, k, after, controls), replicate, lambda event: None) for after in kinds.values()
+    ]
+    found: list[list[Level]] = yield from together(chains)
+    rows = []
+    for kind, levels in zip(kinds, found, strict=True):
+        for at in levels:
+            for name, run in {kind: at.run, **at.controls}.items():
+                rows.append(_row(_about(replicate, k, at), name, "error", "points", 0, run.test_error))
+    return rows
+
+
+def oneshot(options: Options) -> Sequence[Chain[list[Row]]]:
+    """STAB figures 6 and 7: a single cut against iteration, at the same density, over the rewind step."""
+    return [_oneshot(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
+
+
+def _oneshot(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
+    kinds = {"iterative": _plan(options, k), "one-shot": _plan(options, k, one_shot=True)}
+    found = yield from together([level_chain(plan, replicate, lambda event: None) for plan in kinds.values()])
+    dense, last = found[0][0], found[0][-1]
+    rows = [_row(_about(replicate, k, dense), "dense", "error", "points", 0, dense.run.test_error)]
+    for kind, levels in zip(kinds, found, strict=True):
+        rows.append(_row(_about(replicate, k, last), kind, "error", "points", 0, levels[-1].run.test_error))
+    return rows
+
+
+def _plan(
+    options: Options, k: int, after: After = After.WEIGHTS, controls: Sequence[str] = (), one_shot: bool = False
+) -> Plan:
+    return make_plan(
+        options.recipe, options.levels, rewind_to=k, replicates=options.replicates, controls=controls, after=after,
+        one_shot=one_shot, seed=options.seed, check=False,
+    )  # fmt: skip
+
+
+def _about(replicate: int, k: int, at: Level) -> Row:
+    return {"replicate": replicate, "rewind_step": k, "level": at.level, "density": masks.density(at.mask)}
 
 
 def _row(about: Row, kind: str, measure: str, unit: str, sample: int, value: float) -> Row:
@@ -103,5 +208,26 @@ EXPERIMENTS = (
         "LMC, figure 3",
         instability,
         ("0it", "100it", "500it", "2ep"),
+    ),
+    Experiment(
+        "subnetworks",
+        "Instability and error of subnetworks: matching exactly when stable",
+        "LMC, figures 5 and 6",
+        subnetworks,
+        ("0it", "100it", "500it"),
+    ),
+    Experiment("sparsity", "Error against density for each rewind step", "STAB, figure 5", sparsity, ("0it", "500it")),
+    Experiment(
+        "oneshot",
+        "A single cut against iteration at the same density",
+        "STAB, figures 6 and 7",
+        oneshot,
+        ("0it", "500it", "2ep"),
+    ),
+    Experiment(
+        "retraining",
+        "Weight rewinding, learning-rate rewinding and fine-tuning at equal budgets",
+        "Renda et al., figure 1",
+        retraining,
     ),
 )

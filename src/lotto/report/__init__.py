@@ -5,10 +5,11 @@ from __future__ import annotations
 from lotto.report.experiments import readable, save_experiment, write_experiments
 from lotto.report.html import write_report
 from lotto.report.save import load_result, save_result
-from lotto.report.table import console_table
+from lotto.report.table import console_table, frame_table
 
 __all__ = [
     "console_table",
+    "frame_table",
     "load_result",
     "readable",
     "save_experiment",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,13 @@ from lotto.entries import versions
 from lotto.errors import UsageError
 from lotto.papers.experiment import Experiment, Options, summary
 from lotto.report import plots
-from lotto.report.table import spread
+from lotto.report.table import percent, spread
 
-KEYS = ["rewind_step", "kind", "measure", "unit"]
+KEYS = ["rewind_step", "level", "density", "kind", "measure", "unit"]
+AGAINST_DENSITY = ("sparsity", "retraining")
+RATIO = "ratio"
+"""Column of the ratio of a random mask's distance to that of IMP's."""
+TITLES = {"imp": "IMP", "random": "random mask", "reinit": "new init"}
 
 
 def save_experiment(
@@ -76,17 +79,17 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     means = summary(frame, KEYS)
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in means.to_dict("records"):
-        line = lines.setdefault((row["rewind_step"], row["measure"], row["unit"]), {})
+        line = lines.setdefault((row["rewind_step"], row["density"], row["measure"], row["unit"]), {})
         line[row["kind"]] = spread(row["mean"], row["std"])
         line[f"{row['kind']} mean"] = row["mean"]
     kinds = list(dict.fromkeys(means["kind"]))
     result = []
-    for (step, measure, unit), line in lines.items():
-        shown: dict[str, Any] = {"rewind step": step, "measure": measure, "unit": unit}
+    for (step, density, measure, unit), line in lines.items():
+        shown: dict[str, Any] = {"step": step, "left": percent(density), "measure": measure, "unit": unit}
         shown |= {kind: line.get(kind, "–") for kind in kinds}
         if {"imp", "random"} <= set(kinds):
             has = "imp mean" in line and "random mean" in line and measure != "error"
-            shown["random / imp"] = f"{line['random mean'] / line['imp mean']:.2f}×" if has else ""
+            shown[RATIO] = f"{line['random mean'] / line['imp mean']:.2f}×" if has else ""
         result.append(shown)
     return pd.DataFrame(result)
 
@@ -94,13 +97,17 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
 def draw(name: str, frame: pd.DataFrame) -> Figure:
     """The plot of an experiment."""
     means = summary(frame, KEYS)
+    if name in AGAINST_DENSITY:
+        return _against_density(means)
     if name == "instability":
-        return _against_step(
-            means[means["unit"] == "points"], means["measure"].unique(), "test error or barrier, points"
-        )
+        return _against_step(means[means["unit"] == "points"], "measure", "test error or barrier, points", stable=True)
+    if name == "oneshot":
+        return _against_step(means, "kind", "test error, points")
+    if name == "subnetworks":
+        return _panels(means, ("error", "points"), ("test barrier, statistics interpolated", "points"))
     if means["rewind_step"].nunique() == 1:
         return _bars(means)
-    return _panels(means)
+    return _panels(means, ("data order", "L2"), ("pruning", "L2"), ("error", "points"))
 
 
 def _bars(means: pd.DataFrame) -> Figure:
@@ -123,42 +130,60 @@ def _bars(means: pd.DataFrame) -> Figure:
     return made
 
 
-def _panels(means: pd.DataFrame) -> Figure:
-    """Distances and error against the rewind step, IMP and random masks."""
+def _panels(means: pd.DataFrame, *shown: tuple[str, str]) -> Figure:
+    """One panel for each measure, against the rewind step, at the sparsest level: a line for each kind."""
     made, _ = plots.figure(height=3.4)
     made.clear()
-    axes = made.subplots(1, 3)
-    shown: tuple[Mapping[str, str], ...] = (
-        {"measure": "data order", "unit": "L2"},
-        {"measure": "pruning", "unit": "L2"},
-        {"measure": "error", "unit": "points"},
-    )
-    for axis, about in zip(axes, shown, strict=True):
-        for kind in ("imp", "random", "dense"):
-            found = means[(means[list(about)] == pd.Series(about)).all(axis=1) & (means["kind"] == kind)]
-            if len(found):
-                _line(axis, found, plots.COLOURS[kind], {"imp": "IMP", "random": "random mask"}.get(kind, kind))
-        axis.set_title("test error, points" if about["measure"] == "error" else f"{about['measure']}, L2", fontsize=10)
+    sparse = means[(means["level"] == means["level"].max()) | (means["kind"] == "dense")]
+    axes = made.subplots(1, len(shown))
+    for axis, (measure, unit) in zip(axes, shown, strict=True):
+        found = sparse[(sparse["measure"] == measure) & (sparse["unit"] == unit)]
+        for kind, part in found.groupby("kind", sort=False):
+            _line(axis, part, "rewind_step", plots.COLOURS[str(kind)], TITLES.get(str(kind), str(kind)))
+        _step_axis(axis)
+        axis.set_title(f"{measure.split(',')[0]}, {unit}", fontsize=10)
     axes[0].legend(frameon=False, fontsize=9)
     return made
 
 
-def _against_step(means: pd.DataFrame, measures: Any, title: str) -> Figure:
+def _against_step(means: pd.DataFrame, by: str, title: str, stable: bool = False) -> Figure:
     made, axis = plots.figure()
-    for i, measure in enumerate(measures):
-        found = means[means["measure"] == measure]
-        colour = plots.COLOURS["dense"] if measure == "error" else f"C{i}"
-        _line(axis, found, colour, "dense error" if measure == "error" else measure)
-    axis.axhline(2.0, color=plots.COLOURS["dense"], ls=":", lw=1, label="stable below (LMC)")
+    for i, (name, part) in enumerate(means.groupby(by, sort=False)):
+        plain = name in ("error", "dense")
+        _line(
+            axis,
+            part,
+            "rewind_step",
+            plots.COLOURS["dense"] if plain else f"C{i}",
+            "dense error" if plain else str(name),
+        )
+    if stable:
+        axis.axhline(2.0, color=plots.COLOURS["dense"], ls=":", lw=1, label="stable below (LMC)")
+    _step_axis(axis)
     axis.set_ylabel(title)
     axis.legend(frameon=False, fontsize=9)
     return made
 
 
-def _line(axis: Any, found: pd.DataFrame, colour: str, label: str) -> None:
-    axis.errorbar(
-        found["rewind_step"], found["mean"], yerr=found["std"].fillna(0), color=colour, label=label, marker="o", ms=4,
-        lw=1.5, capsize=2,
-    )  # fmt: skip
+def _against_density(means: pd.DataFrame) -> Figure:
+    made, axis = plots.figure()
+    steps = means["rewind_step"].nunique()
+    for i, ((step, kind), part) in enumerate(means.groupby(["rewind_step", "kind"], sort=False)):
+        name = TITLES.get(str(kind), str(kind))
+        _line(axis, part, "density", f"C{i}", f"{name}, k = {step}" if steps > 1 else name)
+    plots.density_axis(axis, list(means["density"].unique()))
+    axis.set_ylabel("test error, points")
+    axis.legend(frameon=False, fontsize=9)
+    return made
+
+
+def _step_axis(axis: Any) -> None:
     axis.set_xscale("symlog", linthresh=50)
     axis.set_xlabel("rewind step k, iterations")
+
+
+def _line(axis: Any, found: pd.DataFrame, x: str, colour: str, label: str) -> None:
+    axis.errorbar(
+        found[x], found["mean"], yerr=found["std"].fillna(0), color=colour, label=label, marker="o", ms=4, lw=1.5,
+        capsize=2,
+    )  # fmt: skip

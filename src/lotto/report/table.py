@@ -44,6 +44,16 @@ def columns(table: pd.DataFrame, unit: str) -> list[tuple[str, list[str]]]:
     return cells
 
 
+def frame_table(frame: pd.DataFrame, title: str) -> Table:
+    """A frame as a table for the terminal."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for column in frame.columns:
+        table.add_column(str(column), justify="left" if column in ("measure", "unit") else "right")
+    for line in frame.astype(str).to_numpy().tolist():
+        table.add_row(*line)
+    return table
+
+
 def console_table(table: pd.DataFrame, tolerance: float, unit: str) -> Table:
     """The readable table; matching levels are green."""
     dense = spread(*table[["dense_error", "dense_std"]].iloc[0].to_numpy(float))
