@@ -14,7 +14,8 @@ $(READY): constraints.txt pyproject.toml
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/lotto imp mlp-mnist1d --steps 1000it --levels 14 --control-levels 4,8,11,14 --out lotto-results/demo
+	$(BIN)/lotto imp mlp-mnist1d --steps 1000it --rewind-to 100it --rate 0.3 --levels 10 --control-levels 5,9 \
+		--out lotto-results/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -254,3 +254,25 @@ def test_threads_are_limited_and_put_back(store):
     Serial(store, 1).run([Job(small_recipe(steps="3it"))], lambda e: seen.append(torch.get_num_threads()))
     assert 1 in seen
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_freed_memory_is_kept_and_not_faulted_in_again():
+    script = """
+import resource, sys, torch
+from lotto.engine.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def faults():
+    for _ in range(40):
+        parts = [torch.ones(4_000_000) for _ in range(3)]
+        del parts
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+print(faults() - before)
+"""
+    counts = [
+        int(subprocess.run([sys.executable, "-c", script, mode], capture_output=True, text=True, check=True).stdout)
+        for mode in ("keep", "plain")
+    ]
+    assert counts[0] < 1000 < counts[1]

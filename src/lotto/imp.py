@@ -30,6 +30,10 @@ from lotto.training import check_trainable
 log = logging.getLogger(__name__)
 
 
+REINIT_CONTROL = 1_000_000
+"""Added to a replicate's seed for the initialisation of its control."""
+
+
 class After(str, Enum):
     """What happens to the weights after a level's pruning."""
 
@@ -383,7 +387,7 @@ def _control(plan: Plan, replicate: int, at: Level, control: str, rewound: State
     name = f"{label} · level {at.level} · {control}"
     seed = plan.seed + replicate
     if control == "reinit":
-        return Job(plan.recipe, derived_seed(seed, "reinit-control"), order, mask=at.mask, label=name)
+        return Job(plan.recipe, seed + REINIT_CONTROL, order, mask=at.mask, label=name)
     mask = random_control(at, seed)
     return Job(plan.recipe, order_seed=order, start=rewound, mask=mask, from_step=plan.rewind_step, label=name)
 

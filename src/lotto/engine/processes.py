@@ -29,6 +29,7 @@ from loky import ProcessPoolExecutor
 from lotto import files
 from lotto.data import Arrays
 from lotto.engine.base import Engine, Found, JobAdvanced, Progress
+from lotto.engine.memory import keep_freed_memory
 from lotto.errors import WorkerError
 from lotto.job import Run, State
 from lotto.store import Store, Work
@@ -186,6 +187,7 @@ def _start_worker(threads: int) -> None:
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    keep_freed_memory()
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from lotto import masks
 from lotto.engine import Chain, together
-from lotto.imp import CONTROLS, After, Level, Plan, level_chain, make_plan, random_control
+from lotto.imp import CONTROLS, REINIT_CONTROL, After, Level, Plan, level_chain, make_plan, random_control
 from lotto.job import State
 from lotto.papers.experiment import Experiment, Options, Row
 from lotto.stability import (
@@ -21,7 +21,6 @@ from lotto.stability import (
     pruning_chain,
     rewind_point_chain,
 )
-from lotto.streams import derived_seed
 
 
 def distances(options: Options) -> Sequence[Chain[list[Row]]]:
@@ -101,7 +100,7 @@ def _subnetworks(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
     plan = _plan(options, k)
     levels = yield from level_chain(plan, replicate, lambda event: None)
     start = levels[0].run.state(k).without_optimizer
-    fresh = State(recipe.initial(derived_seed(seed, "reinit-control")))
+    fresh = State(recipe.initial(seed + REINIT_CONTROL))
     cases = [
         (at, kind, point, step, mask)
         for at in {at.level: at for at in (levels[-1], levels[(len(levels) - 1) // 2]) if at.level}.values()
