@@ -13,7 +13,7 @@ import lotto
 from conftest import same_tensors, small_recipe
 from lotto import Job, Ticket, UsageError, masks
 from lotto.engine import JobFinished, Serial
-from lotto.imp import make_plan
+from lotto.plan import make_plan
 from lotto.streams import derived_seed
 from lotto.training import train
 

@@ -7,11 +7,12 @@ from lotto.api import train
 from lotto.data import Augment
 from lotto.engine import Engine
 from lotto.errors import DataError, DivergedError, LottoError, StorageError, UsageError, WorkerError
-from lotto.imp import After, ImpResult, imp
+from lotto.imp import ImpResult, imp
 from lotto.job import Job, Run, State
 from lotto.landscape import Path, barrier, evaluate_path
 from lotto.masks import Mask
 from lotto.optimizers import SGD, Adam, AdamW, RMSprop
+from lotto.plan import After
 from lotto.pruning import Pruning, prune
 from lotto.recipe import Recipe
 from lotto.schedules import Constant, Cosine, Linear, MultiStep

@@ -7,9 +7,10 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -19,9 +20,66 @@ from tyro.conf import Positional, UseAppendAction
 
 from lotto import recipes
 from lotto.errors import LottoError, StorageError, UsageError
+from lotto.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lotto.engine import Engine
 
 console = Console()
 errors = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is changed in a preset."""
+
+    steps: str | None = None
+    """Length of training: 8ep, 2000it."""
+    batch_size: int | None = None
+    """Examples per step."""
+    lr: float | None = None
+    """Peak learning rate."""
+    precision: str | None = None
+    """float32, bfloat16 or float64."""
+    device: str | None = None
+    """auto, cpu or cuda."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """Any field of the recipe: --set optimizer.momentum=0.9 --set schedule.kind=cosine."""
+
+    def apply(self, name: str) -> Recipe:
+        """The preset with the changes, its data downloaded if they are not in the cache."""
+        changes: dict[str, Any] = {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "optimizer__lr": self.lr,
+            "precision": self.precision,
+            "device": self.device,
+        }
+        changed = overridden(recipes.get(name), {k: v for k, v in changes.items() if v is not None}, self.set)
+        if isinstance(changed.data, str):
+            _load_with_progress(changed.data)
+        return changed
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How and where it is run."""
+
+    jobs: str = "auto"
+    """Worker processes, or auto (one per core)."""
+    threads: int = 1
+    """Threads of each worker; one gives the same bits every time."""
+    out: Path | None = None
+    """Folder of the results (default: in lotto-results)."""
+    store: Path | None = None
+    """Folder where runs are remembered (default: LOTTO_STORE or the user's cache)."""
+
+    def engine(self) -> Engine:
+        """The engine."""
+        from lotto.engine import make
+        from lotto.store import Store
+
+        return make(self.jobs, Store(self.store), self.threads)
 
 
 def imp(
@@ -39,17 +97,9 @@ def imp(
     after: str = "weights",
     order: str = "shared",
     rewind_optimizer: bool = False,
-    steps: str | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    precision: str | None = None,
-    device: str | None = None,
-    set: UseAppendAction[tuple[str, ...]] = (),
     seed: int = 0,
-    jobs: str = "auto",
-    threads: int = 1,
-    out: Path | None = None,
-    store: Path | None = None,
+    changes: Changes,
+    execution: Execution,
 ) -> None:
     """Find winning tickets: iterative magnitude pruning with rewinding.
 
@@ -70,36 +120,15 @@ def imp(
         after: what follows pruning: weights (rewind them), lr, finetune, reinit.
         order: whether the levels of a replicate share their data order: shared or fresh.
         rewind_optimizer: restore the optimizer's state at the rewind step too.
-        steps: length of training: 8ep, 2000it.
-        batch_size: examples per step.
-        lr: peak learning rate.
-        precision: float32, bfloat16 or float64.
-        device: auto, cpu or cuda.
-        set: any field of the recipe: --set optimizer.momentum=0.9 --set schedule.kind=cosine.
         seed: replicate r uses the seeds seed + r.
-        jobs: worker processes, or auto (one per core).
-        threads: threads of each worker.
-        out: folder of the results (default lotto-results/RECIPE).
-        store: folder where runs are remembered (default LOTTO_STORE or the user's cache).
     """
-    from lotto.engine import make
-    from lotto.imp import make_plan, run_plan
+    from lotto.imp import run_plan
+    from lotto.plan import make_plan
     from lotto.progress import Display
     from lotto.report import console_table, save_result
-    from lotto.store import Store
 
     began = time.perf_counter()
-    chosen = overridden(
-        recipes.get(recipe),
-        set,
-        steps=steps,
-        batch_size=batch_size,
-        precision=precision,
-        device=device,
-        optimizer__lr=lr,
-    )
-    if isinstance(chosen.data, str):
-        _load_with_progress(chosen.data)
+    chosen = changes.apply(recipe)
     options: dict[str, Any] = {
         "levels": levels,
         "rate": rate,
@@ -115,8 +144,8 @@ def imp(
         "seed": seed,
     }
     plan = make_plan(chosen, **options)
-    engine = make(jobs, Store(store), threads)
-    folder = writable(out or Path("lotto-results") / recipe)
+    engine = execution.engine()
+    folder = writable(execution.out or Path("lotto-results") / recipe)
     with Display(console, plan.jobs) as display:
         result = run_plan(plan, engine, display)
     seconds = time.perf_counter() - began
@@ -148,17 +177,9 @@ def run(
     orders: int = 2,
     points: int = 30,
     examples: int | None = None,
-    steps: str | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    precision: str | None = None,
-    device: str | None = None,
-    set: UseAppendAction[tuple[str, ...]] = (),
     seed: int = 0,
-    jobs: str = "auto",
-    threads: int = 1,
-    out: Path | None = None,
-    store: Path | None = None,
+    changes: Changes,
+    execution: Execution,
 ) -> None:
     """Run an experiment of the papers: stabilizing.distances, rewind, instability, subnetworks, sparsity, ...
 
@@ -173,42 +194,20 @@ def run(
         orders: data orders of each measure; their pairs are its samples.
         points: positions on a path between networks.
         examples: at most so many examples of each split on a path.
-        steps: length of training: 8ep, 2000it.
-        batch_size: examples per step.
-        lr: peak learning rate.
-        precision: float32, bfloat16 or float64.
-        device: auto, cpu or cuda.
-        set: any field of the recipe: --set optimizer.momentum=0.9.
         seed: replicate r uses the seeds seed + r.
-        jobs: worker processes, or auto (one per core).
-        threads: threads of each worker.
-        out: folder of the results (default lotto-results/PAPER/RECIPE).
-        store: folder where runs are remembered (default LOTTO_STORE or the user's cache).
     """
     from lotto import papers
-    from lotto.engine import make
     from lotto.progress import Display
     from lotto.report import frame_table, readable, save_experiment
-    from lotto.store import Store
 
     began = time.perf_counter()
     experiment = papers.get(name)
-    chosen = overridden(
-        recipes.get(recipe),
-        set,
-        steps=steps,
-        batch_size=batch_size,
-        precision=precision,
-        device=device,
-        optimizer__lr=lr,
-    )
-    if isinstance(chosen.data, str):
-        _load_with_progress(chosen.data)
+    chosen = changes.apply(recipe)
     rewinds = tuple(rewind_to.split(",")) if rewind_to else experiment.rewind_to
     options = papers.Options(chosen, replicates, rewinds, levels, orders, points, examples, seed)
-    folder = writable(out or Path("lotto-results") / name.partition(".")[0] / recipe)
+    folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe)
     with Display(console) as display:
-        frame = experiment.run(options, make(jobs, Store(store), threads), display)
+        frame = experiment.run(options, execution.engine(), display)
     seconds = time.perf_counter() - began
     page = save_experiment(experiment, options, frame, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
     shown = readable(frame)
@@ -291,9 +290,9 @@ def bench(
     run_benchmarks(names, repetitions, console, out)
 
 
-def overridden(recipe: recipes.Recipe, pairs: Sequence[str], **direct: Any) -> recipes.Recipe:
-    """Apply ``key=value`` texts and the direct options that were given."""
-    changes = {k: v for k, v in direct.items() if v is not None}
+def overridden(recipe: Recipe, changes: Mapping[str, Any], pairs: Sequence[str]) -> Recipe:
+    """Apply fields by name and ``key=value`` texts."""
+    changes = dict(changes)
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
@@ -362,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             prog="lotto",
             description="Find winning tickets: sparse subnetworks that train as well as the whole network.",
             args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff,),
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
         )
     except LottoError as error:
         errors.print(f"[bold red]lotto:[/] {_escaped(str(error))}", highlight=False)

@@ -13,7 +13,9 @@ import inspect
 import json
 import math
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -28,6 +30,27 @@ LIBRARIES = {"torch", "numpy", "lotto", "builtins", "math", "functools", "collec
 
 class Unidentifiable(Exception):
     """The identity of a value cannot be told; the text says why."""
+
+
+class Identified(ABC):
+    """Something the store can remember: a training or another computation."""
+
+    @property
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """Everything the outcome depends on, in canonical form.
+
+        Raises:
+            Unidentifiable: if a model or a function of it cannot be identified.
+        """
+
+    @cached_property
+    def key(self) -> str | None:
+        """Hash of the description; None when it cannot be told, and so nothing is remembered."""
+        try:
+            return digest(self.description)
+        except Unidentifiable:
+            return None
 
 
 def canonical(value: Any) -> Any:

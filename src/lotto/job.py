@@ -34,7 +34,7 @@ class State:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Job(identity.Identified):
     """One training: train ``recipe`` from ``from_step`` to ``to_step``, keeping the weights at some steps.
 
     Attributes:
@@ -116,14 +116,6 @@ class Job:
                 "steps": [self.from_step, self.end],
             }
         )
-
-    @cached_property
-    def key(self) -> str | None:
-        """Hash of the identity; None when the job cannot be identified and so is not remembered."""
-        try:
-            return identity.digest(self.description)
-        except identity.Unidentifiable:
-            return None
 
     def initial_state(self) -> State:
         """The state at ``from_step``: masked start, optimizer included."""

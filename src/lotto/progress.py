@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from lotto.data import Progress as DataProgress
 from lotto.engine import JobAdvanced, JobFinished, JobStarted
@@ -43,7 +51,7 @@ class Display:
             disable=not console.is_terminal,
         )
         self.total = self.bars.add_task("all jobs", total=jobs, note="")
-        self.tasks: dict[str, int] = {}
+        self.tasks: dict[str, TaskID] = {}
         self.errors: dict[int, list[float]] = {}
 
     def __enter__(self) -> Display:
@@ -62,13 +70,13 @@ class Display:
             case JobAdvanced(job, step, loss):
                 if job.label in self.tasks:
                     self.bars.update(
-                        self.tasks[job.label],  # type: ignore[arg-type]
+                        self.tasks[job.label],
                         completed=step - job.from_step,
                         note=f"loss {loss:.3f}",
                     )
             case JobFinished(job, _, trained):
                 if (task := self.tasks.pop(job.label, None)) is not None:
-                    self.bars.remove_task(task)  # type: ignore[arg-type]
+                    self.bars.remove_task(task)
                 self.trained += trained
                 self.remembered += not trained
                 self.bars.advance(self.total)
@@ -90,11 +98,11 @@ def download_display(console: Console) -> Iterator[DataProgress]:
     with Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, transient=True
     ) as bars:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total or None)
-            bars.update(tasks[what], completed=done, total=total or None)  # type: ignore[arg-type]
+            bars.update(tasks[what], completed=done, total=total or None)
 
         yield progress

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
-from lotto import identity
+from lotto.identity import Identified
 from lotto.recipe import Recipe
 
 Outcome = dict[str, Any]
@@ -15,7 +14,7 @@ Outcome = dict[str, Any]
 OnStep = Callable[[int, float], None]
 
 
-class Task(ABC):
+class Task(Identified):
     """Something to compute about weights: a path, a spectrum. Frozen; remembered by the store like a run.
 
     Subclasses are frozen dataclasses with the fields ``recipe`` and ``label``.
@@ -32,26 +31,9 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def description(self) -> dict[str, Any]:
-        """Everything the outcome depends on, in canonical form.
-
-        Raises:
-            identity.Unidentifiable: if the recipe's model or functions cannot be identified.
-        """
-
-    @property
-    @abstractmethod
     def size(self) -> int:
         """How many steps `execute` reports."""
 
     @abstractmethod
     def execute(self, on_step: OnStep | None = None) -> Outcome:
         """Compute the outcome."""
-
-    @cached_property
-    def key(self) -> str | None:
-        """Hash of the identity; None when it cannot be told."""
-        try:
-            return identity.digest(self.description)
-        except identity.Unidentifiable:
-            return None

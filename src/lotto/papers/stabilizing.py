@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from lotto import masks
 from lotto.engine import Chain, together
-from lotto.imp import CONTROLS, REINIT_CONTROL, After, Level, Plan, level_chain, make_plan, random_control
+from lotto.imp import REINIT_CONTROL, Level, level_chain, random_control
 from lotto.job import State
 from lotto.papers.experiment import Experiment, Options, Row
+from lotto.plan import CONTROLS, After, Plan, make_plan
 from lotto.stability import (
     Distances,
     Instability,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from lotto import files
@@ -16,6 +14,7 @@ from lotto.entries import versions
 from lotto.errors import UsageError
 from lotto.papers.experiment import Experiment, Options, summary
 from lotto.report import plots
+from lotto.report.pages import render
 from lotto.report.table import percent, spread
 
 KEYS = ["rewind_step", "level", "density", "kind", "measure", "unit"]
@@ -67,10 +66,8 @@ def write_experiments(folder: Path) -> Path:
             )
     if not sections:
         raise UsageError(f"{folder} holds no experiment.")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(resources("lotto.report").joinpath("experiments.html").read_text())
     page = folder / "report.html"
-    files.write_text(page, template.render(sections=sections, recipe=sections[0]["recipe"]["name"]))
+    files.write_text(page, render("experiments.html", sections=sections, recipe=sections[0]["recipe"]["name"]))
     return page
 
 

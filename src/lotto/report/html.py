@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from lotto import files
 from lotto.report import plots
+from lotto.report.pages import render
 from lotto.report.table import columns, percent, spread
 
 
@@ -21,11 +19,10 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
     best = table[table["matching"]].iloc[-1]
     densities = list(table["density"])
     histories = dict(enumerate(result["histories"]))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(resources("lotto.report").joinpath("template.html").read_text())
     unit = result["error_unit"]
     cells = columns(table, unit)
-    page = template.render(
+    page = render(
+        "levels.html",
         name=result["recipe"]["name"],
         model=result["recipe"]["model"],
         data=result["recipe"]["data"],

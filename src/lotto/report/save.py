@@ -12,7 +12,8 @@ import pandas as pd
 from lotto import files, masks
 from lotto.entries import versions
 from lotto.errors import UsageError
-from lotto.imp import After, ImpResult
+from lotto.imp import ImpResult
+from lotto.plan import After
 from lotto.report.html import write_report
 
 RESULT = "result.json"
