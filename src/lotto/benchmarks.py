@@ -7,7 +7,6 @@ tensors in memory.
 
 from __future__ import annotations
 
-import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -51,31 +50,39 @@ class Benchmark:
 
 
 class _Images(Dataset[tuple[Tensor, int]]):
-    """Images one by one, with the transforms that everyone writes."""
+    """Images one by one, with the transforms that everyone writes.
+
+    Tensor operation by tensor operation what torchvision's data sets, ``ToTensor`` and ``Normalize`` do to an
+    image: picked as a tensor, made an image, copied to an array, scaled, copied again, normalised.
+    """
 
     def __init__(self, data: Arrays, mean: Sequence[float], std: Sequence[float], augment: bool) -> None:
-        x = data.x["train"].permute(0, 2, 3, 1).numpy()
+        x = data.x["train"].permute(0, 2, 3, 1).contiguous()
         self.images = x[..., 0] if x.shape[-1] == 1 else x
-        self.labels = data.y["train"].tolist()
-        self.mean, self.std = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+        self.labels = data.y["train"]
+        self.mean, self.std = mean, std
         self.augment = augment
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = Image.fromarray(self.images[index])
+        image = Image.fromarray(self.images[index].numpy())
         if self.augment:
             width, height = image.size
             image = ImageOps.expand(image, 4)
-            left, top = random.randint(0, 8), random.randint(0, 8)
+            left, top = int(torch.randint(0, 9, (1,))), int(torch.randint(0, 9, (1,)))
             image = image.crop((left, top, left + width, top + height))
-            if random.random() < 0.5:
+            if torch.rand(1) < 0.5:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        array = np.array(image)
-        pixels = torch.from_numpy(array if array.ndim == 3 else array[..., None])
-        pixels = pixels.permute(2, 0, 1).contiguous().to(torch.float32).div(255)
-        return (pixels - self.mean) / self.std, self.labels[index]
+        pixels = torch.from_numpy(np.array(image, copy=True)).view(image.size[1], image.size[0], -1)
+        pixels = pixels.permute(2, 0, 1).contiguous().to(torch.get_default_dtype()).div(255)
+        pixels = pixels.clone()
+        mean = torch.as_tensor(self.mean, dtype=pixels.dtype, device=pixels.device)
+        std = torch.as_tensor(self.std, dtype=pixels.dtype, device=pixels.device)
+        if (std == 0).any():
+            raise UsageError("A standard deviation is 0.")
+        return pixels.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1)), int(self.labels[index])
 
 
 def _arrays(recipe: Recipe) -> Arrays:
@@ -220,13 +227,18 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
 
 
 def measure(name: str, benchmark: Benchmark, repetitions: int) -> list[dict[str, object]]:
-    """Let the contenders take turns and compare the first with each of the others, turn by turn."""
-    seconds: dict[str, list[float]] = {c: [] for c in benchmark.contenders}
+    """Let the contenders take turns and compare the first with each of the others, turn by turn.
+
+    Each turn begins with another one: a contender is not always measured after the same neighbour.
+    """
+    names = list(benchmark.contenders)
+    seconds: dict[str, list[float]] = {c: [] for c in names}
     with flushed_denormals():
         for turn in range(repetitions + 1):
-            for contender, action in benchmark.contenders.items():
+            at = turn % len(names)
+            for contender in names[at:] + names[:at]:
                 began = time.perf_counter()
-                action()
+                benchmark.contenders[contender]()
                 if turn:
                     seconds[contender].append(time.perf_counter() - began)
     first, *others = benchmark.contenders

@@ -21,8 +21,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
         for i in range(1, self.depth):
-            x = self.get_submodule(f"fc{i}")(x).relu()
-        return self.get_submodule(f"fc{self.depth}")(x)
+            x = getattr(self, f"fc{i}")(x).relu()
+        return getattr(self, f"fc{self.depth}")(x)
 
 
 def mlp(hidden: Sequence[int], shape: Sequence[int], classes: int) -> MLP:
