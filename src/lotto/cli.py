@@ -271,6 +271,31 @@ def report(folder: Positional[Path], /) -> None:
     console.print(f"Report  {folder / 'report.html'}", highlight=False)
 
 
+def claims(paper: Positional[str] = "stabilizing", folder: Positional[Path | None] = None, /) -> None:
+    """Decide the claims of a paper from stored results.
+
+    Reads every experiment in a folder and below it, puts equal training settings together, and writes claims.csv
+    beside them. Supported or contradicted: the 95 % interval of the statistic over replicates is on one side of the
+    threshold.
+
+    Args:
+        paper: stabilizing.
+        folder: where the results are (default: lotto-results/PAPER).
+    """
+    from lotto import files, papers
+    from lotto.papers.claims import as_frame
+    from lotto.papers.stored import read_below, settings
+    from lotto.report import console_claims
+
+    known = papers.claims_of(paper)
+    folder = folder or Path("lotto-results") / paper
+    decisions = papers.check_claims(known, settings(read_below(folder)))
+    for part in console_claims(decisions):
+        console.print(part, highlight=False)
+    files.write_text(folder / "claims.csv", as_frame(decisions).to_csv(index=False))
+    console.print(f"Table   {folder / 'claims.csv'}", highlight=False)
+
+
 def bench(
     names: Positional[tuple[str, ...]] = (),
     /,
@@ -340,6 +365,7 @@ def _load_with_progress(name: str) -> Any:
 COMMANDS: dict[str, Callable[..., None]] = {
     "imp": imp,
     "run": run,
+    "claims": claims,
     "data": data,
     "recipes": list_recipes,
     "report": report,

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from lotto.errors import unknown
-from lotto.papers import stabilizing
+from lotto.papers import stabilizing, stabilizing_claims
+from lotto.papers.claims import Claim, Decision, Finding, Verdict, check_claims
 from lotto.papers.experiment import Experiment, Options
 
 EXPERIMENTS: dict[str, Experiment] = {f"stabilizing.{e.name}": e for e in stabilizing.EXPERIMENTS}
+CLAIMS: dict[str, tuple[Claim, ...]] = {"stabilizing": stabilizing_claims.CLAIMS}
 
-__all__ = ["EXPERIMENTS", "Experiment", "Options", "get"]
+__all__ = [
+    "CLAIMS",
+    "EXPERIMENTS",
+    "Claim",
+    "Decision",
+    "Experiment",
+    "Finding",
+    "Options",
+    "Verdict",
+    "check_claims",
+    "claims_of",
+    "get",
+]
 
 
 def get(name: str) -> Experiment:
@@ -20,3 +34,14 @@ def get(name: str) -> Experiment:
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
     return EXPERIMENTS[name]
+
+
+def claims_of(paper: str) -> tuple[Claim, ...]:
+    """The claims of a paper, ``stabilizing``.
+
+    Raises:
+        UsageError: if the name is unknown; lists the choices.
+    """
+    if paper not in CLAIMS:
+        raise unknown("paper", paper, CLAIMS)
+    return CLAIMS[paper]

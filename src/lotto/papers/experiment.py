@@ -62,6 +62,16 @@ class Options:
         base = self.seed + replicate
         return (base, *(derived_seed(base, "another-order", i) for i in range(1, self.orders)))
 
+    def training(self) -> dict[str, Any]:
+        """What claims ask about a training: its length, peak rate and warm-up, in numbers."""
+        recipe = self.recipe
+        return {
+            "iterations": recipe.total,
+            "per_epoch": recipe.per_epoch,
+            "learning_rate": recipe.optimizer.lr,
+            "warmup": recipe.step(recipe.schedule.warmup),
+        }
+
     def describe(self) -> dict[str, Any]:
         """The options in plain values, for files and reports."""
         values = {k: v for k, v in vars(self).items() if k != "recipe"}

@@ -74,11 +74,13 @@ def _instability(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
         options.examples,
         label,
     )
-    return _barrier_rows({"replicate": replicate, "rewind_step": k, "level": 0, "density": 1.0}, "dense", found)
+    about = {"replicate": replicate, "rewind_step": k, "level": 0, "density": 1.0}
+    # Copies restart the optimizer at k: they are not the dense training, whose error is the measure "error".
+    return _barrier_rows(about, "dense", found, "error of the copies")
 
 
-def _barrier_rows(about: Row, kind: str, found: Instability) -> list[Row]:
-    rows = [_row(about, kind, "error", "points", s, v) for s, v in enumerate(found.errors)]
+def _barrier_rows(about: Row, kind: str, found: Instability, error: str = "error") -> list[Row]:
+    rows = [_row(about, kind, error, "points", s, v) for s, v in enumerate(found.errors)]
     for policy in found.paths:
         for split in ("test", "train"):
             for what, unit in (("error", "points"), ("loss", "nats")):

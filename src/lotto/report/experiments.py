@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lotto import files
 from lotto.entries import versions
 from lotto.errors import UsageError
 from lotto.papers.experiment import Experiment, Options, summary
+from lotto.papers.stored import FORMAT, read
 from lotto.report import plots
 from lotto.report.pages import render
 from lotto.report.table import percent, spread
@@ -30,13 +30,14 @@ def save_experiment(
     """Write ``NAME.csv`` and ``NAME.json`` and draw the folder's report again; returns the report's path."""
     files.write_text(folder / f"{experiment.name}.csv", frame.to_csv(index=False))
     about = {
-        "format": "lotto.experiment",
+        "format": FORMAT,
         "name": experiment.name,
         "title": experiment.title,
         "source": experiment.source,
         "command": command,
         "seconds": seconds,
         "recipe": options.recipe.describe(),
+        "training": options.training(),
         "options": options.describe(),
         "versions": versions(),
     }
@@ -51,19 +52,16 @@ def write_experiments(folder: Path) -> Path:
         UsageError: if the folder holds none.
     """
     sections = []
-    for path in sorted(folder.glob("*.json")):
-        about = json.loads(path.read_text())
-        if about.get("format") == "lotto.experiment":
-            frame = pd.read_csv(path.with_suffix(".csv"))
-            table = readable(frame)
-            sections.append(
-                {
-                    **about,
-                    "plot": plots.svg(draw(about["name"], frame)),
-                    "titles": list(table.columns),
-                    "rows": table.to_numpy().tolist(),
-                }
-            )
+    for result in read(folder):
+        table = readable(result.frame)
+        sections.append(
+            {
+                **result.about,
+                "plot": plots.svg(draw(result.about["name"], result.frame)),
+                "titles": list(table.columns),
+                "rows": table.to_numpy().tolist(),
+            }
+        )
     if not sections:
         raise UsageError(f"{folder} holds no experiment.")
     page = folder / "report.html"
@@ -146,13 +144,13 @@ def _panels(means: pd.DataFrame, *shown: tuple[str, str]) -> Figure:
 def _against_step(means: pd.DataFrame, by: str, title: str, stable: bool = False) -> Figure:
     made, axis = plots.figure()
     for i, (name, part) in enumerate(means.groupby(by, sort=False)):
-        plain = name in ("error", "dense")
+        plain = name in ("error of the copies", "dense")
         _line(
             axis,
             part,
             "rewind_step",
             plots.COLOURS["dense"] if plain else f"C{i}",
-            "dense error" if plain else str(name),
+            str(name) if name == "error of the copies" else "dense error" if plain else str(name),
         )
     if stable:
         axis.axhline(2.0, color=plots.COLOURS["dense"], ls=":", lw=1, label="stable below (LMC)")
