@@ -308,9 +308,53 @@ def test_moving_to_a_device_keeps_the_images(root):
 
 
 def test_what_a_reading_process_is_given_survives_pickling(root):
-    images = _Images(Folder(root, size=4).items["train"], 4)
+    images = _Images(Folder(root, size=4).items["train"], 4, 4)
     copy = pickle.loads(pickle.dumps(images))
     assert len(copy) == 13
-    assert torch.equal(copy[5][0], images[5][0])
-    assert copy[5][0].dtype == torch.uint8
-    assert copy[5][1] == 1
+    assert torch.equal(copy[5, None][0], images[5, None][0])
+    assert copy[5, None][0].dtype == torch.uint8
+    assert copy[5, None][1] == 1
+
+
+def test_the_shorter_side_can_be_longer_than_the_crop(tmp_path):
+    root = make(tmp_path / "pets")
+    ramp = np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8)[None, :, None], (24, 24, 3))
+    for path in root.glob("t*/*/*.png"):
+        Image.fromarray(np.ascontiguousarray(ramp)).save(path)
+    ((x, _),) = Folder(root, size=16, shorter=24).evaluation("test", 10)
+    assert [round(255 * (float(v) * STD[0] + MEAN[0])) for v in x[0, 0, 0]] == list(range(40, 200, 10))
+    with pytest.raises(UsageError, match="shorter side is at least the size, 16; got 8"):
+        Folder(root, size=16, shorter=8)
+
+
+def test_random_crops_follow_seed_and_step_and_leave_evaluation_alone(tmp_path):
+    root = make(tmp_path / "pets")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    for path in root.glob("t*/*/*.png"):
+        Image.fromarray(noise).save(path)
+    centre, crops = Folder(root, size=8), Folder(root, size=8, random_crop=True)
+    assert centre.identity != crops.identity
+    whole = list(crops.batches(3, 0, 4, 4))
+    later = list(crops.batches(3, 2, 4, 4))
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[2:], later, strict=True))
+    assert not torch.equal(whole[0][0][0], whole[0][0][1]), "one image, another crop"
+    assert not torch.equal(whole[0][0], next(crops.batches(4, 0, 1, 4))[0])
+    assert all(
+        torch.equal(a, b)
+        for (a, _), (b, _) in zip(crops.evaluation("test", 4), centre.evaluation("test", 4), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "draws", [(0.0, 0.0, 0.0, 0.0), (0.999, 0.999, 0.999, 0.999), (0.999, 0.0, 0.5, 0.5), (0.3, 0.5, 0.9, 0.1)]
+)
+def test_a_random_crop_lies_in_the_image(draws, tmp_path):
+    width, height = 90, 60
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    picture = np.stack([x, y, np.zeros_like(x)], 2).astype(np.uint8)
+    image = _Images([], 6, 6)._random(Image.fromarray(picture), draws)
+    pixels = np.array(image).astype(float)
+    covered = (np.ptp(pixels[..., 0]) + 1) * (np.ptp(pixels[..., 1]) + 1)
+    wanted = (0.08 + 0.92 * draws[0]) * width * height
+    assert pixels[..., 2].max() == 0, "nothing but the image"
+    assert 0.5 * wanted < covered <= 1.2 * wanted

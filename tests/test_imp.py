@@ -201,6 +201,16 @@ def test_a_model_that_does_not_run_on_the_data_is_refused_before_training(engine
         lotto.imp(small_recipe(model=lambda: nn.BatchNorm1d(12), init="module"), engine=engine)
 
 
+def test_the_trial_step_is_taken_once_and_only_if_something_is_trained(engine, monkeypatch):
+    tried = []
+    monkeypatch.setattr(lotto.engine.base, "check_trainable", tried.append)
+    for _ in range(2):
+        lotto.imp(small_recipe(), levels=1, replicates=2, engine=engine)
+    assert len(tried) == 1
+    lotto.imp(small_recipe(), levels=1, replicates=2, engine=Serial(engine.store))
+    assert len(tried) == 1, "all is remembered"
+
+
 def test_a_layer_pruned_to_nothing_warns_goes_on_and_shows(engine, caplog):
     recipe = small_recipe(pruning__rates={"fc2": 0.9999})
     with caplog.at_level(logging.WARNING):

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 import torch
+from torch import nn
 
 from lotto import UsageError, masks
 from lotto.models import build
@@ -46,3 +50,34 @@ def test_unknown_and_unsuitable_models():
         build("resnet20", (3, 32, 32), 10)
     with pytest.raises(UsageError, match=r"'vgg-16' cannot read inputs of shape \(40,\)"):
         build("vgg-16", (40,), 10)
+
+
+def test_torchvision_is_asked_only_when_needed_and_missed_in_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(UsageError, match=r"'torchvision/resnet50' needs torchvision.*lotto-tickets\[vision\]"):
+        build("torchvision/resnet50", (3, 224, 224), 1000)
+    with pytest.raises(UsageError, match="cannot read inputs"):
+        build("torchvision/resnet50", (40,), 1000)
+
+
+def test_torchvision_models_are_untrained_and_without_auxiliary_outputs(monkeypatch):
+    asked = []
+
+    def get_model(name, **options):
+        asked.append((name, options))
+        return nn.Sequential(nn.Conv2d(3, options["num_classes"], 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    package, models = types.ModuleType("torchvision"), types.ModuleType("torchvision.models")
+    package.models = models
+    models.get_model, models.list_models = get_model, lambda module: ["resnet50", "inception_v3"]
+    monkeypatch.setitem(sys.modules, "torchvision", package)
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    assert parameters("torchvision/resnet50", (3, 224, 224)) == (40, 30)
+    build("torchvision/inception_v3", (3, 299, 299), 1000)
+    assert asked[0] == ("resnet50", {"weights": None, "num_classes": 10})
+    assert asked[-1] == (
+        "inception_v3",
+        {"weights": None, "num_classes": 1000, "aux_logits": False, "init_weights": True},
+    )
+    with pytest.raises(UsageError, match="Did you mean 'resnet50'"):
+        build("torchvision/resnet5", (3, 224, 224), 10)

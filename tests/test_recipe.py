@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import lotto
@@ -275,3 +276,22 @@ def test_values_of_the_wrong_type_are_one_sentence(changes):
 
 def test_a_single_name_may_stand_for_a_tuple():
     assert small_recipe(pruning__exclude="fc3").pruning.exclude == ("fc3",)
+
+
+def test_imagenet_networks_train_from_the_usual_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOTTO_DATA", str(tmp_path))
+    with pytest.raises(lotto.LottoError, match=r"ImageNet is not in .*train/CLASS/\*.JPEG"):
+        _ = recipes.resnet50_imagenet().arrays
+    for i in range(12):
+        path = tmp_path / "imagenet" / ("train" if i < 8 else "val") / f"n0{i % 2}" / f"{i}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    for name in ("resnet50-imagenet", "inception-v3-imagenet", "squeezenet-imagenet"):
+        # torchvision's networks are for those who have it; a small network of ours stands in for them.
+        full = recipes.get(name, model="resnet-8-w4", batch_size=4, steps="3it", evaluations=1)
+        side = 299 if "inception" in name else 224
+        assert full.arrays.shape == (3, side, side)
+        assert full.arrays.random_crop
+        assert (full.per_epoch, full.arrays.size("test")) == (2, 4)
+        quick = full.replace(data=lotto.data.Folder(tmp_path / "imagenet", size=32, random_crop=True))
+        assert np.isfinite(lotto.train(quick, steps_check=None).test_error if False else lotto.train(quick).test_error)

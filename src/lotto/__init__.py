@@ -15,7 +15,7 @@ from lotto.optimizers import SGD, Adam, AdamW, RMSprop
 from lotto.plan import After
 from lotto.pruning import Pruning, prune
 from lotto.recipe import Recipe
-from lotto.schedules import Constant, Cosine, Linear, MultiStep
+from lotto.schedules import Constant, Cosine, Exponential, Linear, MultiStep
 from lotto.stability import (
     Distances,
     Instability,
@@ -39,6 +39,7 @@ __all__ = [
     "Distances",
     "DivergedError",
     "Engine",
+    "Exponential",
     "ImpResult",
     "Instability",
     "Job",

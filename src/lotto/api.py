@@ -13,7 +13,6 @@ from lotto.masks import Mask
 from lotto.recipe import Recipe
 from lotto.store import Store
 from lotto.tickets import Ticket
-from lotto.training import check_trainable
 from lotto.weights import clone
 
 
@@ -68,7 +67,4 @@ def train(
         tuple(recipe.step(k) for k in keep),
         label=recipe.name,
     )
-    engine = engine or make(1, store)
-    if engine.store.lookup(job) is None:
-        check_trainable(recipe)
-    return engine.run([job], progress)[0]
+    return (engine or make(1, store)).run([job], progress)[0]

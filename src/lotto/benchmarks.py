@@ -28,7 +28,7 @@ from lotto.data import Arrays
 from lotto.data.catalog import CIFAR10, MNIST, Published
 from lotto.engine import available_cores
 from lotto.engine.memory import keep_freed_memory
-from lotto.engine.serial import limited_threads
+from lotto.engine.threads import limited_threads
 from lotto.errors import UsageError, unknown
 from lotto.job import Job
 from lotto.masks import Mask

@@ -227,7 +227,7 @@ def data(
         action: get or list.
         name: the data set, for get.
     """
-    from lotto.data import NAMES, fetch
+    from lotto.data import IMAGENET, NAMES, fetch
     from lotto.data.catalog import PUBLISHED
 
     if action == "get":
@@ -243,6 +243,8 @@ def data(
     for known in NAMES:
         path = fetch.cache_folder() / f"{known}.safetensors"
         state = ("in the cache" if path.exists() else "not downloaded") if known in PUBLISHED else "computed"
+        if known in IMAGENET:
+            state = f"your own folder, {fetch.cache_folder() / 'imagenet'}"
         console.print(f"{known:15} {state}", highlight=False)
 
 

@@ -12,7 +12,6 @@ from lotto.errors import UsageError, unknown
 from lotto.pruning import MAX_LEVELS, Pruning, levels_for, prune
 from lotto.recipe import Recipe
 from lotto.streams import derived_seed
-from lotto.training import check_trainable
 
 
 class After(str, Enum):
@@ -95,9 +94,8 @@ def make_plan(
     rewind_optimizer: bool = False,
     finetune_lr: float | None = None,
     seed: int = 0,
-    check: bool = True,
 ) -> Plan:
-    """Check every argument of `imp` and, unless ``check`` is False, that its recipe trains; settle the defaults."""
+    """Check every argument of `imp` and settle the defaults."""
     pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
     if levels is not None and density is not None:
         raise UsageError("Give either levels or a target density, not both.")
@@ -136,8 +134,6 @@ def make_plan(
     if any(not 1 <= at <= count for at in chosen):
         raise UsageError(f"Control levels are between 1 and {count}; got {list(chosen)}.")
     last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
-    if check:
-        check_trainable(recipe)
     return Plan(
         recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, After(after), order,
         rewind_optimizer, finetune_lr or last, seed,

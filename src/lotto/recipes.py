@@ -13,10 +13,10 @@ from typing import Any
 
 from lotto.data import Augment
 from lotto.errors import unknown
-from lotto.optimizers import SGD, Adam
+from lotto.optimizers import SGD, Adam, RMSprop
 from lotto.pruning import Pruning
 from lotto.recipe import Recipe
-from lotto.schedules import Linear, MultiStep
+from lotto.schedules import Exponential, Linear, MultiStep
 
 CIFAR_AUGMENT = Augment(crop=4, flip=True)
 
@@ -229,6 +229,63 @@ def vgg19_cifar10_warmup(**overrides: Any) -> Recipe:
     )
 
 
+def resnet50_imagenet(**overrides: Any) -> Recipe:
+    """ResNet-50 on ImageNet, STAB: SGD 0.4, batch 1024, 5 epochs of warm-up, drops at 30, 60, 80 of 90 epochs."""
+    return Recipe(
+        name="resnet50-imagenet",
+        model="torchvision/resnet50",
+        data="imagenet",
+        optimizer=SGD(0.4, momentum=0.9, weight_decay=1e-4),
+        schedule=MultiStep(warmup="5ep", milestones=("30ep", "60ep", "80ep")),
+        batch_size=1024,
+        steps="90ep",
+        init="kaiming-normal",
+        augment=Augment(flip=True),
+        evaluations=30,
+        rewind_to="6ep",
+    ).replace(**overrides)
+
+
+def inception_v3_imagenet(**overrides: Any) -> Recipe:
+    """Inception-v3 on ImageNet, STAB: SGD 0.03 falling linearly to 0.005 over 171 epochs, batch 1024.
+
+    Without the auxiliary output: 23.8 million parameters; STAB's 27.1 million count it.
+    """
+    return Recipe(
+        name="inception-v3-imagenet",
+        model="torchvision/inception_v3",
+        data="imagenet-299",
+        optimizer=SGD(0.03, momentum=0.9, weight_decay=1e-4),
+        schedule=Linear(end=0.005 / 0.03),
+        batch_size=1024,
+        steps="171ep",
+        init="kaiming-normal",
+        augment=Augment(flip=True),
+        evaluations=30,
+        rewind_to="6ep",
+    ).replace(**overrides)
+
+
+def squeezenet_imagenet(**overrides: Any) -> Recipe:
+    """SqueezeNet on ImageNet, STAB: RMSprop 0.66 falling exponentially over 150 epochs, batch 1024.
+
+    Momentum, eps and the rate's last value (1e-4 of the first) are our choice: STAB's table gives none.
+    """
+    return Recipe(
+        name="squeezenet-imagenet",
+        model="torchvision/squeezenet1_0",
+        data="imagenet",
+        optimizer=RMSprop(0.66, eps=1.0, momentum=0.9),
+        schedule=Exponential(end=1e-4),
+        batch_size=1024,
+        steps="150ep",
+        init="kaiming-normal",
+        augment=Augment(flip=True),
+        evaluations=30,
+        rewind_to="10ep",
+    ).replace(**overrides)
+
+
 def mlp_mnist1d(**overrides: Any) -> Recipe:
     """A 40-256-256-10 MLP on MNIST-1D in 2,000 steps: the whole phenomenon in a minute, no download."""
     return Recipe(
@@ -280,6 +337,9 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
         vgg19_cifar10,
         vgg19_cifar10_low,
         vgg19_cifar10_warmup,
+        resnet50_imagenet,
+        inception_v3_imagenet,
+        squeezenet_imagenet,
     )
 }
 

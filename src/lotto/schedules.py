@@ -89,9 +89,24 @@ class Cosine(Schedule):
         return self.end + (1.0 - self.end) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """Fall from 1 to ``end`` by the same factor at every step."""
+
+    end: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.end > 0:
+            raise UsageError(f"An exponential schedule ends above 0; got end={self.end!r}.")
+
+    def after_warmup(self, step: int, total: int, per_epoch: int, warm: int) -> float:
+        return self.end ** ((step - warm) / max(1, total - warm))
+
+
 SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
     "multistep": MultiStep,
     "linear": Linear,
     "cosine": Cosine,
+    "exponential": Exponential,
 }

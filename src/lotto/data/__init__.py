@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 
 from lotto.data import fetch, procedural
@@ -10,15 +11,17 @@ from lotto.data.augment import Augment
 from lotto.data.catalog import PUBLISHED
 from lotto.data.fetch import Progress
 from lotto.data.folder import Folder
-from lotto.errors import unknown
+from lotto.errors import DataError, unknown
 
 PROCEDURAL = {"mnist1d": procedural.mnist1d, "digits": procedural.digits}
-NAMES = (*PROCEDURAL, *PUBLISHED)
+IMAGENET = {"imagenet": (224, 256), "imagenet-299": (299, 342)}
+"""Size and shorter side of ImageNet's images; a folder of the user's, which nothing downloads."""
+NAMES = (*PROCEDURAL, *PUBLISHED, *IMAGENET)
 
 __all__ = ["NAMES", "Arrays", "Augment", "Folder", "Split", "load"]
 
 
-def load(name: str, progress: Progress | None = None) -> Arrays:
+def load(name: str, progress: Progress | None = None) -> Arrays | Folder:
     """Load a data set by name, downloading it once if it is not in the cache.
 
     Raises:
@@ -33,10 +36,22 @@ def load(name: str, progress: Progress | None = None) -> Arrays:
 
 
 @lru_cache(maxsize=4)
-def _load(name: str, folder: str) -> Arrays:
+def _load(name: str, folder: str) -> Arrays | Folder:
     # The folder is part of the key, so that another LOTTO_DATA is another set of arrays.
     if name in PROCEDURAL:
         return PROCEDURAL[name]()
+    if name in IMAGENET:
+        return _imagenet(*IMAGENET[name])
     published = PUBLISHED[name]
     arrays = fetch.get(published)
     return Arrays(**arrays, mean=published.mean, std=published.std, name=name)
+
+
+def _imagenet(size: int, shorter: int) -> Folder:
+    root = fetch.cache_folder() / "imagenet"
+    if not root.is_dir():
+        raise DataError(
+            f"ImageNet is not in {root}: its licence allows no download from here. Put its folders there "
+            "(train/CLASS/*.JPEG and val/CLASS/*.JPEG), or a link to them."
+        )
+    return Folder(root, size, workers=min(8, os.cpu_count() or 1), shorter=shorter, random_crop=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,23 +22,44 @@ from lotto.streams import stream
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+"""A random crop covers a share of the image between these, with an aspect ratio between those."""
+
+Key = tuple[int, "tuple[float, ...] | None"]
+"""Number of an image, and the four draws in [0, 1) of its random crop."""
+
+
 class _Images(Dataset[tuple[Tensor, int]]):
-    def __init__(self, items: Sequence[tuple[Path, int]], size: int) -> None:
-        self.items, self.size = items, size
+    def __init__(self, items: Sequence[tuple[Path, int]], size: int, shorter: int) -> None:
+        self.items, self.size, self.shorter = items, size, shorter
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        index, draws = key
         path, label = self.items[index]
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-            # Shorter side to `size`, then the centre: what every ImageNet evaluation does.
-            scale = self.size / min(image.size)
-            image = image.resize([max(self.size, round(s * scale)) for s in image.size])
-            left, top = ((s - self.size) // 2 for s in image.size)
-            image = image.crop((left, top, left + self.size, top + self.size))
-            return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), label
+        image = self._centre(image) if draws is None else self._random(image, draws)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), label
+
+    def _centre(self, image: Image.Image) -> Image.Image:
+        """Shorter side to ``shorter``, then the centre: what every ImageNet evaluation does."""
+        scale = self.shorter / min(image.size)
+        image = image.resize((max(self.size, round(image.width * scale)), max(self.size, round(image.height * scale))))
+        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
+        return image.crop((left, top, left + self.size, top + self.size))
+
+    def _random(self, image: Image.Image, draws: Sequence[float]) -> Image.Image:
+        """A crop of random area, shape and place, scaled to the size; cut to the image where it does not fit."""
+        area = (AREA[0] + (AREA[1] - AREA[0]) * draws[0]) * image.width * image.height
+        ratio = math.exp(math.log(RATIO[0]) + (math.log(RATIO[1]) - math.log(RATIO[0])) * draws[1])
+        width = min(image.width, max(1, round(math.sqrt(area * ratio))))
+        height = min(image.height, max(1, round(math.sqrt(area / ratio))))
+        left = int(draws[2] * (image.width - width + 1))
+        top = int(draws[3] * (image.height - height + 1))
+        return image.resize((self.size, self.size), box=(left, top, left + width, top + height))
 
 
 class Folder:
@@ -46,6 +68,9 @@ class Folder:
     Args:
         path: the folder with ``train`` and ``test`` (or ``val``) subfolders, one folder per class.
         size: images are scaled and centre-cropped to ``size`` x ``size`` pixels.
+        shorter: the shorter side before the crop; default ``size``. ImageNet's usual values are 224 and 256.
+        random_crop: training images are random crops (8 to 100 % of the area, aspect ratio 3:4 to 4:3) scaled to the
+            size, as is usual for ImageNet, instead of the centre.
         workers: processes that read ahead; 0 reads in the training process.
         mean, std: per-channel normalisation of pixels in [0, 1]; defaults: ImageNet's.
 
@@ -58,10 +83,15 @@ class Folder:
         path: str | Path,
         size: int = 224,
         workers: int = 0,
+        shorter: int | None = None,
+        random_crop: bool = False,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         self.root, self.image_size, self.workers = Path(path), size, workers
+        self.shorter, self.random_crop = shorter or size, random_crop
+        if self.shorter < size:
+            raise UsageError(f"The shorter side is at least the size, {size}; got {shorter}.")
         self.name = self.root.name
         self._mean, self._std = tuple(mean), tuple(std)
         train = self.root / "train"
@@ -110,7 +140,8 @@ class Folder:
     @cached_property
     def identity(self) -> str:
         """Hash of the relative paths and file sizes (not of every pixel: that would read it all)."""
-        digest = hashlib.blake2b(f"{self.image_size}{self._mean}{self._std}".encode(), digest_size=16)
+        how = f"{self.image_size}:{self.shorter}:{self.random_crop}:{self._mean}{self._std}"
+        digest = hashlib.blake2b(how.encode(), digest_size=16)
         for split, items in sorted(self.items.items()):
             for path, _ in items:
                 line = f"{split}:{path.relative_to(self.root).as_posix()}:{path.stat().st_size}\n"
@@ -142,11 +173,11 @@ class Folder:
         other.__dict__["device"] = device
         return other
 
-    def _read(self, split: Split, batches: list[list[int]]) -> Iterator[Batch]:
+    def _read(self, split: Split, batches: Sequence[Sequence[Key]]) -> Iterator[Batch]:
         device = self.__dict__.get("device", torch.device("cpu"))
         loader = DataLoader(
-            _Images(self.items[split], self.image_size),
-            batch_sampler=batches,
+            _Images(self.items[split], self.image_size, self.shorter),
+            batch_sampler=batches,  # type: ignore[arg-type]  # any key that the data set understands
             num_workers=self.workers,
             multiprocessing_context="spawn" if self.workers else None,
             # A generator of its own: without it the loader draws a seed from torch's global one.
@@ -169,15 +200,26 @@ class Folder:
         for epoch in range(start // per_epoch, -(-stop // per_epoch)):
             first, last = max(start, epoch * per_epoch), min(stop, (epoch + 1) * per_epoch)
             order = permutation(seed, epoch, self.size())
-            at = [(s % per_epoch) * batch_size for s in range(first, last)]
-            indices = [order[i : i + batch_size].tolist() for i in at]
-            for step, (x, y) in zip(range(first, last), self._read("train", indices), strict=True):
+            keys = []
+            for step in range(first, last):
+                at = (step % per_epoch) * batch_size
+                keys.append(
+                    [*zip(order[at : at + batch_size].tolist(), self._draws(seed, step, batch_size), strict=True)]
+                )
+            for step, (x, y) in zip(range(first, last), self._read("train", keys), strict=True):
                 yield self.normalise(x if augment is None else augment(x, seed, step)), y
+
+    def _draws(self, seed: int, step: int, batch: int) -> list[tuple[float, ...] | None]:
+        if not self.random_crop:
+            return [None] * batch
+        return [tuple(row) for row in stream(seed, "crop", step).random((batch, 4)).tolist()]
 
     def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All images of a split in order, not augmented."""
         check_split(self, split)
         count = self.size(split)
-        indices = [list(range(i, min(i + batch_size, count))) for i in range(0, count, batch_size)]
-        for x, y in self._read(split, indices):
+        keys: list[list[Key]] = [
+            [(j, None) for j in range(i, min(i + batch_size, count))] for i in range(0, count, batch_size)
+        ]
+        for x, y in self._read(split, keys):
             yield self.normalise(x), y

@@ -13,9 +13,12 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from lotto.job import Run
+from lotto.engine.threads import limited_threads
+from lotto.job import Job, Run
+from lotto.recipe import Recipe
 from lotto.store import Store, Work
 from lotto.task import Outcome, Task
+from lotto.training import check_trainable
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +108,7 @@ class Engine(ABC):
     def __init__(self, store: Store, threads: int = 1) -> None:
         self.store, self.threads = store, threads
         self._told_unidentified = False
+        self._checked: dict[tuple[object, ...], Recipe] = {}
 
     @abstractmethod
     def _submit(self, job: Work) -> None:
@@ -129,8 +133,13 @@ class Engine(ABC):
     def drive(self, chains: Sequence[Chain[T]], progress: Progress | None = None) -> list[T]:
         """Advance chains until each has returned; returns their results in order.
 
-        Jobs with the same identity are trained once, whichever chains ask for them.
+        Jobs with the same identity are trained once, whichever chains ask for them. The chains' own arithmetic has
+        as few threads as a training: the other cores are busy with trainings.
         """
+        with limited_threads(self.threads):
+            return self._drive(chains, progress)
+
+    def _drive(self, chains: Sequence[Chain[T]], progress: Progress | None) -> list[T]:
         tell = progress or (lambda event: None)
         positions = [_Position(chain) for chain in chains]
         ready: deque[Work] = deque()
@@ -156,6 +165,8 @@ class Engine(ABC):
                     if (run := self.store.lookup(job)) is not None:
                         self._hand_out(waiting.pop(job_name(job)), job, run, False, tell, enqueue)
                         continue
+                    if isinstance(job, Job):
+                        self._check_once(job.recipe)
                     self._submit(job)
                     taken += 1
                     tell(JobStarted(job))
@@ -184,6 +195,14 @@ class Engine(ABC):
             position.runs[index] = run
             if len(position.runs) == len(position.jobs):
                 enqueue(position)
+
+    def _check_once(self, recipe: Recipe) -> None:
+        """Before the first training of its kind, one real step; what is remembered needs none."""
+        parts = (recipe.model, recipe.data, recipe.loss, recipe.error, recipe.augment)
+        kind = (*map(id, parts), recipe.precision, recipe.batch_size, type(recipe.optimizer))
+        if kind not in self._checked:
+            check_trainable(recipe)
+            self._checked[kind] = recipe  # held, so that no other object takes an id
 
     def _tell_once_if_unidentified(self, job: Work) -> None:
         if job.key is None and not self._told_unidentified:

@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
-
 from lotto.engine.base import Engine, Found, JobAdvanced, Progress
 from lotto.store import Work
-
-
-@contextmanager
-def limited_threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads within the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Serial(Engine):
@@ -33,10 +17,9 @@ class Serial(Engine):
     def _collect(self, progress: Progress) -> list[tuple[Work, Found, bool]]:
         job = self._job
         assert job is not None
-        with limited_threads(self.threads):
-            run, trained = self.store.obtain(
-                job,
-                on_step=lambda step, loss: progress(JobAdvanced(job, step, loss)),
-                execution={"engine": "serial", "threads": self.threads},
-            )
+        run, trained = self.store.obtain(
+            job,
+            on_step=lambda step, loss: progress(JobAdvanced(job, step, loss)),
+            execution={"engine": "serial", "threads": self.threads},
+        )
         return [(job, run, trained)]

@@ -12,6 +12,7 @@ from lotto.models.conv import Conv, Conv1d
 from lotto.models.mlp import mlp
 from lotto.models.resnet import ResNet
 from lotto.models.vgg import PLANS, VGG
+from lotto.models.vision import vision
 
 NAMES = (
     "lenet-300-100",
@@ -28,8 +29,9 @@ NAMES = (
     "vgg-13",
     "vgg-16",
     "vgg-19",
+    "torchvision/NAME",
 )
-"""The names that `build` understands; capital letters stand for whole numbers."""
+"""The names that `build` understands; capital letters stand for whole numbers, NAME for a model of torchvision."""
 
 
 def _resnet(depth: str, width: str | None, shape: Sequence[int], classes: int) -> nn.Module:
@@ -59,6 +61,7 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
             images,
             lambda m: VGG(int(m[1]), shape[0], classes),
         ),
+        (r"torchvision/(\w+)", images, lambda m: vision(m[1], classes)),
     ]
     for pattern, suits, make in patterns:
         if match := re.fullmatch(pattern, name):

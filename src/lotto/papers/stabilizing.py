@@ -178,7 +178,7 @@ def _plan(
 ) -> Plan:
     return make_plan(
         options.recipe, options.levels, rewind_to=k, replicates=options.replicates, controls=controls, after=after,
-        one_shot=one_shot, seed=options.seed, check=False,
+        one_shot=one_shot, seed=options.seed,
     )  # fmt: skip
 
 
