@@ -406,3 +406,21 @@ def test_training_from_a_folder_of_images_equals_training_from_memory(tmp_path):
     for name in runs[0].weights:
         assert torch.allclose(runs[0].weights[name], runs[1].weights[name], atol=1e-5), name
     assert Job(small_recipe(model="mlp-8", data=folder, batch_size=6)).key is not None
+
+
+@pytest.mark.parametrize("name", ["resnet20-cifar10", "resnet20-cifar10-warmup", "vgg19-cifar10", "conv6-cifar10"])
+def test_the_papers_networks_train_prune_and_rewind(name):
+    noise = np.random.default_rng(0)
+    x, y = noise.integers(0, 256, (24, 3, 32, 32), dtype=np.uint8), noise.permutation(np.arange(24) % 10)
+    data = lotto.data.Arrays(x[:16], y[:16], x[16:], y[16:])
+    recipe = lotto.recipes.get(name, data=data, validation=0, batch_size=8, steps="4it", evaluations=1)
+    dense = train(Job(recipe, keep=(2,)))
+    rule = recipe.pruning
+    mask = lotto.prune(dense.weights, lotto.masks.ones(recipe), rule.rate, rule.score, rule.scope, rule.rates)
+    start = dense.state(2).without_optimizer
+    run = train(Job(recipe, start=start, mask=mask, from_step=2, keep=(2,)))
+    assert same_tensors(run.at(2), lotto.masks.apply(dense.at(2), mask))
+    for layer, keep in mask.items():
+        assert not run.weights[layer][~keep].any()
+        assert not torch.equal(run.weights[layer], run.at(2)[layer])
+    assert "fc.weight" not in mask, "the output layer stays dense"
