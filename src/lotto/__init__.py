@@ -9,7 +9,7 @@ from lotto.engine import Engine
 from lotto.errors import DataError, DivergedError, LottoError, StorageError, UsageError, WorkerError
 from lotto.imp import ImpResult, imp
 from lotto.job import Job, Run, State
-from lotto.landscape import Path, barrier, evaluate_path
+from lotto.landscape import Path, Plane, barrier, evaluate_path, evaluate_plane, hessian, largest_prunable
 from lotto.masks import Mask
 from lotto.optimizers import SGD, Adam, AdamW, RMSprop
 from lotto.plan import After
@@ -48,6 +48,7 @@ __all__ = [
     "Mask",
     "MultiStep",
     "Path",
+    "Plane",
     "Pruning",
     "RMSprop",
     "Recipe",
@@ -63,8 +64,11 @@ __all__ = [
     "engine",
     "evaluate",
     "evaluate_path",
+    "evaluate_plane",
+    "hessian",
     "imp",
     "instability",
+    "largest_prunable",
     "masks",
     "models",
     "prune",

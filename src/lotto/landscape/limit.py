@@ -1,0 +1,113 @@
+"""How much can be pruned at once: where the remaining subspace stops meeting the sublevel set (UNM section 5).
+
+The model is a quadratic well around the solution ``w`` with Hessian ``H`` over its D unpruned coordinates (Larsen et
+al., 2107.05802). The loss may rise by ``epsilon``. Where the formula is our reading of the paper, it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import Tensor
+
+from lotto.errors import UsageError, unknown
+from lotto.landscape.hessian import Spectrum
+from lotto.weights import Weights
+
+KINDS = ("random", "magnitude")
+
+
+def largest_prunable(
+    spectrum: Spectrum,
+    weights: Weights,
+    mask: Mapping[str, Tensor],
+    epsilon: float,
+    kind: str = "magnitude",
+) -> float:
+    """Predicted largest share p of the unpruned weights that can go so that the rest still reaches ``loss + epsilon``.
+
+    A random subspace of dimension ``(1 - p) D`` at distance ``R`` meets the well with high probability iff
+    ``p <= mean of r_i^2 / (r_i^2 + R^2)`` over the eigenvalues, with radii ``r_i = sqrt(2 epsilon / lambda_i)``;
+    ``R`` is the length of the pruning projection at that share (our reading; papers say which parts). Eigenvalues
+    below 0 count as 0: along them the well has no wall, so they contribute 1.
+
+    Args:
+        spectrum: of the Hessian at ``weights`` within ``mask``.
+        weights: the solution.
+        mask: its unpruned coordinates.
+        epsilon: rise of the loss that is tolerated, in the loss's unit.
+        kind: ``random`` (``R^2 = p |w|^2``) or ``magnitude`` (the smallest pD squares).
+
+    Returns:
+        The share between 0 and 1 where both sides cross.
+    """
+    lengths = squared_lengths(weights, mask, kind)
+    if not epsilon > 0:
+        raise UsageError(f"The tolerated rise of the loss is greater than 0; got {epsilon!r}.")
+
+    def share(squared: float) -> float:
+        return spectrum.mean(lambda values: 2 * epsilon / (2 * epsilon + np.maximum(values, 0.0) * squared))
+
+    low, high, count = 0, len(lengths) - 1, len(lengths) - 1
+    while low < high:  # the largest number whose share the well allows; the one side falls, the other rises
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if middle / count <= share(lengths[middle]) else (low, middle - 1)
+    return low / count
+
+
+def squared_lengths(weights: Weights, mask: Mapping[str, Tensor], kind: str) -> np.ndarray:
+    """Squared length of the projection that prunes 0, 1, ..., D weights; for random pruning its expectation."""
+    if kind not in KINDS:
+        raise unknown("kind of pruning", kind, KINDS)
+    parts = [weights[name][keep.to(weights[name].device)].double().cpu().numpy() for name, keep in mask.items()]
+    squares = np.concatenate(parts) ** 2
+    if not len(squares):
+        raise UsageError("The axial subspace is empty: the mask keeps no weight.")
+    if kind == "random":
+        return np.linspace(0.0, squares.sum(), len(squares) + 1)
+    return np.concatenate([[0.0], np.cumsum(np.sort(squares))])
+
+
+def quadratic_cost(inverse: np.ndarray, point: np.ndarray, pruned: np.ndarray) -> float:
+    """Least rise of the quadratic model when the coordinates ``pruned`` are 0 and the others are free.
+
+    ``1/2 w_P' ((H^-1)_PP)^-1 w_P``: the minimum over the remaining axial subspace.
+
+    Args:
+        inverse: ``H^-1``, shape (D, D), of a positive definite ``H``; see `inverse_of`.
+        point: ``w``, shape (D,).
+        pruned: which coordinates are 0, boolean, shape (D,).
+    """
+    chosen = np.flatnonzero(pruned)
+    if not len(chosen):
+        return 0.0
+    block = inverse[np.ix_(chosen, chosen)]
+    return float(0.5 * point[chosen] @ np.linalg.solve(block, point[chosen]))
+
+
+def inverse_of(hessian: np.ndarray, least: float = 1e-6) -> np.ndarray:
+    """The inverse of a Hessian whose eigenvalues below ``least`` times the largest are raised to that."""
+    values, vectors = np.linalg.eigh(hessian)
+    return (vectors / np.maximum(values, least * values[-1])) @ vectors.T
+
+
+def largest_quadratic(hessian: np.ndarray, point: np.ndarray, epsilon: float, order: np.ndarray) -> float:
+    """Largest share that can go, in a given order, while the quadratic model rises by at most ``epsilon``.
+
+    Exact for small networks, where the whole Hessian is there.
+
+    Args:
+        hessian: shape (D, D).
+        point: the solution, shape (D,).
+        epsilon: rise that is tolerated.
+        order: coordinates in the order in which they are pruned.
+    """
+    inverse, size = inverse_of(hessian), len(point)
+    low, high = 0, size
+    while low < high:  # sets are nested, so the cost never falls
+        middle = (low + high + 1) // 2
+        pruned = np.zeros(size, dtype=bool)
+        pruned[order[:middle]] = True
+        low, high = (middle, high) if quadratic_cost(inverse, point, pruned) <= epsilon else (low, middle - 1)
+    return low / size

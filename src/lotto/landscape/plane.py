@@ -1,0 +1,186 @@
+"""Loss and error on the plane through three networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lotto import identity
+from lotto.data import Split
+from lotto.errors import UsageError
+from lotto.recipe import Recipe
+from lotto.task import OnStep, Task
+from lotto.training.evaluate import evaluate_network
+from lotto.training.network import Network
+from lotto.weights import Weights, check_alike, digest
+
+COLLINEAR = 1e-6
+"""Three points are on a line when the third is nearer to it than this share of their distances."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Values on a grid, in the units of distance between weights.
+
+    Attributes:
+        x, y: grid coordinates; the first network is at (0, 0), the second at (its distance, 0).
+        corners: coordinates of the three networks.
+        error: error at [row of y, column of x].
+        loss: likewise.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    corners: tuple[tuple[float, float], ...]
+    error: np.ndarray
+    loss: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneTask(Task):
+    """The plane through three networks as a task for an engine.
+
+    BatchNorm statistics are combined linearly like everything else.
+
+    Attributes:
+        recipe: model, data, loss, error, precision.
+        a, b, c: whole state dicts.
+        points: positions along each axis.
+        margin: how far the grid goes beyond the networks, as a share of their extent.
+        split: which examples.
+        examples: at most so many; None = all.
+        label: what progress displays call it.
+    """
+
+    recipe: Recipe
+    a: Weights
+    b: Weights
+    c: Weights
+    points: int = 15
+    margin: float = 0.25
+    split: Split = "test"
+    examples: int | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        check_alike(self.a, self.b)
+        check_alike(self.a, self.c)
+        if self.points < 2:
+            raise UsageError(f"A plane has at least 2 points along each axis; got {self.points}.")
+        self.frame()
+
+    def frame(self) -> tuple[float, float, float]:
+        """Distance of b from a, and the coordinates of c: along the line from a to b, and across it.
+
+        Raises:
+            UsageError: if the three networks lie on a line.
+        """
+        ab, ac = _difference(self.a, self.b), _difference(self.a, self.c)
+        length = math.sqrt(_dot(ab, ab))
+        reach = math.sqrt(_dot(ac, ac))
+        if length == 0 or reach == 0:
+            raise UsageError("Two of the three networks are the same, so there is no plane through them.")
+        along = _dot(ab, ac) / length
+        across = math.sqrt(max(0.0, reach**2 - along**2))
+        if across <= COLLINEAR * max(length, reach):
+            raise UsageError("The three networks lie on a line, so there is no one plane through them.")
+        return length, along, across
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """See `Task.description`."""
+        recipe = self.recipe.identity
+        kept = ("model", "data", "loss", "error", "precision", "channels_last")
+        return identity.canonical(
+            {
+                "schema": identity.SCHEMA,
+                "task": "plane",
+                "recipe": {k: recipe[k] for k in kept},
+                "corners": [digest(self.a), digest(self.b), digest(self.c)],
+                "points": self.points,
+                "margin": self.margin,
+                "split": self.split,
+                "examples": self.examples,
+            }
+        )
+
+    @property
+    def size(self) -> int:
+        """One step for each grid point."""
+        return self.points**2
+
+    def execute(self, on_step: OnStep | None = None) -> dict[str, Any]:
+        """Evaluate the grid; returns ``x``, ``y``, ``corners``, ``error``, ``loss``."""
+        length, along, across = self.frame()
+        corners = [(0.0, 0.0), (length, 0.0), (along, across)]
+        x, y = (self._axis([corner[i] for corner in corners]) for i in (0, 1))
+        network = Network(self.recipe, self.a)
+        error: list[list[float]] = []
+        loss: list[list[float]] = []
+        for v in y:
+            row = []
+            for u in x:
+                # Barycentric: a + s (b - a) + t (c - a).
+                t = v / across
+                s = (u - t * along) / length
+                network.load(self._point(s, t))
+                row.append(evaluate_network(self.recipe, network, self.split, self.examples))
+                if on_step is not None:
+                    on_step(len(error) * self.points + len(row), row[-1].loss)
+            error.append([m.error for m in row])
+            loss.append([m.loss for m in row])
+        return {"x": x, "y": y, "corners": [list(c) for c in corners], "error": error, "loss": loss}
+
+    def _axis(self, values: list[float]) -> list[float]:
+        low, high = min(values), max(values)
+        extra = self.margin * (high - low)
+        return np.linspace(low - extra, high + extra, self.points).tolist()
+
+    def _point(self, s: float, t: float) -> dict[str, Tensor]:
+        made = {}
+        for name, start in self.a.items():
+            if start.is_floating_point():
+                a, b, c = start.double(), self.b[name].double(), self.c[name].double()
+                start = (a + s * (b - a) + t * (c - a)).to(start.dtype)
+                if name.endswith("running_var"):
+                    start = start.clamp(min=0.0)  # beyond the corners a variance could fall below 0
+            made[name] = start
+        return made
+
+
+def plane_of(outcome: Mapping[str, Any]) -> Plane:
+    """The plane that a `PlaneTask` computed."""
+    corners = tuple((float(u), float(v)) for u, v in outcome["corners"])
+    return Plane(
+        tuple(outcome["x"]), tuple(outcome["y"]), corners, np.array(outcome["error"]), np.array(outcome["loss"])
+    )
+
+
+def evaluate_plane(
+    recipe: Recipe,
+    a: Weights,
+    b: Weights,
+    c: Weights,
+    points: int = 15,
+    margin: float = 0.25,
+    split: Split = "test",
+    examples: int | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Plane:
+    """Evaluate the plane through three networks; see `PlaneTask` for the arguments."""
+    return plane_of(PlaneTask(recipe, a, b, c, points, margin, split, examples).execute(on_step))
+
+
+def _difference(a: Weights, b: Weights) -> list[Tensor]:
+    """From a to b over the parameters; BatchNorm statistics have other units and no part in distances."""
+    names = [n for n, t in a.items() if t.is_floating_point() and ".running_" not in f".{n}"]
+    return [(b[n].double() - a[n].double()).flatten() for n in names]
+
+
+def _dot(a: list[Tensor], b: list[Tensor]) -> float:
+    return sum(float(u.dot(v)) for u, v in zip(a, b, strict=True))
