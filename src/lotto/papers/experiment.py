@@ -8,8 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from lotto import masks
 from lotto.engine import Chain, Engine, Progress
 from lotto.errors import UsageError
+from lotto.imp import Level
+from lotto.plan import After, Plan, make_plan
 from lotto.recipe import Recipe
 from lotto.streams import derived_seed
 
@@ -106,3 +109,23 @@ def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     each = frame.groupby([*by, "replicate"], sort=False)["value"].mean()
     groups = each.groupby(list(by), sort=False)
     return pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=1), "n": groups.size()}).reset_index()
+
+
+def plan_of(
+    options: Options, k: int, after: After = After.WEIGHTS, controls: Sequence[str] = (), one_shot: bool = False
+) -> Plan:
+    """The plan of IMP rewound to step ``k`` that an experiment looks at."""
+    return make_plan(
+        options.recipe, options.levels, rewind_to=k, replicates=options.replicates, controls=controls, after=after,
+        one_shot=one_shot, seed=options.seed,
+    )  # fmt: skip
+
+
+def about(replicate: int, k: int, at: Level) -> Row:
+    """The columns that place a row: replicate, rewind step, level, density."""
+    return {"replicate": replicate, "rewind_step": k, "level": at.level, "density": masks.density(at.mask)}
+
+
+def row(at: Row, kind: str, measure: str, unit: str, sample: int, value: float, **more: float) -> Row:
+    """A tidy row: what was measured of which kind of network, in what unit; ``more`` are columns of an experiment."""
+    return {**at, **more, "kind": kind, "measure": measure, "unit": unit, "sample": sample, "value": value}

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lotto import masks
 from lotto.engine import Chain, together
 from lotto.imp import REINIT_CONTROL, Level, level_chain, random_control
 from lotto.job import State
-from lotto.papers.experiment import Experiment, Options, Row
-from lotto.plan import CONTROLS, After, Plan, make_plan
+from lotto.papers.experiment import Experiment, Options, Row, about, plan_of, row
+from lotto.plan import CONTROLS, After
 from lotto.stability import (
     Distances,
     Instability,
@@ -31,7 +30,7 @@ def distances(options: Options) -> Sequence[Chain[list[Row]]]:
 
 def _distances(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
     recipe, seed = options.recipe, options.seed + replicate
-    plan = _plan(options, k)
+    plan = plan_of(options, k)
     levels = yield from level_chain(plan, replicate, lambda event: None)
     dense, last = levels[0].run, levels[-1]
     start = dense.state(k).without_optimizer
@@ -44,13 +43,13 @@ def _distances(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
             for chain in (data_order_chain, pruning_chain)
         ]
     )
-    about = _about(replicate, k, last)
-    rows = [_row(_about(replicate, k, levels[0]), "dense", "error", "points", 0, dense.test_error)]
+    at_last = about(replicate, k, last)
+    rows = [row(about(replicate, k, levels[0]), "dense", "error", "points", 0, dense.test_error)]
     for i, kind in enumerate(kinds):
         for measure, measured in (("data order", found[2 * i]), ("pruning", found[2 * i + 1])):
             for unit, spread in (("L2", measured.l2), ("degrees", measured.angle)):
-                rows += [_row(about, kind, measure, unit, s, v) for s, v in enumerate(spread.values)]
-        rows += [_row(about, kind, "error", "points", s, v) for s, v in enumerate(found[2 * i].errors)]
+                rows += [row(at_last, kind, measure, unit, s, v) for s, v in enumerate(spread.values)]
+        rows += [row(at_last, kind, "error", "points", s, v) for s, v in enumerate(found[2 * i].errors)]
     return rows
 
 
@@ -74,19 +73,19 @@ def _instability(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
         options.examples,
         label,
     )
-    about = {"replicate": replicate, "rewind_step": k, "level": 0, "density": 1.0}
+    dense = {"replicate": replicate, "rewind_step": k, "level": 0, "density": 1.0}
     # Copies restart the optimizer at k: they are not the dense training, whose error is the measure "error".
-    return _barrier_rows(about, "dense", found, "error of the copies")
+    return _barrier_rows(dense, "dense", found, "error of the copies")
 
 
-def _barrier_rows(about: Row, kind: str, found: Instability, error: str = "error") -> list[Row]:
-    rows = [_row(about, kind, error, "points", s, v) for s, v in enumerate(found.errors)]
+def _barrier_rows(at: Row, kind: str, found: Instability, error: str = "error") -> list[Row]:
+    rows = [row(at, kind, error, "points", s, v) for s, v in enumerate(found.errors)]
     for policy in found.paths:
         for split in ("test", "train"):
             for what, unit in (("error", "points"), ("loss", "nats")):
                 spread = found.barrier(split, what, policy)
                 name = f"{split} barrier, statistics {policy}d"
-                rows += [_row(about, kind, name, unit, s, v) for s, v in enumerate(spread.values)]
+                rows += [row(at, kind, name, unit, s, v) for s, v in enumerate(spread.values)]
     return rows
 
 
@@ -100,7 +99,7 @@ def subnetworks(options: Options) -> Sequence[Chain[list[Row]]]:
 
 def _subnetworks(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
     recipe, seed = options.recipe, options.seed + replicate
-    plan = _plan(options, k)
+    plan = plan_of(options, k)
     levels = yield from level_chain(plan, replicate, lambda event: None)
     start = levels[0].run.state(k).without_optimizer
     fresh = State(recipe.initial(seed + REINIT_CONTROL))
@@ -122,9 +121,9 @@ def _subnetworks(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
             for at, kind, point, step, mask in cases
         ]
     )  # fmt: skip
-    rows = [_row(_about(replicate, k, levels[0]), "dense", "error", "points", 0, levels[0].run.test_error)]
+    rows = [row(about(replicate, k, levels[0]), "dense", "error", "points", 0, levels[0].run.test_error)]
     for (at, kind, *_), measured in zip(cases, found, strict=True):
-        rows += _barrier_rows(_about(replicate, k, at), kind, measured)
+        rows += _barrier_rows(about(replicate, k, at), kind, measured)
     return rows
 
 
@@ -147,14 +146,14 @@ def _levels(
     options: Options, k: int, replicate: int, kinds: Mapping[str, After], controls: Sequence[str]
 ) -> Chain[list[Row]]:
     chains = [
-        level_chain(_plan(options, k, after, controls), replicate, lambda event: None) for after in kinds.values()
+        level_chain(plan_of(options, k, after, controls), replicate, lambda event: None) for after in kinds.values()
     ]
     found: list[list[Level]] = yield from together(chains)
     rows = []
     for kind, levels in zip(kinds, found, strict=True):
         for at in levels:
             for name, run in {kind: at.run, **at.controls}.items():
-                rows.append(_row(_about(replicate, k, at), name, "error", "points", 0, run.test_error))
+                rows.append(row(about(replicate, k, at), name, "error", "points", 0, run.test_error))
     return rows
 
 
@@ -164,30 +163,13 @@ def oneshot(options: Options) -> Sequence[Chain[list[Row]]]:
 
 
 def _oneshot(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
-    kinds = {"iterative": _plan(options, k), "one-shot": _plan(options, k, one_shot=True)}
+    kinds = {"iterative": plan_of(options, k), "one-shot": plan_of(options, k, one_shot=True)}
     found = yield from together([level_chain(plan, replicate, lambda event: None) for plan in kinds.values()])
     dense, last = found[0][0], found[0][-1]
-    rows = [_row(_about(replicate, k, dense), "dense", "error", "points", 0, dense.run.test_error)]
+    rows = [row(about(replicate, k, dense), "dense", "error", "points", 0, dense.run.test_error)]
     for kind, levels in zip(kinds, found, strict=True):
-        rows.append(_row(_about(replicate, k, last), kind, "error", "points", 0, levels[-1].run.test_error))
+        rows.append(row(about(replicate, k, last), kind, "error", "points", 0, levels[-1].run.test_error))
     return rows
-
-
-def _plan(
-    options: Options, k: int, after: After = After.WEIGHTS, controls: Sequence[str] = (), one_shot: bool = False
-) -> Plan:
-    return make_plan(
-        options.recipe, options.levels, rewind_to=k, replicates=options.replicates, controls=controls, after=after,
-        one_shot=one_shot, seed=options.seed,
-    )  # fmt: skip
-
-
-def _about(replicate: int, k: int, at: Level) -> Row:
-    return {"replicate": replicate, "rewind_step": k, "level": at.level, "density": masks.density(at.mask)}
-
-
-def _row(about: Row, kind: str, measure: str, unit: str, sample: int, value: float) -> Row:
-    return {**about, "kind": kind, "measure": measure, "unit": unit, "sample": sample, "value": value}
 
 
 EXPERIMENTS = (
