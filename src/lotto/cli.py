@@ -181,7 +181,7 @@ def run(
     changes: Changes,
     execution: Execution,
 ) -> None:
-    """Run an experiment of the papers: stabilizing.distances, rewind, instability, subnetworks, sparsity, ...
+    """Run an experiment of the papers: stabilizing.distances, unmasking.connectivity, ... or unmasking.all.
 
     Writes a tidy CSV and draws report.html of all experiments in the folder. What has been computed is remembered.
 
@@ -200,20 +200,22 @@ def run(
     from lotto.progress import Display
     from lotto.report import frame_table, readable, save_experiment
 
-    began = time.perf_counter()
-    experiment = papers.get(name)
+    experiments = papers.select(name)
     chosen = changes.apply(recipe)
-    rewinds = tuple(rewind_to.split(",")) if rewind_to else experiment.rewind_to
-    options = papers.Options(chosen, replicates, rewinds, levels, orders, points, examples, seed)
+    given = tuple(rewind_to.split(",")) if rewind_to else ()
     folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe)
-    with Display(console) as display:
-        frame = experiment.run(options, execution.engine(), display)
-    seconds = time.perf_counter() - began
-    page = save_experiment(experiment, options, frame, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
-    shown = readable(frame)
-    console.print(frame_table(shown, f"{experiment.title} ({experiment.source})"))
-    console.print(f"Rows    {folder / experiment.name}.csv\nReport  {page}", highlight=False)
-    console.print(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)
+    engine = execution.engine()
+    for experiment in experiments:
+        began = time.perf_counter()
+        rewinds = given or experiment.rewind_to
+        options = papers.Options(chosen, replicates, rewinds, levels, orders, points, examples, seed)
+        with Display(console) as display:
+            frame = experiment.run(options, engine, display)
+        seconds = time.perf_counter() - began
+        page = save_experiment(experiment, options, frame, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
+        console.print(frame_table(readable(frame), f"{experiment.title} ({experiment.source})"))
+        console.print(f"Rows    {folder / experiment.name}.csv\nReport  {page}", highlight=False)
+        console.print(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)
 
 
 def data(

@@ -27,6 +27,8 @@ from lotto.training.evaluate import BATCH
 from lotto.training.network import Network, flushed_denormals
 from lotto.weights import Weights, digest
 
+HELD_EXAMPLES = 4 * BATCH
+"""Up to so many examples, the first derivatives and their graphs are computed once: half of a product's time."""
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -72,6 +74,7 @@ class Hessian:
         self.index = [keep.flatten().nonzero().squeeze(1).to(device) for keep in mask.values()]
         self.size = sum(len(i) for i in self.index)
         self.split, self.examples = split, examples
+        self._held: list[tuple[int, tuple[Tensor, ...]]] = []
         self._check_determined()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -99,15 +102,33 @@ class Hessian:
         total = torch.zeros(self.size, dtype=torch.float64, device=self.network.device)
         count = 0
         with flushed_denormals():
-            for x, y in self.batches():
-                loss = self.recipe.loss_function(self.network(x), y)
-                first = torch.autograd.grad(loss, self.parameters, create_graph=True)
-                along = sum(((g * d).sum() for g, d in zip(first, direction, strict=True)), loss.new_zeros(()))
-                if along.requires_grad:
-                    second = torch.autograd.grad(along, self.parameters, allow_unused=True)
-                    total += len(x) * self._gather(second)
-                count += len(x)
+            for number, first in self._first_derivatives():
+                along = [(g, d) for g, d in zip(first, direction, strict=True) if g.requires_grad]
+                if along:
+                    second = torch.autograd.grad(
+                        [g for g, _ in along], self.parameters, [d for _, d in along],
+                        retain_graph=bool(self._held), allow_unused=True,
+                    )  # fmt: skip
+                    total += number * self._gather(second)
+                count += number
         return (total / count).cpu().numpy()
+
+    def _first_derivatives(self) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Gradients of each batch as functions of the weights; few batches are kept from product to product."""
+        if self._held:
+            yield from self._held
+            return
+        keep = (self.examples or self.recipe.arrays.size(self.split)) <= HELD_EXAMPLES
+        made = []
+        for x, y in self.batches():
+            loss = self.recipe.loss_function(self.network(x), y)
+            item = len(x), torch.autograd.grad(loss, self.parameters, create_graph=True)
+            if keep:
+                made.append(item)
+            else:
+                yield item
+        self._held = made
+        yield from made
 
     def gradient(self) -> np.ndarray:
         """The gradient of the same loss over the same coordinates, in float64."""

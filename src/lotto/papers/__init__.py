@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from lotto.errors import unknown
-from lotto.papers import stabilizing, stabilizing_claims
+from lotto.papers import stabilizing, stabilizing_claims, unmasking
 from lotto.papers.claims import Claim, Decision, Finding, Verdict, check_claims
 from lotto.papers.experiment import Experiment, Options
 
-EXPERIMENTS: dict[str, Experiment] = {f"stabilizing.{e.name}": e for e in stabilizing.EXPERIMENTS}
+EXPERIMENTS: dict[str, Experiment] = {
+    f"{e.paper}.{e.name}": e for e in (*stabilizing.EXPERIMENTS, *unmasking.EXPERIMENTS)
+}
 CLAIMS: dict[str, tuple[Claim, ...]] = {"stabilizing": stabilizing_claims.CLAIMS}
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "check_claims",
     "claims_of",
     "get",
+    "select",
 ]
 
 
@@ -34,6 +37,18 @@ def get(name: str) -> Experiment:
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
     return EXPERIMENTS[name]
+
+
+def select(name: str) -> list[Experiment]:
+    """One experiment by name, or all of a paper by ``unmasking.all``.
+
+    Raises:
+        UsageError: if the name is unknown; lists the choices.
+    """
+    paper, _, what = name.partition(".")
+    if what == "all" and (found := [e for e in EXPERIMENTS.values() if e.paper == paper]):
+        return found
+    return [get(name)]
 
 
 def claims_of(paper: str) -> tuple[Claim, ...]:

@@ -90,6 +90,7 @@ class Experiment:
         source: which figure of which paper.
         chains: from options to chains of rows, all independent of each other.
         rewind_to: rewind steps if none are given; empty = the recipe's own.
+        paper: ``stabilizing`` or ``unmasking``.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Experiment:
     source: str
     chains: Callable[[Options], Sequence[Chain[list[Row]]]]
     rewind_to: tuple[str, ...] = ()
+    paper: str = "stabilizing"
 
     def run(self, options: Options, engine: Engine, progress: Progress | None = None) -> pd.DataFrame:
         """Measure; returns one row per sample of each measure."""
@@ -106,8 +108,8 @@ class Experiment:
 
 def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Mean and sample standard deviation over replicates, after the mean over each replicate's samples."""
-    each = frame.groupby([*by, "replicate"], sort=False)["value"].mean()
-    groups = each.groupby(list(by), sort=False)
+    each = frame.groupby([*by, "replicate"], sort=False, dropna=False)["value"].mean()
+    groups = each.groupby(list(by), sort=False, dropna=False)
     return pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=1), "n": groups.size()}).reset_index()
 
 

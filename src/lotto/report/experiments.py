@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lotto import files
 from lotto.entries import versions
 from lotto.errors import UsageError
 from lotto.papers.experiment import Experiment, Options, summary
 from lotto.papers.stored import FORMAT, read
-from lotto.report import plots
+from lotto.report import plots, stabilizing, unmasking
 from lotto.report.pages import render
 from lotto.report.table import percent, spread
 
 KEYS = ["rewind_step", "level", "density", "kind", "measure", "unit"]
-AGAINST_DENSITY = ("sparsity", "retraining")
+AXES = ["x", "y"]
+"""Columns that some experiments have beside them."""
+ONLY_DRAWN = ("plane", "plane corner", "weights in bin", "error between")
+"""Measures with too many rows for a table."""
+DRAWN_BY = {"stabilizing": stabilizing.draw, "unmasking": unmasking.draw}
 RATIO = "ratio"
 """Column of the ratio of a random mask's distance to that of IMP's."""
-TITLES = {"imp": "IMP", "random": "random mask", "reinit": "new init"}
 
 
 def save_experiment(
@@ -32,6 +35,7 @@ def save_experiment(
     about = {
         "format": FORMAT,
         "name": experiment.name,
+        "paper": experiment.paper,
         "title": experiment.title,
         "source": experiment.source,
         "command": command,
@@ -54,10 +58,11 @@ def write_experiments(folder: Path) -> Path:
     sections = []
     for result in read(folder):
         table = readable(result.frame)
+        draw = DRAWN_BY[result.about.get("paper", "stabilizing")]
         sections.append(
             {
                 **result.about,
-                "plot": plots.svg(draw(result.about["name"], result.frame)),
+                "plot": plots.svg(draw(result.about["name"], summary(result.frame, keys_of(result.frame)))),
                 "titles": list(table.columns),
                 "rows": table.to_numpy().tolist(),
             }
@@ -69,116 +74,33 @@ def write_experiments(folder: Path) -> Path:
     return page
 
 
+def keys_of(frame: pd.DataFrame) -> list[str]:
+    """The columns whose values a mean over replicates belongs to."""
+    return [*KEYS, *(column for column in AXES if column in frame)]
+
+
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """One line per rewind step and measure, one column per kind of network, and the ratio of random to IMP."""
-    means = summary(frame, KEYS)
+    frame = frame[~frame["measure"].isin(ONLY_DRAWN)]
+    if "x" in frame:  # of barriers between levels, those of successive ones
+        frame = frame[~(frame["measure"].str.startswith("barrier") & (frame["x"] > frame["level"] + 1))]
+    means = summary(frame, keys_of(frame))
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in means.to_dict("records"):
-        line = lines.setdefault((row["rewind_step"], row["density"], row["measure"], row["unit"]), {})
+        x = row.get("x", math.nan)
+        key = (row["rewind_step"], row["density"], row["measure"], row["unit"], None if math.isnan(x) else x)
+        line = lines.setdefault(key, {})
         line[row["kind"]] = spread(row["mean"], row["std"])
         line[f"{row['kind']} mean"] = row["mean"]
     kinds = list(dict.fromkeys(means["kind"]))
     result = []
-    for (step, density, measure, unit), line in lines.items():
+    for (step, density, measure, unit, x), line in lines.items():
         shown: dict[str, Any] = {"step": step, "left": percent(density), "measure": measure, "unit": unit}
+        if any(at[-1] is not None for at in lines):
+            shown["at"] = "" if x is None else f"{x:g}"
         shown |= {kind: line.get(kind, "–") for kind in kinds}
         if {"imp", "random"} <= set(kinds):
             has = "imp mean" in line and "random mean" in line and measure != "error"
             shown[RATIO] = f"{line['random mean'] / line['imp mean']:.2f}×" if has else ""
         result.append(shown)
     return pd.DataFrame(result)
-
-
-def draw(name: str, frame: pd.DataFrame) -> Figure:
-    """The plot of an experiment."""
-    means = summary(frame, KEYS)
-    if name in AGAINST_DENSITY:
-        return _against_density(means)
-    if name == "instability":
-        return _against_step(means[means["unit"] == "points"], "measure", "test error or barrier, points", stable=True)
-    if name == "oneshot":
-        return _against_step(means, "kind", "test error, points")
-    if name == "subnetworks":
-        return _panels(means, ("error", "points"), ("test barrier, statistics interpolated", "points"))
-    if means["rewind_step"].nunique() == 1:
-        return _bars(means)
-    return _panels(means, ("data order", "L2"), ("pruning", "L2"), ("error", "points"))
-
-
-def _bars(means: pd.DataFrame) -> Figure:
-    """Distances at one rewind step: bars of IMP and random masks, L2 and angle."""
-    made, _ = plots.figure()
-    made.clear()
-    axes = made.subplots(1, 2)
-    for axis, unit, title in zip(axes, ("L2", "degrees"), ("L2 distance", "angle, degrees"), strict=True):
-        for i, kind in enumerate(("imp", "random")):
-            found = means[(means["unit"] == unit) & (means["kind"] == kind)]
-            at = [j + 0.36 * (i - 0.5) for j in range(len(found))]
-            axis.bar(
-                at, found["mean"], 0.34, yerr=found["std"].fillna(0), capsize=3, color=plots.COLOURS[kind],
-                label={"imp": "IMP", "random": "random mask"}[kind],
-            )  # fmt: skip
-            axis.set_xticks(range(len(found)), found["measure"])
-        axis.set_ylabel(title)
-        axis.grid(False, axis="x")
-    axes[0].legend(frameon=False)
-    return made
-
-
-def _panels(means: pd.DataFrame, *shown: tuple[str, str]) -> Figure:
-    """One panel for each measure, against the rewind step, at the sparsest level: a line for each kind."""
-    made, _ = plots.figure(height=3.4)
-    made.clear()
-    sparse = means[(means["level"] == means["level"].max()) | (means["kind"] == "dense")]
-    axes = made.subplots(1, len(shown))
-    for axis, (measure, unit) in zip(axes, shown, strict=True):
-        found = sparse[(sparse["measure"] == measure) & (sparse["unit"] == unit)]
-        for kind, part in found.groupby("kind", sort=False):
-            _line(axis, part, "rewind_step", plots.COLOURS[str(kind)], TITLES.get(str(kind), str(kind)))
-        _step_axis(axis)
-        axis.set_title(f"{measure.split(',')[0]}, {unit}", fontsize=10)
-    axes[0].legend(frameon=False, fontsize=9)
-    return made
-
-
-def _against_step(means: pd.DataFrame, by: str, title: str, stable: bool = False) -> Figure:
-    made, axis = plots.figure()
-    for i, (name, part) in enumerate(means.groupby(by, sort=False)):
-        plain = name in ("error of the copies", "dense")
-        _line(
-            axis,
-            part,
-            "rewind_step",
-            plots.COLOURS["dense"] if plain else f"C{i}",
-            str(name) if name == "error of the copies" else "dense error" if plain else str(name),
-        )
-    if stable:
-        axis.axhline(2.0, color=plots.COLOURS["dense"], ls=":", lw=1, label="stable below (LMC)")
-    _step_axis(axis)
-    axis.set_ylabel(title)
-    axis.legend(frameon=False, fontsize=9)
-    return made
-
-
-def _against_density(means: pd.DataFrame) -> Figure:
-    made, axis = plots.figure()
-    steps = means["rewind_step"].nunique()
-    for i, ((step, kind), part) in enumerate(means.groupby(["rewind_step", "kind"], sort=False)):
-        name = TITLES.get(str(kind), str(kind))
-        _line(axis, part, "density", f"C{i}", f"{name}, k = {step}" if steps > 1 else name)
-    plots.density_axis(axis, list(means["density"].unique()))
-    axis.set_ylabel("test error, points")
-    axis.legend(frameon=False, fontsize=9)
-    return made
-
-
-def _step_axis(axis: Any) -> None:
-    axis.set_xscale("symlog", linthresh=50)
-    axis.set_xlabel("rewind step k, iterations")
-
-
-def _line(axis: Any, found: pd.DataFrame, x: str, colour: str, label: str) -> None:
-    axis.errorbar(
-        found[x], found["mean"], yerr=found["std"].fillna(0), color=colour, label=label, marker="o", ms=4, lw=1.5,
-        capsize=2,
-    )  # fmt: skip

@@ -126,3 +126,29 @@ def layer_densities(layers: Mapping[str, Sequence[float]], densities: Sequence[f
     chosen = range(len(names[0])) if len(names[0]) <= 12 else [0, len(names[0]) // 2, len(names[0]) - 2, -1]
     axis.legend([names[0][i] for i in chosen], [names[1][i] for i in chosen], frameon=False, fontsize=8)
     return made
+
+
+def step_axis(axis: Axes) -> None:
+    """A rewind-step axis: logarithmic, with 0 on it."""
+    axis.set_xscale("symlog", linthresh=50)
+    axis.set_xlabel("rewind step k, iterations")
+
+
+def line(axis: Axes, found: pd.DataFrame, x: str, colour: str, label: str, **style: Any) -> None:
+    """Means with their spread against a column, as `lotto.papers.experiment.summary` gives them."""
+    axis.errorbar(
+        found[x], found["mean"], yerr=found["std"].fillna(0), color=colour, label=label, marker="o", ms=4, lw=1.5,
+        capsize=2, **style,
+    )  # fmt: skip
+
+
+def panels(count: int, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels, at most two side by side; ``height`` is that of one row, in inches."""
+    rows, columns = -(-count // 2), min(count, 2)
+    made, _ = figure(height=height * rows)
+    made.clear()
+    with mpl.rc_context(STYLE):
+        found = list(made.subplots(rows, columns, squeeze=False).flat)
+    for unused in found[count:]:
+        unused.set_axis_off()
+    return made, found[:count]
