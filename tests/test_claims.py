@@ -137,6 +137,8 @@ def test_controls_one_shot_and_finetuning():
     once = [DENSE, rows("one-shot", 5, 9, 0.1, BAD), rows("iterative", 5, 9, 0.1, GOOD)]
     assert verdict(12, setting(once)) is S
     ways = [rows(k, 5, 9, 0.1, GOOD) for k in ("weight rewinding", "lr rewinding")]
+    same = rows("fine-tuning", 5, 9, 0.1, GOOD)
+    assert verdict(13, setting([DENSE, *ways, same])) is U, "with a constant rate they are one thing"
     assert verdict(13, setting([DENSE, *ways, rows("fine-tuning", 5, 9, 0.1, BAD)])) is S
     assert verdict(13, setting([DENSE, *ways, rows("fine-tuning", 5, 9, 0.1, (9.0, 9.1, 8.9))])) is C
 
