@@ -168,6 +168,84 @@ def test_figures_show_spread():
     assert Finding("", (1.5,), U).figure == "1.5 (n = 1, no spread)"
 
 
+def un(number, lines, **about):
+    """The verdict of the second paper's claim on rows with the column x."""
+    frame = pd.DataFrame([row for part in lines for row in part], columns=[*COLUMNS, "x"])
+    made = setting([DENSE], **about)
+    given = Setting(made.recipe | {"tolerance": 0.2}, made.facts, pd.concat([made.frame, frame], ignore_index=True))
+    (decision,) = check_claims([c for c in papers.claims_of("unmasking") if c.number == number], [given])
+    return decision.verdict
+
+
+def at_x(x, lines):
+    return [(*row, x) for row in lines]
+
+
+NAN = float("nan")
+SMALL, LARGE = (0.1, 0.0, 0.05), (20.0, 21.0, 22.0)
+
+
+def test_connected_exactly_where_matching():
+    def level(number, density, errors, barrier):
+        return [
+            at_x(NAN, rows("imp", 0, number + 1, density, errors)),
+            at_x(number + 1, rows("imp", 0, number, density, barrier, "barrier")),
+        ]
+
+    both = [*level(5, 0.3, GOOD, SMALL), *level(9, 0.1, BAD, LARGE)]
+    assert un(1, both) is S
+    assert un(1, both[:2]) is U, "both kinds are needed"
+    assert un(1, [*both, *level(7, 0.2, GOOD, LARGE)]) is C
+    assert un(1, [*both, *level(0, 1.0, GOOD, LARGE)]) is S, "the first levels do not count"
+    assert un(1, [*both, at_x(9, rows("imp", 0, 5, 0.3, LARGE, "barrier"))]) is S, "nor do distant ones"
+
+
+def test_distant_levels():
+    chain = [at_x(i + 1, rows("imp", 0, i, 1.0, SMALL, "barrier")) for i in range(3)]
+    between = at_x(1, rows("imp", 0, 0, 1.0, SMALL, "error between"))
+    assert un(2, [*chain, between, at_x(3, rows("imp", 0, 0, 1.0, LARGE, "barrier"))]) is S
+    assert un(2, [*chain, between, at_x(3, rows("imp", 0, 0, 1.0, SMALL, "barrier"))]) is U
+    assert un(2, [*chain[:1], between]) is U, "a chain has more than one step"
+
+
+def test_robust_exactly_where_matching():
+    def point(k, errors, barrier):
+        return [
+            at_x(NAN, rows("imp", k, 8, 0.2, errors)),
+            at_x(1.0, rows("perturbed", k, 8, 0.2, errors, "error after training")),
+            at_x(1.0, rows("perturbed", k, 8, 0.2, barrier, "barrier")),
+        ]
+
+    assert un(3, [*point(0, BAD, LARGE), *point(100, GOOD, SMALL)]) is S
+    assert un(3, [*point(0, BAD, SMALL), *point(100, GOOD, SMALL)]) is C
+
+
+def test_shares():
+    def share(kind, how, found, level=4):
+        return at_x(NAN, rows(kind, 0, level, 0.4, found, f"largest share, {how}", "share"))
+
+    random = [share("random", "theory", (0.3, 0.31, 0.29)), share("random", "subspace", (0.25, 0.26, 0.27))]
+    assert un(4, random) is S
+    assert un(4, [random[0], share("random", "subspace", (0.05, 0.051, 0.049))]) is C
+    assert un(5, [*random, share("magnitude", "subspace", (0.5, 0.52, 0.51))]) is S
+    assert un(5, [*random, share("magnitude", "subspace", (0.1, 0.11, 0.1))]) is C
+    levels = [share("random", "subspace", (v, v + 0.01, v), level) for level, v in ((0, 0.5), (4, 0.3), (8, 0.1))]
+    sharp = [at_x(NAN, rows("imp", 0, level, 0.4, (v, v, v), "trace", "nats")) for level, v in ((0, 1), (4, 2), (8, 9))]
+    assert un(6, [*levels, *sharp]) is S
+    assert un(6, [*levels, *[at_x(NAN, [(*r[:-2], -r[-2]) for r in part]) for part in sharp]]) is C
+
+
+def test_retraining_and_one_shot():
+    def length(kind, found):
+        return at_x(NAN, rows(kind, 0, 3, 0.5, found, "projection length", "L2"))
+
+    assert un(7, [length("imp", (1.0, 1.1, 1.0)), length("without retraining", (2.0, 2.1, 2.0))]) is S
+    assert un(7, [length("imp", (3.0, 3.1, 3.0)), length("without retraining", (2.0, 2.1, 2.0))]) is C
+    imp = at_x(NAN, rows("imp", 0, 8, 0.1, GOOD))
+    assert un(8, [imp, at_x(NAN, rows("one-shot", 0, 8, 0.1, BAD))]) is S
+    assert un(8, [imp, at_x(NAN, rows("one-shot", 0, 8, 0.1, (9.0, 9.1, 8.9)))]) is C
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Two real experiments of one recipe and one of another."""

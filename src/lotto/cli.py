@@ -283,7 +283,7 @@ def claims(paper: Positional[str] = "stabilizing", folder: Positional[Path | Non
     threshold.
 
     Args:
-        paper: stabilizing.
+        paper: stabilizing or unmasking.
         folder: where the results are (default: lotto-results/PAPER).
     """
     from lotto import files, papers

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from lotto.errors import unknown
-from lotto.papers import stabilizing, stabilizing_claims, unmasking
+from lotto.papers import stabilizing, stabilizing_claims, unmasking, unmasking_claims
 from lotto.papers.claims import Claim, Decision, Finding, Verdict, check_claims
 from lotto.papers.experiment import Experiment, Options
 
 EXPERIMENTS: dict[str, Experiment] = {
     f"{e.paper}.{e.name}": e for e in (*stabilizing.EXPERIMENTS, *unmasking.EXPERIMENTS)
 }
-CLAIMS: dict[str, tuple[Claim, ...]] = {"stabilizing": stabilizing_claims.CLAIMS}
+CLAIMS: dict[str, tuple[Claim, ...]] = {
+    "stabilizing": stabilizing_claims.CLAIMS,
+    "unmasking": unmasking_claims.CLAIMS,
+}
 
 __all__ = [
     "CLAIMS",

@@ -112,6 +112,35 @@ def decide(values: Sequence[float], threshold: float, below: bool) -> Verdict:
     return Verdict.SUPPORTED if under == below else Verdict.CONTRADICTED
 
 
+def values(setting: Setting, **about: object) -> pd.Series:
+    """Mean over samples by replicate of the rows with these column values."""
+    rows = setting.frame
+    for column, value in about.items():
+        rows = rows[rows[column] == value]
+    return rows.groupby("replicate")["value"].mean()
+
+
+def dense_errors(setting: Setting) -> pd.Series:
+    """Error of the dense network by replicate."""
+    rows = setting.frame
+    rows = rows[(rows["measure"] == "error") & (rows["level"] == 0) & (rows["sample"] == 0)]
+    return rows.groupby("replicate")["value"].first()
+
+
+def gap(setting: Setting, k: int, level: int, kind: str = "imp") -> pd.Series:
+    """Error of a subnetwork above that of the dense network, by replicate."""
+    found = values(setting, measure="error", kind=kind, rewind_step=k, level=level)
+    return (found - dense_errors(setting)).dropna()
+
+
+def finding_of(where: str, found: pd.Series, threshold: float, below: bool) -> list[Finding]:
+    """What values by replicate say about a threshold; nothing if there are none."""
+    if found.empty:
+        return []
+    sample = tuple(float(v) for v in found)
+    return [Finding(where, sample, decide(sample, threshold, below))]
+
+
 def check_claims(claims: Sequence[Claim], settings: Sequence[Setting]) -> list[Decision]:
     """Decide every claim from stored results."""
     return [Decision(claim, tuple(claim.find(settings))) for claim in claims]

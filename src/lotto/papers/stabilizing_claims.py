@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
-from lotto.papers.claims import Claim, Finding, Verdict, decide
+from lotto.papers.claims import Claim, Finding, Verdict, decide, finding_of, gap, values
 from lotto.papers.stored import Setting
 from lotto.stability import STABLE
 
@@ -51,21 +51,6 @@ def gentle(setting: Setting) -> bool:
 # --- rows to one value per replicate ------------------------------------------------------------------
 
 
-def values(setting: Setting, **about: object) -> pd.Series:
-    """Mean over samples by replicate of the rows with these column values."""
-    rows = setting.frame
-    for column, value in about.items():
-        rows = rows[rows[column] == value]
-    return rows.groupby("replicate")["value"].mean()
-
-
-def dense_errors(setting: Setting) -> pd.Series:
-    """Error of the dense network by replicate."""
-    rows = setting.frame
-    rows = rows[(rows["measure"] == "error") & (rows["level"] == 0) & (rows["sample"] == 0)]
-    return rows.groupby("replicate")["value"].first()
-
-
 def level_at(setting: Setting, density: float) -> int | None:
     """The level whose density is nearest to the paper's, if one is near."""
     levels = setting.frame[setting.frame["level"] > 0].groupby("level")["density"].mean()
@@ -73,12 +58,6 @@ def level_at(setting: Setting, density: float) -> int | None:
         return None
     away = (levels / density).map(math.log).abs()
     return int(away.idxmin()) if away.min() <= math.log(NEAR) else None
-
-
-def gap(setting: Setting, k: int, level: int, kind: str = "imp") -> pd.Series:
-    """Error of a subnetwork above that of the dense network, by replicate."""
-    found = values(setting, measure="error", kind=kind, rewind_step=k, level=level)
-    return (found - dense_errors(setting)).dropna()
 
 
 def rewind_steps(setting: Setting, level: int, kind: str = "imp") -> list[int]:
@@ -95,13 +74,6 @@ def _levels(settings: Sequence[Setting], chosen: Chosen, density: float) -> Iter
             yield setting, level, f"{setting.title}, {100 * left:.3g} % left"
 
 
-def _finding(where: str, found: pd.Series, threshold: float, below: bool) -> list[Finding]:
-    if found.empty:
-        return []
-    sample = tuple(float(v) for v in found)
-    return [Finding(where, sample, decide(sample, threshold, below))]
-
-
 # --- one function per claim ---------------------------------------------------------------------------
 
 
@@ -111,7 +83,7 @@ def wins_from_start(chosen: Chosen, density: float, below: bool) -> Callable[[Se
     def find(settings: Sequence[Setting]) -> list[Finding]:
         found = []
         for setting, level, where in _levels(settings, chosen, density):
-            found += _finding(where, gap(setting, 0, level), TOLERANCE, below)
+            found += finding_of(where, gap(setting, 0, level), TOLERANCE, below)
         return found
 
     return find
@@ -124,7 +96,7 @@ def small_rewind_matches(settings: Sequence[Setting]) -> list[Finding]:
         steps = [k for k in rewind_steps(setting, level) if 0 < k <= SMALL * setting.facts["iterations"]]
         if steps:
             best = min(steps, key=lambda k: gap(setting, k, level).mean())
-            found += _finding(f"{where}, k = {best}", gap(setting, best, level), TOLERANCE, True)
+            found += finding_of(f"{where}, k = {best}", gap(setting, best, level), TOLERANCE, True)
     return found
 
 
@@ -143,7 +115,7 @@ def stability_improves(settings: Sequence[Setting]) -> list[Finding]:
                 ratios[measure] = (at[later[-1]] / at[0]).dropna()
         if len(ratios) == 2:
             worst = pd.concat(ratios, axis=1).dropna().max(axis=1)
-            found += _finding(f"{where}, k = {later[-1]} against 0", worst, 1.0, True)
+            found += finding_of(f"{where}, k = {later[-1]} against 0", worst, 1.0, True)
     return found
 
 
@@ -163,7 +135,7 @@ def more_stable_than_random(settings: Sequence[Setting]) -> list[Finding]:
             }
             least = pd.concat(ratios, axis=1).dropna().min(axis=1)
             where = f"{setting.title}, {100 * part['density'].mean():.3g} % left, k = {k}"
-            found += _finding(where, least, 1.0, False)
+            found += finding_of(where, least, 1.0, False)
     return found
 
 
@@ -212,7 +184,7 @@ def late_rewinding_hurts(settings: Sequence[Setting]) -> list[Finding]:
         difference = (gap(setting, late, level) - gap(setting, best, level)).dropna()
         left = imp[imp["level"] == level]["density"].mean()
         where = f"{setting.title}, {100 * left:.3g} % left, k = {late} against {best}"
-        found += _finding(where, difference, 0.0, False)
+        found += finding_of(where, difference, 0.0, False)
     return found
 
 
@@ -233,7 +205,7 @@ def lenet_stable_from_start(settings: Sequence[Setting]) -> list[Finding]:
         f
         for setting in settings
         if lenet(setting)
-        for f in _finding(setting.title, _barriers(setting, 0), STABLE, True)
+        for f in finding_of(setting.title, _barriers(setting, 0), STABLE, True)
     ]
 
 
@@ -268,7 +240,7 @@ def mask_and_weights_matter(settings: Sequence[Setting]) -> list[Finding]:
         known = [c for c in controls if not c.empty]
         if known:
             least = pd.concat(known, axis=1).min(axis=1) - gap(setting, 0, level)
-            found += _finding(where, least.dropna(), 0.0, False)
+            found += finding_of(where, least.dropna(), 0.0, False)
     return found
 
 
@@ -280,7 +252,7 @@ def iteration_beats_one_shot(settings: Sequence[Setting]) -> list[Finding]:
         for (k, level), part in rows.groupby(["rewind_step", "level"]):
             difference = gap(setting, k, level, "one-shot") - gap(setting, k, level, "iterative")
             where = f"{setting.title}, {100 * part['density'].mean():.3g} % left, k = {k}"
-            found += _finding(where, difference.dropna(), 0.0, False)
+            found += finding_of(where, difference.dropna(), 0.0, False)
     return found
 
 
@@ -303,7 +275,7 @@ def rewinding_beats_finetuning(settings: Sequence[Setting]) -> list[Finding]:
                 found.append(Finding(where, (), Verdict.UNDECIDED, note))
                 continue
             difference = tuned - pd.concat([weights, rate], axis=1).max(axis=1)
-            found += _finding(where, difference.dropna(), 0.0, False)
+            found += finding_of(where, difference.dropna(), 0.0, False)
     return found
 
 
@@ -316,7 +288,7 @@ def imagenet_one_shot(settings: Sequence[Setting]) -> list[Finding]:
         rows = setting.frame[setting.frame["kind"] == "one-shot"]
         for (k, level), part in rows.groupby(["rewind_step", "level"]):
             where = f"{setting.title}, {100 * part['density'].mean():.3g} % left, k = {k}"
-            found += _finding(where, gap(setting, k, level, "one-shot"), TOLERANCE, True)
+            found += finding_of(where, gap(setting, k, level, "one-shot"), TOLERANCE, True)
     return found
 
 
