@@ -13,8 +13,8 @@ from conftest import small_recipe
 from lotto import UsageError, masks, papers
 from lotto.cli import main
 from lotto.engine import Serial, together
-from lotto.imp import MAX_LEVELS
 from lotto.papers.experiment import summary
+from lotto.pruning import MAX_LEVELS
 from lotto.report import readable, save_experiment, write_experiments
 
 

@@ -28,6 +28,8 @@ ORDER = [
     {"plan"},
     {"landscape", "store"},
     {"engine"},
+    {"levels"},
+    {"adaptive"},
     {"api", "imp", "stability"},
     {"papers"},
     {"report"},

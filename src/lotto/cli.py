@@ -97,6 +97,7 @@ def imp(
     after: str = "weights",
     order: str = "shared",
     rewind_optimizer: bool = False,
+    adaptive: bool = False,
     seed: int = 0,
     changes: Changes,
     execution: Execution,
@@ -120,12 +121,13 @@ def imp(
         after: what follows pruning: weights (rewind them), lr, finetune, reinit.
         order: whether the levels of a replicate share their data order: shared or fresh.
         rewind_optimizer: restore the optimizer's state at the rewind step too.
+        adaptive: choose the share pruned at each level by trial; --density is where to stop, --levels how many at most.
         seed: replicate r uses the seeds seed + r.
     """
     from lotto.imp import run_plan
     from lotto.plan import make_plan
     from lotto.progress import Display
-    from lotto.report import console_table, save_result
+    from lotto.report import adaptive_summary, console_table, save_result
 
     began = time.perf_counter()
     chosen = changes.apply(recipe)
@@ -141,6 +143,7 @@ def imp(
         "after": after,
         "order": order,
         "rewind_optimizer": rewind_optimizer,
+        "adaptive": adaptive,
         "seed": seed,
     }
     plan = make_plan(chosen, **options)
@@ -152,6 +155,8 @@ def imp(
     paths = save_result(result, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
     table = result.table()
     console.print(console_table(table, chosen.tolerance, chosen.error_unit))
+    if plan.adaptive:
+        console.print(adaptive_summary(result), highlight=False)
     best = table[table["matching"]].iloc[-1]
     if best["level"]:
         console.print(

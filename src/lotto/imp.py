@@ -1,64 +1,33 @@
-"""Iterative magnitude pruning with rewinding (STAB algorithm 1), with its controls.
-
-train 0 -> T keeping step k | prune | weights back to m * W_k | train k -> T | prune | ...
-"""
+"""Iterative magnitude pruning with rewinding (STAB algorithm 1): what it is told and what it finds."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lotto import masks
-from lotto.engine import Chain, Engine, Progress, make
+from lotto.adaptive import Trial, adaptive_chain
+from lotto.engine import Engine, Progress, make
 from lotto.errors import UsageError
-from lotto.job import Job, Run, State
-from lotto.masks import Mask
+from lotto.job import Run
+from lotto.levels import Level, LevelFinished, level_chain
 from lotto.plan import CONTROLS, After, Plan, make_plan
-from lotto.pruning import MAX_LEVELS, prune
 from lotto.recipe import Recipe
-from lotto.schedules import Constant
 from lotto.store import Store
-from lotto.streams import derived_seed
 from lotto.tickets import Ticket
-
-log = logging.getLogger(__name__)
-
-
-REINIT_CONTROL = 1_000_000
-"""Added to a replicate's seed for the initialisation of its control."""
-
-
-@dataclass(frozen=True)
-class LevelFinished:
-    """A level of a replicate has been trained (or remembered)."""
-
-    replicate: int
-    level: int
-    density: float
-    error: float
-
-
-@dataclass(frozen=True, eq=False)
-class Level:
-    """One level of one replicate: its mask, its run, the runs of its controls."""
-
-    level: int
-    mask: Mask
-    run: Run
-    controls: dict[str, Run] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class ImpResult:
-    """The outcome of `imp`: ``chains[replicate][level]``."""
+    """The outcome of `imp`: ``chains[replicate][level]``, and what adaptive pruning tried."""
 
     plan: Plan
     chains: Sequence[Sequence[Level]]
+    trials: Sequence[Trial] = ()
 
     def table(self) -> pd.DataFrame:
         """One row per level.
@@ -111,6 +80,15 @@ class ImpResult:
                     )
         return pd.DataFrame(rows)
 
+    def trials_table(self) -> pd.DataFrame:
+        """One row per cut that adaptive pruning tried: the fields of `lotto.adaptive.Trial`."""
+        return pd.DataFrame([vars(trial) for trial in self.trials])
+
+    @property
+    def trainings(self) -> int:
+        """Trainings of each replicate, failed trials among them, controls not."""
+        return 1 + (len(self.trials) or len(self.chains[0]) - 1)
+
     def sparsest_matching(self, replicate: int = 0) -> Ticket:
         """The ticket of the sparsest level that matches; level 0, which is dense, always does."""
         table = self.table()
@@ -157,6 +135,7 @@ def imp(
     rewind_optimizer: bool = False,
     finetune_lr: float | None = None,
     seed: int = 0,
+    adaptive: bool = False,
     engine: Engine | None = None,
     jobs: int | str = "auto",
     store: Store | None = None,
@@ -180,6 +159,8 @@ def imp(
         rewind_optimizer: restore the optimizer's state at the rewind step (masked) instead of a new optimizer.
         finetune_lr: learning rate of ``finetune``; default the schedule's last, but at least 1 % of the peak.
         seed: replicate r uses the seeds ``seed + r``.
+        adaptive: choose the share pruned at each level by trial, see `lotto.adaptive`; ``density`` is then where to
+            stop and ``levels`` how many at most.
         engine: how jobs are run; default made from ``jobs`` and ``store``.
         jobs: worker processes, see `lotto.engine.make`.
         store: where runs are remembered.
@@ -193,78 +174,18 @@ def imp(
     """
     plan = make_plan(
         recipe, levels, rate, rewind_to, replicates, controls, control_levels, density, one_shot, after, order,
-        rewind_optimizer, finetune_lr, seed,
+        rewind_optimizer, finetune_lr, seed, adaptive,
     )  # fmt: skip
     return run_plan(plan, engine or make(jobs, store), progress)
 
 
 def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> ImpResult:
     """Carry out a plan of `make_plan`; see `imp`."""
+    if plan.adaptive:
+        ((levels, trials),) = engine.drive([adaptive_chain(plan, progress or (lambda event: None))], progress)
+        return ImpResult(plan, levels, trials)
     chains = [level_chain(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
     return ImpResult(plan, engine.drive(chains, progress))
-
-
-def level_chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]]:
-    """All levels of one replicate, then its controls."""
-    recipe, k = plan.recipe, plan.rewind_step
-    mask = masks.ones(recipe)
-    seed = plan.seed + replicate
-    label = f"replicate {replicate + 1}"
-    (dense,) = yield [Job(recipe, seed, plan.order_seed(replicate, 0), keep=(k,), label=f"{label} · dense")]
-    levels = [Level(0, mask, dense)]
-    tell(LevelFinished(replicate, 0, 1.0, dense.test_error))
-    rewound = dense.state(k)
-    if not plan.rewind_optimizer:
-        rewound = rewound.without_optimizer
-    run = dense
-    for number in range(1, plan.levels + 1):
-        rule = plan.pruning
-        mask = prune(
-            run.weights, mask, rule.rate, rule.score, rule.scope, rule.rates,
-            start=rewound.weights, seed=derived_seed(seed, "pruning", number),
-        )  # fmt: skip
-        if empty := masks.empty_layers(mask):
-            log.warning("Level %d of %s: pruned to nothing: %s.", number, label, ", ".join(empty))
-        name = f"{label} · level {number} · {masks.density(mask):.1%}"
-        (run,) = yield [_next_job(plan, replicate, number, mask, rewound, run, name)]
-        levels.append(Level(number, mask, run))
-        tell(LevelFinished(replicate, number, masks.density(mask), run.test_error))
-
-    # Controls come last: they keep all workers busy when the chains themselves no longer can.
-    wanted = [(at, c) for at in levels if at.level in plan.control_levels for c in plan.controls]
-    runs = yield [_control(plan, replicate, at, control, rewound, label) for at, control in wanted]
-    for (at, control), run in zip(wanted, runs, strict=True):
-        at.controls[control] = run
-    return levels
-
-
-def _next_job(plan: Plan, replicate: int, level: int, mask: Mask, rewound: State, last: Run, label: str) -> Job:
-    recipe, start = plan.recipe, State(last.weights)
-    order = plan.order_seed(replicate, level)
-    match plan.after:
-        case After.REINIT:
-            fresh = derived_seed(plan.seed + replicate, "reinit", level)
-            return Job(recipe, init_seed=fresh, order_seed=order, mask=mask, label=label)
-        case After.WEIGHTS:
-            start = rewound
-        case After.FINETUNE:
-            recipe = replace(recipe, schedule=Constant(), optimizer=replace(recipe.optimizer, lr=plan.finetune_lr))
-    return Job(recipe, order_seed=order, start=start, mask=mask, from_step=plan.rewind_step, label=label)
-
-
-def _control(plan: Plan, replicate: int, at: Level, control: str, rewound: State, label: str) -> Job:
-    order = plan.order_seed(replicate, at.level)
-    name = f"{label} · level {at.level} · {control}"
-    seed = plan.seed + replicate
-    if control == "reinit":
-        return Job(plan.recipe, seed + REINIT_CONTROL, order, mask=at.mask, label=name)
-    mask = random_control(at, seed)
-    return Job(plan.recipe, order_seed=order, start=rewound, mask=mask, from_step=plan.rewind_step, label=name)
-
-
-def random_control(at: Level, seed: int) -> Mask:
-    """The random mask with the layer densities of a level of the replicate with ``seed``."""
-    return masks.random_like(at.mask, seed * MAX_LEVELS + at.level)
 
 
 def _errors(runs: Sequence[Run]) -> np.ndarray:
@@ -276,4 +197,4 @@ def _std(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
-__all__ = ["After", "ImpResult", "Level", "LevelFinished", "Plan", "imp"]
+__all__ = ["After", "ImpResult", "Level", "LevelFinished", "Plan", "Trial", "imp"]

@@ -47,6 +47,9 @@ class Plan:
     rewind_optimizer: bool
     finetune_lr: float
     seed: int
+    adaptive: bool = False
+    target: float = 0.0
+    """Density at which adaptive pruning ends."""
 
     def order_seed(self, replicate: int, level: int) -> int:
         """Seed of the data order: one for a replicate, or a fresh one for each of its levels."""
@@ -54,8 +57,10 @@ class Plan:
         return base if self.order == "shared" or level == 0 else derived_seed(base, "order", level)
 
     @property
-    def jobs(self) -> int:
-        """How many trainings the plan has."""
+    def jobs(self) -> int | None:
+        """How many trainings the plan has; adaptive pruning does not know beforehand."""
+        if self.adaptive:
+            return None
         return self.replicates * (self.levels + 1 + len(self.controls) * len(self.control_levels))
 
     def describe(self) -> dict[str, Any]:
@@ -76,6 +81,7 @@ class Plan:
             "controls": list(self.controls),
             "control_levels": list(self.control_levels),
             "seed": self.seed,
+            "adaptive": self.adaptive,
         }
 
 
@@ -94,10 +100,11 @@ def make_plan(
     rewind_optimizer: bool = False,
     finetune_lr: float | None = None,
     seed: int = 0,
+    adaptive: bool = False,
 ) -> Plan:
     """Check every argument of `imp` and settle the defaults."""
     pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
-    if levels is not None and density is not None:
+    if levels is not None and density is not None and not adaptive:
         raise UsageError("Give either levels or a target density, not both.")
     if levels is not None and not 1 <= levels <= MAX_LEVELS:
         raise UsageError(f"levels is between 1 and {MAX_LEVELS}; got {levels}.")
@@ -126,15 +133,25 @@ def make_plan(
     # One cut of the initial weights, so that a score, a rate or a layer that does not fit is told now.
     first = recipe.initial(seed)
     prune(first, mask, pruning.rate, pruning.score, pruning.scope, pruning.rates, start=first)
-    count = 16 if levels is None and density is None else levels or levels_for(mask, pruning, density or 0.0)
+    if adaptive:
+        if one_shot:
+            raise UsageError("Adaptive pruning chooses its cuts; it does not go with one_shot.")
+        if density is not None and not 0 < density < 1:
+            raise UsageError(f"A target density is between 0 and 1; got {density!r}.")
+        count = levels or (16 if density is None else MAX_LEVELS)
+    elif levels is None and density is None:
+        count = 16
+    else:
+        count = levels or levels_for(mask, pruning, density or 0.0)
     if one_shot:
         rates = {n: 1 - (1 - r) ** count for n, r in pruning.rates.items()}
         pruning, count = replace(pruning, rate=1 - (1 - pruning.rate) ** count, rates=rates), 1
-    chosen = tuple(range(1, count + 1)) if control_levels is None else tuple(control_levels)
+    every = () if adaptive else tuple(range(1, count + 1))  # adaptive pruning takes its last level
+    chosen = every if control_levels is None else tuple(control_levels)
     if any(not 1 <= at <= count for at in chosen):
         raise UsageError(f"Control levels are between 1 and {count}; got {list(chosen)}.")
     last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
     return Plan(
         recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, After(after), order,
-        rewind_optimizer, finetune_lr or last, seed,
+        rewind_optimizer, finetune_lr or last, seed, adaptive, (density or 0.0) if adaptive else 0.0,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from rich.progress import (
 
 from lotto.data import Progress as DataProgress
 from lotto.engine import JobAdvanced, JobFinished, JobStarted
-from lotto.imp import LevelFinished
+from lotto.levels import LevelFinished
 
 log = logging.getLogger(__name__)
 

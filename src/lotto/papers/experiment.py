@@ -11,7 +11,7 @@ import pandas as pd
 from lotto import masks
 from lotto.engine import Chain, Engine, Progress
 from lotto.errors import UsageError
-from lotto.imp import Level
+from lotto.levels import Level
 from lotto.plan import After, Plan, make_plan
 from lotto.recipe import Recipe
 from lotto.streams import derived_seed

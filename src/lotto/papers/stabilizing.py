@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lotto.engine import Chain, together
-from lotto.imp import REINIT_CONTROL, Level, level_chain, random_control
 from lotto.job import State
+from lotto.levels import REINIT_CONTROL, Level, level_chain, random_control
 from lotto.papers.experiment import Experiment, Options, Row, about, plan_of, row
 from lotto.plan import CONTROLS, After
 from lotto.stability import (

@@ -17,13 +17,13 @@ import torch
 
 from lotto import masks
 from lotto.engine import Chain
-from lotto.imp import Level, level_chain
 from lotto.job import Job, Run, State
 from lotto.landscape.hessian import SpectrumTask, spectrum_from
 from lotto.landscape.limit import KINDS, largest_prunable
 from lotto.landscape.path import Path, PathTask, has_batchnorm, path_of
 from lotto.landscape.plane import PlaneTask, plane_of
 from lotto.landscape.subspace import distance_to, perturb
+from lotto.levels import Level, level_chain
 from lotto.masks import Mask
 from lotto.papers.experiment import Experiment, Options, Row, about, plan_of, row
 from lotto.pruning import prune

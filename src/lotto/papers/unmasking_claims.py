@@ -12,7 +12,8 @@ from lotto.papers.stored import Setting
 from lotto.stability import STABLE
 
 NO_BARRIER = 0.5
-"""A barrier above the line between both ends below so many points counts as none: evaluation noise is about 0.1."""
+"""A barrier above the line between both ends below so many points, or the recipe's tolerance if that is larger, counts
+as none: evaluation noise is about 0.1 on 10,000 examples."""
 SPARSE = 0.6
 """Levels denser than this are left out, as the paper leaves out the first ones: there random masks match too."""
 FACTOR = 2.0
@@ -26,6 +27,10 @@ def _steps(setting: Setting, measure: str) -> list[int]:
 
 def _tolerance(setting: Setting) -> float:
     return float(setting.recipe.get("tolerance", 0.2))
+
+
+def _least_barrier(setting: Setting) -> float:
+    return max(NO_BARRIER, _tolerance(setting))
 
 
 def _agreement(where: str, points: Sequence[tuple[Verdict, Verdict]]) -> list[Finding]:
@@ -50,7 +55,7 @@ def connected_where_matching(settings: Sequence[Setting]) -> list[Finding]:
         rows = setting.frame[(setting.frame["measure"] == "barrier") & (setting.frame["kind"] == "imp")]
         rows = rows[rows["density"] <= SPARSE] if "x" in rows else rows.iloc[:0]
         for (k, level), part in rows[rows.get("x", 0) == rows["level"] + 1].groupby(["rewind_step", "level"]):
-            connected = decide(list(part["value"]), NO_BARRIER, below=True)
+            connected = decide(list(part["value"]), _least_barrier(setting), below=True)
             points.append((connected, decide(list(gap(setting, k, level + 1)), _tolerance(setting), below=True)))
         found += _agreement(setting.title, points)
     return found
@@ -65,7 +70,7 @@ def distant_levels_need_not_connect(settings: Sequence[Setting]) -> list[Finding
             rows = rows[(rows["measure"] == "barrier") & (rows["rewind_step"] == k) & (rows["kind"] == "imp")]
             steps = rows[rows["x"] == rows["level"] + 1].groupby("level")["value"].mean()
             last = 0
-            while last in steps.index and steps[last] < NO_BARRIER:
+            while last in steps.index and steps[last] < _least_barrier(setting):
                 last += 1
             if last < 2:
                 continue

@@ -29,7 +29,8 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
         seconds: how long it took.
 
     Returns:
-        The paths by kind: ``table``, ``runs``, ``result``, ``report`` and, where weights were rewound, ``ticket``.
+        The paths by kind: ``table``, ``runs``, ``result``, ``report``; where weights were rewound ``ticket``, and
+        ``trials`` of adaptive pruning.
     """
     folder = Path(folder)
     paths = {
@@ -41,6 +42,9 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
     table = result.table()
     files.write_text(paths["table"], table.to_csv(index=False))
     files.write_text(paths["runs"], result.runs_table().to_csv(index=False))
+    if result.trials:
+        paths["trials"] = folder / "trials.csv"
+        files.write_text(paths["trials"], result.trials_table().to_csv(index=False))
     files.write_json(paths["result"], describe(result, command, seconds))
     if result.plan.after is After.WEIGHTS:
         paths["ticket"] = result.sparsest_matching().save(folder / "ticket.safetensors")

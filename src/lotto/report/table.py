@@ -8,6 +8,9 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from lotto import masks
+from lotto.imp import ImpResult
+
 CONTROL_TITLES = {"reinit": "new init", "random": "random mask"}
 """What the controls are called where people read."""
 
@@ -42,6 +45,17 @@ def columns(table: pd.DataFrame, unit: str) -> list[tuple[str, list[str]]]:
     if any(table["empty_layers"].fillna("") != ""):
         cells.append(("pruned to nothing", list(table["empty_layers"].fillna(""))))
     return cells
+
+
+def adaptive_summary(result: ImpResult) -> str:
+    """What adaptive pruning cost, against fixed shares to the same density."""
+    failed = sum(not trial.kept for trial in result.trials)
+    density, rate = masks.density(result.chains[0][-1].mask), result.plan.pruning.rate
+    fixed = 1 + math.ceil(math.log(density) / math.log(1 - rate) - 1e-9)
+    return (
+        f"Adaptive: {result.trainings} trainings per replicate, {failed} of them not kept; {rate:.0%} per level takes "
+        f"{fixed} to {percent(density)}."
+    )
 
 
 def frame_table(frame: pd.DataFrame, title: str) -> Table:

@@ -1,0 +1,141 @@
+"""Adaptive IMP: the share pruned at each level is as large as the landscape allows, instead of a fixed 20 %.
+
+By trial with back-off, a rule of ours: cut by `FIRST_SHARE`, rewind, train. Keep the level if it matches and no barrier
+lies between the last solution and this one; otherwise throw it away, halve the share and try again; a share that worked
+is used again. It ends at the target density, at the last level, or when the share falls below `LEAST_SHARE`. All
+replicates cut by the same share, and their means decide. The claim behind it is that of UNM, figure 2: a level whose
+solution is cut off from the last one does not match.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lotto import masks
+from lotto.data import Split
+from lotto.engine import Chain, Progress
+from lotto.job import Run
+from lotto.landscape.path import PathTask, path_of
+from lotto.levels import Level, LevelFinished, control_job, dense_job, next_job, rewind_point
+from lotto.plan import Plan
+from lotto.pruning import Pruning, prune
+from lotto.streams import derived_seed
+
+log = logging.getLogger(__name__)
+
+FIRST_SHARE, LEAST_SHARE = 0.5, 0.1
+"""Share of the remaining weights in the first cut; below the least one the search ends."""
+LARGEST_BARRIER = 0.5
+"""Barrier above the line between both ends, in points, up to which two levels count as connected; the recipe's
+tolerance if that is larger, as it is for a small test set."""
+POINTS = 11
+"""Positions on the path between two levels."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cut that was trained.
+
+    Attributes:
+        level: the level it was to become.
+        share: share of the remaining weights pruned.
+        density: fraction of the prunable weights left.
+        error, barrier: means over the replicates, in points, on the validation examples if some are held out, else on
+            the test set.
+        kept: whether it became the level.
+    """
+
+    level: int
+    share: float
+    density: float
+    error: float
+    barrier: float
+    kept: bool
+
+
+def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]], list[Trial]]]:
+    """All levels of all replicates together, then their controls; and what was tried."""
+    recipe, every = plan.recipe, range(plan.replicates)
+    split: Split = "validation" if recipe.validation else "test"
+    runs: list[Run] = yield [dense_job(plan, r) for r in every]
+    chains = [[Level(0, masks.ones(recipe), run)] for run in runs]
+    rewound = [rewind_point(plan, run) for run in runs]
+    limit = _mean_error(runs, split) + recipe.tolerance
+    _tell(tell, chains)
+    trials: list[Trial] = []
+    share = FIRST_SHARE
+    while len(chains[0]) <= plan.levels and share >= LEAST_SHARE:
+        last = [chain[-1] for chain in chains]
+        density, size = masks.density(last[0].mask), masks.size(last[0].mask)
+        if masks.count(last[0].mask) <= plan.target * size + 1:  # to the weight, but for rounding
+            break
+        cut = min(share, 1 - plan.target / density) if plan.target else share
+        number, rule = len(chains[0]), scaled(plan.pruning, cut)
+        chosen = [
+            prune(
+                at.run.weights, at.mask, rule.rate, rule.score, rule.scope, rule.rates,
+                start=rewound[r].weights, seed=derived_seed(plan.seed + r, "pruning", number),
+            )
+            for r, at in enumerate(last)
+        ]  # fmt: skip
+        left = masks.density(chosen[0])
+        names = [f"replicate {r + 1} · level {number} · {left:.1%}" for r in every]
+        runs = yield [next_job(plan, r, number, chosen[r], rewound[r], last[r].run, names[r]) for r in every]
+        outcomes = yield [
+            PathTask(recipe, last[r].run.weights, runs[r].weights, POINTS, (split,), label=f"{names[r]} · path")
+            for r in every
+        ]
+        barrier = float(np.mean([path_of(outcome).barrier("line", split) for outcome in outcomes]))
+        error = _mean_error(runs, split)
+        kept = error <= limit + 1e-9 and barrier <= max(LARGEST_BARRIER, recipe.tolerance)
+        trials.append(Trial(number, cut, left, error, barrier, kept))
+        if kept:
+            for chain, mask, run in zip(chains, chosen, runs, strict=True):
+                chain.append(Level(number, mask, run))
+            _tell(tell, chains)
+        else:
+            log.info(
+                "Level %d at %.3g %% is not kept: error %.2f (limit %.2f), barrier %.2f. The next cut is %.3g %%.",
+                number, 100 * left, error, limit, barrier, 50 * share,
+            )  # fmt: skip
+            share /= 2
+    yield from _controls(plan, chains)
+    return chains, trials
+
+
+def _controls(plan: Plan, chains: Sequence[Sequence[Level]]) -> Chain[None]:
+    """Controls at the levels that were asked for, by default the last one."""
+    at = plan.control_levels or (len(chains[0]) - 1,)
+    wanted = [
+        (r, level, control)
+        for r, chain in enumerate(chains)
+        for level in chain[1:]
+        if level.level in at
+        for control in plan.controls
+    ]
+    runs = yield [
+        control_job(plan, r, level, control, rewind_point(plan, chains[r][0].run)) for r, level, control in wanted
+    ]
+    for (_, level, control), run in zip(wanted, runs, strict=True):
+        level.controls[control] = run
+
+
+def scaled(rule: Pruning, share: float) -> Pruning:
+    """The rule with ``share`` as its rate; layers with rates of their own are cut as many ordinary levels further."""
+    levels = math.log(1 - share) / math.log(1 - rule.rate)
+    return replace(rule, rate=share, rates={n: 1 - (1 - r) ** levels for n, r in rule.rates.items()})
+
+
+def _mean_error(runs: Sequence[Run], split: str) -> float:
+    return float(np.mean([run.history[-1][f"{split}_error"] for run in runs]))
+
+
+def _tell(tell: Progress, chains: Sequence[Sequence[Level]]) -> None:
+    for replicate, chain in enumerate(chains):
+        at = chain[-1]
+        tell(LevelFinished(replicate, at.level, masks.density(at.mask), at.run.test_error))

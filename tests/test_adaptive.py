@@ -1,0 +1,127 @@
+"""Adaptive pruning: every decision against its rule, every level against the same training by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lotto
+from conftest import same_tensors, small_recipe
+from lotto import Pruning, UsageError, masks
+from lotto.adaptive import FIRST_SHARE, LARGEST_BARRIER, LEAST_SHARE, POINTS, scaled
+from lotto.cli import main
+from lotto.engine import JobFinished, Serial
+from lotto.plan import make_plan
+
+
+@pytest.fixture
+def engine(store):
+    return Serial(store)
+
+
+def run(engine, *, replicates=2, tolerance=3.0, **options):
+    recipe = small_recipe(steps="80it", tolerance=tolerance)
+    given = {"replicates": replicates, "rewind_to": "10it", "controls": (), "adaptive": True, **options}
+    return lotto.imp(recipe, engine=engine, **given)
+
+
+def test_decisions_follow_the_rule(engine):
+    result = run(engine, levels=6)
+    dense = np.mean([chain[0].run.test_error for chain in result.chains])
+    share, last = FIRST_SHARE, 0
+    assert {t.kept for t in result.trials} == {True, False}, "both happen here"
+    for trial in result.trials:
+        assert trial.share == share
+        assert trial.level == last + 1
+        matches = trial.error <= dense + result.plan.recipe.tolerance
+        assert trial.kept == (matches and trial.barrier <= max(LARGEST_BARRIER, result.plan.recipe.tolerance))
+        if trial.kept:
+            last += 1
+            errors = [chain[last].run.test_error for chain in result.chains]
+            assert trial.error == pytest.approx(np.mean(errors))
+            assert trial.density == masks.density(result.chains[0][last].mask)
+        else:
+            share /= 2
+    assert len(result.chains[0]) == last + 1
+    assert last == 6 or share < LEAST_SHARE
+    assert result.trainings == 1 + len(result.trials)
+    assert result.table()["matching"].all(), "a level that does not match is not kept"
+
+
+def test_levels_are_the_same_trainings_by_hand(engine):
+    result = run(engine, levels=2, tolerance=50.0)
+    for replicate, chain in enumerate(result.chains):
+        dense = lotto.train(result.plan.recipe, replicate, replicate, keep=["10it"], engine=engine)
+        start, before, mask = dense.state(10).without_optimizer, dense, masks.ones(result.plan.recipe)
+        for number, trial in enumerate([t for t in result.trials if t.kept], start=1):
+            mask = lotto.prune(before.weights, mask, trial.share)
+            assert same_tensors(mask, chain[number].mask)
+            before = lotto.train(
+                result.plan.recipe, order_seed=replicate, start=start, mask=mask, from_step=10, engine=engine
+            )
+            assert same_tensors(before.weights, chain[number].run.weights)
+    first = result.trials[0]
+    barriers = [
+        lotto.barrier(result.plan.recipe, c[0].run.weights, c[1].run.weights, POINTS, baseline="line")
+        for c in result.chains
+    ]
+    assert first.barrier == pytest.approx(np.mean(barriers))
+
+
+def test_it_ends_at_the_target_density(engine):
+    result = run(engine, density=0.3, tolerance=100.0)
+    last = result.chains[0][-1].mask
+    assert abs(masks.count(last) - 0.3 * masks.size(last)) <= 1
+    assert [t.share for t in result.trials] == pytest.approx([0.5, 0.4], abs=0.01)
+
+
+def test_when_nothing_can_go_the_dense_network_is_left(engine, monkeypatch):
+    errors = iter([0.0, 100.0, 100.0, 100.0])
+    monkeypatch.setattr(lotto.adaptive, "_mean_error", lambda runs, split: next(errors))
+    result = run(engine, controls=("random",))
+    assert [(t.share, t.kept) for t in result.trials] == [(0.5, False), (0.25, False), (0.125, False)]
+    assert len(result.table()) == 1
+    assert result.sparsest_matching().density == 1.0
+
+
+def test_controls_are_at_the_last_level_and_all_is_remembered(engine):
+    result = run(engine, levels=2, tolerance=50.0, controls=("random", "reinit"))
+    table = result.table()
+    assert table["random"].isna().tolist() == [True, True, False]
+    events: list = []
+    again = run(engine, levels=2, tolerance=50.0, controls=("random", "reinit"), progress=events.append)
+    assert not any(e.trained for e in events if isinstance(e, JobFinished))
+    assert again.trials == result.trials
+    pd.testing.assert_frame_equal(again.table(), table)
+
+
+def test_held_out_examples_decide_when_there_are_any(engine):
+    recipe = small_recipe(validation=60, tolerance=50.0)
+    result = lotto.imp(recipe, levels=1, replicates=1, controls=(), adaptive=True, engine=engine)
+    (chain,) = result.chains
+    assert result.trials[0].error == chain[1].run.history[-1]["validation_error"]
+
+
+def test_layers_with_their_own_rate_go_as_many_levels_further():
+    rule = scaled(Pruning(0.2, scope="layer", rates={"fc3": 0.1}), 1 - 0.8**3)
+    assert rule.rate == pytest.approx(1 - 0.8**3)
+    assert rule.rates["fc3"] == pytest.approx(1 - 0.9**3)
+
+
+def test_bad_options():
+    with pytest.raises(UsageError, match="does not go with one_shot"):
+        make_plan(small_recipe(), adaptive=True, one_shot=True)
+    with pytest.raises(UsageError, match="between 0 and 1; got 2"):
+        make_plan(small_recipe(), adaptive=True, density=2)
+    assert make_plan(small_recipe(), adaptive=True).jobs is None
+
+
+def test_command(tmp_path, capsys):
+    main(
+        ["imp", "mlp-mnist1d", "--steps", "60it", "--adaptive", "--levels", "2", "--replicates", "1", "--jobs", "1",
+         "--controls", "none", "--set", "tolerance=100", "--out", str(tmp_path)]
+    )  # fmt: skip
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Adaptive: 3 trainings per replicate, 0 of them not kept; 20% takes 8 to 25 %." in shown
+    assert list(pd.read_csv(tmp_path / "trials.csv")["kept"]) == [True, True]
