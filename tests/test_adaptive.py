@@ -123,5 +123,5 @@ def test_command(tmp_path, capsys):
          "--controls", "none", "--set", "tolerance=100", "--out", str(tmp_path)]
     )  # fmt: skip
     shown = " ".join(capsys.readouterr().out.split())
-    assert "Adaptive: 3 trainings per replicate, 0 of them not kept; 20% takes 8 to 25 %." in shown
+    assert "Adaptive: 3 trainings per replicate, 0 of them not kept; 20% per level takes 8 to 25 %." in shown
     assert list(pd.read_csv(tmp_path / "trials.csv")["kept"]) == [True, True]

@@ -29,12 +29,12 @@ def test_imp_end_to_end_and_again(tmp_path):
     )  # fmt: skip
     first = lotto(*arguments)
     assert first.returncode == 0, first.stderr
-    for text in ("replicate 2  level  2", "match", "new init", "random mask", "10 trained, 0 remembered"):
+    for text in ("replicate 2  level  2", "match", "new init", "random mask", "10 computed, 0 remembered"):
         assert text in first.stdout, text
     assert "atching ticket: level" in first.stdout or "No pruned level matches" in first.stdout
     assert (tmp_path / "out" / "report.html").exists()
     second = lotto(*arguments)
-    assert "0 trained, 10 remembered" in second.stdout
+    assert "0 computed, 10 remembered" in second.stdout
     again = lotto("report", str(tmp_path / "out"))
     assert again.returncode == 0
     assert "report.html" in again.stdout

@@ -22,6 +22,7 @@ def result(store):
 def test_everything_is_written_and_the_report_opens_offline(result, tmp_path):
     paths = save_result(result, tmp_path / "out", "lotto imp small", 12.3)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "error.svg",
         "report.html",
         "result.json",
         "runs.csv",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -171,6 +172,8 @@ def test_files_report_and_tables(home, tmp_path):
         ).any()
     text = write_experiments(tmp_path).read_text()
     assert text.count("<svg") == 4
+    for path in tmp_path.glob("*.csv"):
+        assert ElementTree.parse(path.with_suffix(".svg")).getroot().tag.endswith("svg")
 
 
 def test_command_runs_all(tmp_path, capsys, monkeypatch):

@@ -168,7 +168,7 @@ def imp(
     if "ticket" in paths:
         console.print(f"Ticket  {paths['ticket']}", highlight=False)
     console.print(f"Report  {paths['report']}", highlight=False)
-    console.print(f"{display.trained} trained, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)
+    console.print(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)
 
 
 def run(

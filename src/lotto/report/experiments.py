@@ -30,7 +30,7 @@ RATIO = "ratio"
 def save_experiment(
     experiment: Experiment, options: Options, frame: pd.DataFrame, folder: Path, command: str, seconds: float
 ) -> Path:
-    """Write ``NAME.csv`` and ``NAME.json`` and draw the folder's report again; returns the report's path."""
+    """Write ``NAME.csv`` and ``NAME.json``, draw ``NAME.svg`` and the folder's report; returns the report's path."""
     files.write_text(folder / f"{experiment.name}.csv", frame.to_csv(index=False))
     about = {
         "format": FORMAT,
@@ -50,7 +50,7 @@ def save_experiment(
 
 
 def write_experiments(folder: Path) -> Path:
-    """Draw ``report.html`` from all experiments in a folder.
+    """Draw ``report.html`` from all experiments in a folder, and ``NAME.svg`` for each.
 
     Raises:
         UsageError: if the folder holds none.
@@ -59,10 +59,12 @@ def write_experiments(folder: Path) -> Path:
     for result in read(folder):
         table = readable(result.frame)
         draw = DRAWN_BY[result.about.get("paper", "stabilizing")]
+        plot = plots.svg(draw(result.about["name"], summary(result.frame, keys_of(result.frame))))
+        files.write_text(result.path.with_suffix(".svg"), plot)
         sections.append(
             {
                 **result.about,
-                "plot": plots.svg(draw(result.about["name"], summary(result.frame, keys_of(result.frame)))),
+                "plot": plot,
                 "titles": list(table.columns),
                 "rows": table.to_numpy().tolist(),
             }

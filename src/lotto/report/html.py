@@ -13,7 +13,7 @@ from lotto.report.table import columns, percent, spread
 
 
 def write_report(result: Mapping[str, Any], path: Path) -> None:
-    """Write the report of a loaded result, atomically."""
+    """Write the report of a loaded result, atomically, and its first plot as ``error.svg`` beside it."""
     table = result["table"]
     tolerance = float(result["recipe"]["tolerance"])
     best = table[table["matching"]].iloc[-1]
@@ -21,6 +21,7 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
     histories = dict(enumerate(result["histories"]))
     unit = result["error_unit"]
     cells = columns(table, unit)
+    error_plot = plots.svg(plots.error_against_density(table, tolerance, unit))
     page = render(
         "levels.html",
         name=result["recipe"]["name"],
@@ -45,8 +46,9 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
         dense=spread(table["dense_error"].iloc[0], table["dense_std"].iloc[0]),
         tolerance=f"{tolerance:g}",
         unit=unit,
-        error_plot=plots.svg(plots.error_against_density(table, tolerance, unit)),
+        error_plot=error_plot,
         curves_plot=plots.svg(plots.training_curves(histories, densities, unit)),
         layers_plot=plots.svg(plots.layer_densities(result["layers"], densities)),
     )
+    files.write_text(path.with_name("error.svg"), error_plot)
     files.write_text(path, page)
