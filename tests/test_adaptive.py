@@ -9,7 +9,7 @@ import pytest
 import lotto
 from conftest import same_tensors, small_recipe
 from lotto import Pruning, UsageError, masks
-from lotto.adaptive import FIRST_SHARE, LARGEST_BARRIER, LEAST_SHARE, POINTS, scaled
+from lotto.adaptive import BACK_OFF, FIRST_SHARE, LARGEST_BARRIER, LEAST_SHARE, POINTS, scaled
 from lotto.cli import main
 from lotto.engine import JobFinished, Serial
 from lotto.plan import make_plan
@@ -42,7 +42,7 @@ def test_decisions_follow_the_rule(engine):
             assert trial.error == pytest.approx(np.mean(errors))
             assert trial.density == masks.density(result.chains[0][last].mask)
         else:
-            share /= 2
+            share *= BACK_OFF
     assert len(result.chains[0]) == last + 1
     assert last == 6 or share < LEAST_SHARE
     assert result.trainings == 1 + len(result.trials)
@@ -77,10 +77,11 @@ def test_it_ends_at_the_target_density(engine):
 
 
 def test_when_nothing_can_go_the_dense_network_is_left(engine, monkeypatch):
-    errors = iter([0.0, 100.0, 100.0, 100.0])
+    errors = iter([0.0, *[100.0] * 5])
     monkeypatch.setattr(lotto.adaptive, "_mean_error", lambda runs, split: next(errors))
     result = run(engine, controls=("random",))
-    assert [(t.share, t.kept) for t in result.trials] == [(0.5, False), (0.25, False), (0.125, False)]
+    assert [t.share for t in result.trials] == pytest.approx([FIRST_SHARE * BACK_OFF**i for i in range(5)])
+    assert not any(t.kept for t in result.trials)
     assert len(result.table()) == 1
     assert result.sparsest_matching().density == 1.0
 

@@ -1,8 +1,8 @@
 """Adaptive IMP: the share pruned at each level is as large as the landscape allows, instead of a fixed 20 %.
 
 By trial with back-off, a rule of ours: cut by `FIRST_SHARE`, rewind, train. Keep the level if it matches and no barrier
-lies between the last solution and this one; otherwise throw it away, halve the share and try again; a share that worked
-is used again. It ends at the target density, at the last level, or when the share falls below `LEAST_SHARE`. All
+lies between the last solution and this one; otherwise throw it away and try `BACK_OFF` times the share; a share that
+worked is used again. It ends at the target density, at the last level, or when the share falls below `LEAST_SHARE`. All
 replicates cut by the same share, and their means decide. The claim behind it is that of UNM, figure 2: a level whose
 solution is cut off from the last one does not match.
 """
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 FIRST_SHARE, LEAST_SHARE = 0.5, 0.1
 """Share of the remaining weights in the first cut; below the least one the search ends."""
+BACK_OFF = 0.7
+"""Factor on the share after a cut that was not kept. Halving was tried: it gives back too much and needs more levels."""
 LARGEST_BARRIER = 0.5
 """Barrier above the line between both ends, in points, up to which two levels count as connected; the recipe's
 tolerance if that is larger, as it is for a small test set."""
@@ -101,9 +103,9 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
         else:
             log.info(
                 "Level %d at %.3g %% is not kept: error %.2f (limit %.2f), barrier %.2f. The next cut is %.3g %%.",
-                number, 100 * left, error, limit, barrier, 50 * share,
+                number, 100 * left, error, limit, barrier, 100 * BACK_OFF * share,
             )  # fmt: skip
-            share /= 2
+            share *= BACK_OFF
     yield from _controls(plan, chains)
     return chains, trials
 
