@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 FIRST_SHARE, LEAST_SHARE = 0.5, 0.1
 """Share of the remaining weights in the first cut; below the least one the search ends."""
 BACK_OFF = 0.7
-"""Factor on the share after a cut that was not kept. Halving was tried: it gives back too much and needs more levels."""
+"""Factor on the share after a cut that was not kept. Halving was tried; it gives back too much: more levels."""
 LARGEST_BARRIER = 0.5
 """Barrier above the line between both ends, in points, up to which two levels count as connected; the recipe's
 tolerance if that is larger, as it is for a small test set."""
