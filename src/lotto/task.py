@@ -37,3 +37,9 @@ class Task(Identified):
     @abstractmethod
     def execute(self, on_step: OnStep | None = None) -> Outcome:
         """Compute the outcome."""
+
+
+def evaluated(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe's identity that decides what weights evaluate to; how they were trained is not in it."""
+    whole = recipe.identity
+    return {k: whole[k] for k in ("model", "data", "loss", "error", "precision", "channels_last")}

@@ -15,7 +15,7 @@ from lotto import identity
 from lotto.data import Split
 from lotto.errors import UsageError, unknown
 from lotto.recipe import Recipe
-from lotto.task import OnStep, Task
+from lotto.task import OnStep, Task, evaluated
 from lotto.training.evaluate import BATCH, evaluate_network
 from lotto.training.network import Network
 from lotto.weights import Weights, check_alike, digest, first_non_finite, lerp
@@ -107,13 +107,11 @@ class PathTask(Task):
     @property
     def description(self) -> dict[str, Any]:
         """See `Task.description`. Without BatchNorm the policy is not part of it."""
-        recipe = self.recipe.identity
-        kept = ("model", "data", "loss", "error", "precision", "channels_last")
         return identity.canonical(
             {
                 "schema": identity.SCHEMA,
                 "task": "path",
-                "recipe": {k: recipe[k] for k in kept},
+                "recipe": evaluated(self.recipe),
                 "a": digest(self.a),
                 "b": digest(self.b),
                 "points": self.points,

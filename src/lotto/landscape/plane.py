@@ -14,7 +14,7 @@ from lotto import identity
 from lotto.data import Split
 from lotto.errors import UsageError
 from lotto.recipe import Recipe
-from lotto.task import OnStep, Task
+from lotto.task import OnStep, Task, evaluated
 from lotto.training.evaluate import evaluate_network
 from lotto.training.network import Network
 from lotto.weights import Weights, check_alike, digest
@@ -94,13 +94,11 @@ class PlaneTask(Task):
     @property
     def description(self) -> dict[str, Any]:
         """See `Task.description`."""
-        recipe = self.recipe.identity
-        kept = ("model", "data", "loss", "error", "precision", "channels_last")
         return identity.canonical(
             {
                 "schema": identity.SCHEMA,
                 "task": "plane",
-                "recipe": {k: recipe[k] for k in kept},
+                "recipe": evaluated(self.recipe),
                 "corners": [digest(self.a), digest(self.b), digest(self.c)],
                 "points": self.points,
                 "margin": self.margin,
