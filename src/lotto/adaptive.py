@@ -1,10 +1,11 @@
 """Adaptive IMP: the share pruned at each level is as large as the landscape allows, instead of a fixed 20 %.
 
-By trial with back-off, a rule of ours: cut by `FIRST_SHARE`, rewind, train. Keep the level if it matches and no barrier
-lies between the last solution and this one; otherwise throw it away and try `BACK_OFF` times the share; a share that
-worked is used again. It ends at the target density, at the last level, or when the share falls below `LEAST_SHARE`. All
-replicates cut by the same share, and their means decide. The claim behind it is that of UNM, figure 2: a level whose
-solution is cut off from the last one does not match.
+By trial with back-off, a rule of ours: cut by `FIRST_SHARE`, rewind, train. Keep the level if it matches (give or take
+the standard error of its mean over replicates: what it lost shows at the next level) and no barrier lies between the
+last solution and this one; otherwise throw it away and try `BACK_OFF` times the share; a share that worked is used
+again. It ends at the target density, at the last level, or when the share falls below `LEAST_SHARE`. All replicates cut
+by the same share, and their means decide. The claim behind it is that of UNM, figure 2: a level whose solution is cut
+off from the last one does not match.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
     runs: list[Run] = yield [dense_job(plan, r) for r in every]
     chains = [[Level(0, masks.ones(recipe), run)] for run in runs]
     rewound = [rewind_point(plan, run) for run in runs]
-    limit = _mean_error(runs, split) + recipe.tolerance
+    dense = _errors(runs, split)
     _tell(tell, chains)
     trials: list[Trial] = []
     share = FIRST_SHARE
@@ -93,9 +94,10 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
             for r in every
         ]
         barrier = float(np.mean([path_of(outcome).barrier("line", split) for outcome in outcomes]))
-        error = _mean_error(runs, split)
-        kept = error <= limit + 1e-9 and barrier <= max(LARGEST_BARRIER, recipe.tolerance)
-        trials.append(Trial(number, cut, left, error, barrier, kept))
+        errors = _errors(runs, split)
+        limit = float(dense.mean()) + recipe.tolerance + standard_error(errors - dense)
+        kept = errors.mean() <= limit + 1e-9 and barrier <= max(LARGEST_BARRIER, recipe.tolerance)
+        trials.append(Trial(number, cut, left, float(errors.mean()), barrier, bool(kept)))
         if kept:
             for chain, mask, run in zip(chains, chosen, runs, strict=True):
                 chain.append(Level(number, mask, run))
@@ -103,7 +105,7 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
         else:
             log.info(
                 "Level %d at %.3g %% is not kept: error %.2f (limit %.2f), barrier %.2f. The next cut is %.3g %%.",
-                number, 100 * left, error, limit, barrier, 100 * BACK_OFF * share,
+                number, 100 * left, errors.mean(), limit, barrier, 100 * BACK_OFF * share,
             )  # fmt: skip
             share *= BACK_OFF
     yield from _controls(plan, chains)
@@ -133,8 +135,13 @@ def scaled(rule: Pruning, share: float) -> Pruning:
     return replace(rule, rate=share, rates={n: 1 - (1 - r) ** levels for n, r in rule.rates.items()})
 
 
-def _mean_error(runs: Sequence[Run], split: str) -> float:
-    return float(np.mean([run.history[-1][f"{split}_error"] for run in runs]))
+def _errors(runs: Sequence[Run], split: str) -> np.ndarray:
+    return np.array([run.history[-1][f"{split}_error"] for run in runs])
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Standard error of the mean; 0 for one value."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def _tell(tell: Progress, chains: Sequence[Sequence[Level]]) -> None:
