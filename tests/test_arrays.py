@@ -404,8 +404,8 @@ def test_loading_by_name_gives_the_same_object_again():
 
 
 def test_an_unknown_data_set_lists_the_choices():
-    text = r"^Unknown data set 'minst1d'\. Choices: cifar10, cifar100, digits, fashion-mnist, mnist, mnist1d\. Did you"
-    with pytest.raises(UsageError, match=text + r" mean 'mnist1d'\?$"):
+    text = r"^Unknown data set 'minst1d'\. Choices: cifar10, cifar100, digits, fashion-mnist, imagenet, imagenet-299, mnist, "
+    with pytest.raises(UsageError, match=text + r"mnist1d\. Did you mean 'mnist1d'\?$"):
         load("minst1d")
 
 
@@ -417,7 +417,7 @@ def test_the_published_sets_have_the_published_shapes():
         "cifar100": (50_000, 10_000, (3, 32, 32)),
     }
     assert set(PUBLISHED) == set(expected)
-    assert set(NAMES) == set(expected) | {"mnist1d", "digits"}
+    assert set(NAMES) == set(expected) | {"mnist1d", "digits", "imagenet", "imagenet-299"}
     for name, (train, test, image) in expected.items():
         shapes = PUBLISHED[name].shapes
         assert shapes == {
