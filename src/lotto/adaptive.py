@@ -18,10 +18,10 @@ import numpy as np
 
 from lotto import masks
 from lotto.data import Split
-from lotto.engine import Chain, Progress
+from lotto.engine import Chain, Progress, together
 from lotto.job import Run
 from lotto.landscape.path import PathTask, path_of
-from lotto.levels import Level, LevelFinished, control_job, dense_job, next_job, rewind_point
+from lotto.levels import Level, LevelFinished, dense_job, next_job, rewind_point, train_controls
 from lotto.plan import Plan
 from lotto.pruning import Pruning, prune
 from lotto.streams import derived_seed
@@ -107,25 +107,10 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
                 number, 100 * left, errors.mean(), limit, barrier, 100 * BACK_OFF * share,
             )  # fmt: skip
             share *= BACK_OFF
-    yield from _controls(plan, chains)
+    # Level 0 has no controls: there is nothing to control when no cut was kept.
+    chosen_levels = plan.control_levels or range(max(1, len(chains[0]) - 1), len(chains[0]))
+    yield from together([train_controls(plan, r, chains[r], rewound[r], chosen_levels) for r in every])
     return chains, trials
-
-
-def _controls(plan: Plan, chains: Sequence[Sequence[Level]]) -> Chain[None]:
-    """Controls at the levels that were asked for, by default the last one."""
-    at = plan.control_levels or (len(chains[0]) - 1,)
-    wanted = [
-        (r, level, control)
-        for r, chain in enumerate(chains)
-        for level in chain[1:]
-        if level.level in at
-        for control in plan.controls
-    ]
-    runs = yield [
-        control_job(plan, r, level, control, rewind_point(plan, chains[r][0].run)) for r, level, control in wanted
-    ]
-    for (_, level, control), run in zip(wanted, runs, strict=True):
-        level.controls[control] = run
 
 
 def scaled(rule: Pruning, share: float) -> Pruning:

@@ -6,6 +6,7 @@ train 0 -> T keeping step k | prune | weights back to m * W_k | train k -> T | p
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from lotto import masks
@@ -67,11 +68,18 @@ def level_chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]
         tell(LevelFinished(replicate, number, masks.density(mask), run.test_error))
 
     # Controls come last: they keep all workers busy when the chains themselves no longer can.
-    wanted = [(at, c) for at in levels if at.level in plan.control_levels for c in plan.controls]
+    yield from train_controls(plan, replicate, levels, rewound, plan.control_levels)
+    return levels
+
+
+def train_controls(
+    plan: Plan, replicate: int, levels: Sequence[Level], rewound: State, chosen: Collection[int]
+) -> Chain[None]:
+    """Train the plan's controls of the chosen levels and put them there."""
+    wanted = [(at, c) for at in levels if at.level in chosen for c in plan.controls]
     runs = yield [control_job(plan, replicate, at, control, rewound) for at, control in wanted]
     for (at, control), run in zip(wanted, runs, strict=True):
         at.controls[control] = run
-    return levels
 
 
 def dense_job(plan: Plan, replicate: int) -> Job:
