@@ -28,6 +28,7 @@ ORDER = [
     {"plan"},
     {"landscape", "store"},
     {"engine"},
+    {"particles"},
     {"levels"},
     {"adaptive"},
     {"api", "imp", "stability"},
@@ -35,6 +36,7 @@ ORDER = [
     {"report"},
     {"progress", "benchmarks"},
     {"cli"},
+    {"__main__"},
 ]
 """From the bottom up; a part imports only from its own row or from rows above it in this list."""
 

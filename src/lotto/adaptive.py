@@ -21,7 +21,7 @@ from lotto.data import Split
 from lotto.engine import Chain, Progress, together
 from lotto.job import Run
 from lotto.landscape.path import PathTask, path_of
-from lotto.levels import Level, LevelFinished, dense_job, next_job, rewind_point, train_controls
+from lotto.levels import Level, LevelFinished, dense_level, next_level, rewind_point, train_controls
 from lotto.plan import Plan
 from lotto.pruning import Pruning, prune
 from lotto.streams import derived_seed
@@ -65,10 +65,10 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
     """All levels of all replicates together, then their controls; and what was tried."""
     recipe, every = plan.recipe, range(plan.replicates)
     split: Split = "validation" if recipe.validation else "test"
-    runs: list[Run] = yield [dense_job(plan, r) for r in every]
-    chains = [[Level(0, masks.ones(recipe), run)] for run in runs]
-    rewound = [rewind_point(plan, run) for run in runs]
-    limit = float(_errors(runs, split).mean()) + recipe.tolerance
+    chains = [[level] for level in (yield from together([dense_level(plan, r) for r in every]))]
+    dense = [chain[0].run for chain in chains]
+    rewound = [rewind_point(plan, run) for run in dense]
+    limit = float(_errors(dense, split).mean()) + recipe.tolerance
     _tell(tell, chains)
     trials: list[Trial] = []
     share = FIRST_SHARE
@@ -81,25 +81,29 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
         number, rule = len(chains[0]), scaled(plan.pruning, cut)
         chosen = [
             prune(
-                at.run.weights, at.mask, rule.rate, rule.score, rule.scope, rule.rates,
+                at.solution.weights, at.mask, rule.rate, rule.score, rule.scope, rule.rates,
                 start=rewound[r].weights, seed=derived_seed(plan.seed + r, "pruning", number),
             )
             for r, at in enumerate(last)
         ]  # fmt: skip
         left = masks.density(chosen[0])
         names = [f"replicate {r + 1} · level {number} · {left:.1%}" for r in every]
-        runs = yield [next_job(plan, r, number, chosen[r], rewound[r], last[r].run, names[r]) for r in every]
+        found = yield from together(
+            [next_level(plan, r, number, chosen[r], rewound[r], last[r].solution, names[r]) for r in every]
+        )
         outcomes = yield [
-            PathTask(recipe, last[r].run.weights, runs[r].weights, POINTS, (split,), label=f"{names[r]} · path")
+            PathTask(
+                recipe, last[r].solution.weights, found[r].run.weights, POINTS, (split,), label=f"{names[r]} · path"
+            )
             for r in every
         ]
         barrier = float(np.mean([path_of(outcome).barrier("line", split) for outcome in outcomes]))
-        errors = _errors(runs, split)
+        errors = _errors([at.run for at in found], split)
         kept = errors.mean() <= limit + 1e-9 and barrier <= max(LARGEST_BARRIER, recipe.tolerance)
         trials.append(Trial(number, cut, left, float(errors.mean()), barrier, bool(kept)))
         if kept:
-            for chain, mask, run in zip(chains, chosen, runs, strict=True):
-                chain.append(Level(number, mask, run))
+            for chain, level in zip(chains, found, strict=True):
+                chain.append(level)
             _tell(tell, chains)
         else:
             log.info(

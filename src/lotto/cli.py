@@ -98,6 +98,7 @@ def imp(
     order: str = "shared",
     rewind_optimizer: bool = False,
     adaptive: bool = False,
+    particles: int = 1,
     seed: int = 0,
     changes: Changes,
     execution: Execution,
@@ -122,6 +123,7 @@ def imp(
         order: whether the levels of a replicate share their data order: shared or fresh.
         rewind_optimizer: restore the optimizer's state at the rewind step too.
         adaptive: choose the share pruned at each level by trial; --density is where to stop, --levels how many at most.
+        particles: copies of each ticket on different data orders; their average is pruned (SWAMP).
         seed: replicate r uses the seeds seed + r.
     """
     from lotto.imp import run_plan
@@ -144,6 +146,7 @@ def imp(
         "order": order,
         "rewind_optimizer": rewind_optimizer,
         "adaptive": adaptive,
+        "particles": particles,
         "seed": seed,
     }
     plan = make_plan(chosen, **options)

@@ -60,12 +60,13 @@ class ImpResult:
         return pd.DataFrame(rows)
 
     def runs_table(self) -> pd.DataFrame:
-        """One row per run: ``replicate``, ``level``, ``density``, ``kind`` (imp or a control), ``test_error``,
-        ``test_loss``, ``train_loss``, ``seconds``."""
+        """One row per run: ``replicate``, ``level``, ``density``, ``kind`` (imp, a control, or particle),
+        ``test_error``, ``test_loss``, ``train_loss``, ``seconds``."""
         rows = []
         for replicate, chain in enumerate(self.chains):
             for at in chain:
-                for kind, run in {"imp": at.run, **at.controls}.items():
+                runs = [("imp", at.run), *at.controls.items(), *(("particle", run) for run in at.particles)]
+                for kind, run in runs:
                     rows.append(
                         {
                             "replicate": replicate,
@@ -86,8 +87,8 @@ class ImpResult:
 
     @property
     def trainings(self) -> int:
-        """Trainings of each replicate, failed trials among them, controls not."""
-        return 1 + (len(self.trials) or len(self.chains[0]) - 1)
+        """Trainings of each replicate, failed trials and particles among them, controls not."""
+        return self.plan.particles * (1 + (len(self.trials) or len(self.chains[0]) - 1))
 
     def sparsest_matching(self, replicate: int = 0) -> Ticket:
         """The ticket of the sparsest level that matches; level 0, which is dense, always does."""
@@ -136,6 +137,7 @@ def imp(
     finetune_lr: float | None = None,
     seed: int = 0,
     adaptive: bool = False,
+    particles: int = 1,
     engine: Engine | None = None,
     jobs: int | str = "auto",
     store: Store | None = None,
@@ -161,6 +163,8 @@ def imp(
         seed: replicate r uses the seeds ``seed + r``.
         adaptive: choose the share pruned at each level by trial, see `lotto.adaptive`; ``density`` is then where to
             stop and ``levels`` how many at most.
+        particles: copies of each ticket, trained on different data orders; their average is the level's solution
+            and is pruned (SWAMP, 2305.14852). BatchNorm statistics are re-estimated for it. Controls have one copy.
         engine: how jobs are run; default made from ``jobs`` and ``store``.
         jobs: worker processes, see `lotto.engine.make`.
         store: where runs are remembered.
@@ -174,7 +178,7 @@ def imp(
     """
     plan = make_plan(
         recipe, levels, rate, rewind_to, replicates, controls, control_levels, density, one_shot, after, order,
-        rewind_optimizer, finetune_lr, seed, adaptive,
+        rewind_optimizer, finetune_lr, seed, adaptive, particles,
     )  # fmt: skip
     return run_plan(plan, engine or make(jobs, store), progress)
 

@@ -13,6 +13,7 @@ from lotto import masks
 from lotto.engine import Chain, Progress
 from lotto.job import Job, Run, State
 from lotto.masks import Mask
+from lotto.particles import averaged_chain
 from lotto.plan import After, Plan
 from lotto.pruning import MAX_LEVELS, prune
 from lotto.schedules import Constant
@@ -36,12 +37,28 @@ class LevelFinished:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One level of one replicate: its mask, its run, the runs of its controls."""
+    """One level of one replicate.
+
+    Attributes:
+        level: its number.
+        mask: what is left.
+        run: its training; with particles, their average. Level 0 has the dense training itself.
+        controls: the runs of its controls.
+        particles: with particles, their runs; at level 0 without the dense training, which is one of them.
+        average: with particles, their average, which is pruned.
+    """
 
     level: int
     mask: Mask
     run: Run
     controls: dict[str, Run] = field(default_factory=dict)
+    particles: Sequence[Run] = ()
+    average: Run | None = None
+
+    @property
+    def solution(self) -> Run:
+        """What the next level prunes."""
+        return self.average or self.run
 
 
 def level_chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]]:
@@ -49,23 +66,21 @@ def level_chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]
     mask = masks.ones(plan.recipe)
     seed = plan.seed + replicate
     label = f"replicate {replicate + 1}"
-    (dense,) = yield [dense_job(plan, replicate)]
-    levels = [Level(0, mask, dense)]
+    levels = [(yield from dense_level(plan, replicate))]
+    dense = levels[0].run
     tell(LevelFinished(replicate, 0, 1.0, dense.test_error))
     rewound = rewind_point(plan, dense)
-    run = dense
     for number in range(1, plan.levels + 1):
         rule = plan.pruning
         mask = prune(
-            run.weights, mask, rule.rate, rule.score, rule.scope, rule.rates,
+            levels[-1].solution.weights, mask, rule.rate, rule.score, rule.scope, rule.rates,
             start=rewound.weights, seed=derived_seed(seed, "pruning", number),
         )  # fmt: skip
         if empty := masks.empty_layers(mask):
             log.warning("Level %d of %s: pruned to nothing: %s.", number, label, ", ".join(empty))
         name = f"{label} · level {number} · {masks.density(mask):.1%}"
-        (run,) = yield [next_job(plan, replicate, number, mask, rewound, run, name)]
-        levels.append(Level(number, mask, run))
-        tell(LevelFinished(replicate, number, masks.density(mask), run.test_error))
+        levels.append((yield from next_level(plan, replicate, number, mask, rewound, levels[-1].solution, name)))
+        tell(LevelFinished(replicate, number, masks.density(mask), levels[-1].run.test_error))
 
     # Controls come last: they keep all workers busy when the chains themselves no longer can.
     yield from train_controls(plan, replicate, levels, rewound, plan.control_levels)
@@ -80,6 +95,39 @@ def train_controls(
     runs = yield [control_job(plan, replicate, at, control, rewound) for at, control in wanted]
     for (at, control), run in zip(wanted, runs, strict=True):
         at.controls[control] = run
+
+
+def dense_level(plan: Plan, replicate: int) -> Chain[Level]:
+    """Train level 0; its other particles part from it at the rewind step."""
+    (dense,) = yield [dense_job(plan, replicate)]
+    mask = masks.ones(plan.recipe)
+    if plan.particles == 1:
+        return Level(0, mask, dense)
+    order, label = plan.order_seed(replicate, 0), f"replicate {replicate + 1} · dense"
+    again = Job(plan.recipe, order_seed=order, start=rewind_point(plan, dense), from_step=plan.rewind_step, label=label)
+    average, runs = yield from averaged_chain(_particles(plan, again)[1:], [dense])
+    return Level(0, mask, dense, particles=runs, average=average)
+
+
+def next_level(
+    plan: Plan, replicate: int, level: int, mask: Mask, rewound: State, last: Run, label: str
+) -> Chain[Level]:
+    """Train a level from its mask and the last level's solution."""
+    job = next_job(plan, replicate, level, mask, rewound, last, label)
+    if plan.particles == 1:
+        (run,) = yield [job]
+        return Level(level, mask, run)
+    average, runs = yield from averaged_chain(_particles(plan, job))
+    return Level(level, mask, average, particles=runs, average=average)
+
+
+def _particles(plan: Plan, job: Job) -> list[Job]:
+    """The job and its copies on other data orders."""
+    copies = [
+        replace(job, order_seed=derived_seed(job.order_seed, "particle", i), label=f"{job.label} · particle {i + 1}")
+        for i in range(1, plan.particles)
+    ]
+    return [job, *copies]
 
 
 def dense_job(plan: Plan, replicate: int) -> Job:

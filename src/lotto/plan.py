@@ -50,6 +50,7 @@ class Plan:
     adaptive: bool = False
     target: float = 0.0
     """Density at which adaptive pruning ends."""
+    particles: int = 1
 
     def order_seed(self, replicate: int, level: int) -> int:
         """Seed of the data order: one for a replicate, or a fresh one for each of its levels."""
@@ -61,7 +62,9 @@ class Plan:
         """How many trainings the plan has; adaptive pruning does not know beforehand."""
         if self.adaptive:
             return None
-        return self.replicates * (self.levels + 1 + len(self.controls) * len(self.control_levels))
+        # With particles every level has their average to evaluate, too.
+        each = (self.levels + 1) * (self.particles + (self.particles > 1))
+        return self.replicates * (each + len(self.controls) * len(self.control_levels))
 
     def describe(self) -> dict[str, Any]:
         """The plan in plain values, for files and reports."""
@@ -82,6 +85,7 @@ class Plan:
             "control_levels": list(self.control_levels),
             "seed": self.seed,
             "adaptive": self.adaptive,
+            "particles": self.particles,
         }
 
 
@@ -101,6 +105,7 @@ def make_plan(
     finetune_lr: float | None = None,
     seed: int = 0,
     adaptive: bool = False,
+    particles: int = 1,
 ) -> Plan:
     """Check every argument of `imp` and settle the defaults."""
     pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
@@ -110,6 +115,8 @@ def make_plan(
         raise UsageError(f"levels is between 1 and {MAX_LEVELS}; got {levels}.")
     if replicates < 1:
         raise UsageError(f"replicates is 1 or more; got {replicates}.")
+    if particles < 1:
+        raise UsageError(f"particles is 1 or more; got {particles}.")
     for control in controls:
         if control not in CONTROLS:
             raise unknown("control", control, CONTROLS)
@@ -153,5 +160,5 @@ def make_plan(
     last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
     return Plan(
         recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, After(after), order,
-        rewind_optimizer, finetune_lr or last, seed, adaptive, (density or 0.0) if adaptive else 0.0,
+        rewind_optimizer, finetune_lr or last, seed, adaptive, (density or 0.0) if adaptive else 0.0, particles,
     )  # fmt: skip

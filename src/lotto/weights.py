@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -69,6 +69,24 @@ def lerp(a: Weights, b: Weights, t: float) -> dict[str, Tensor]:
     return {
         name: torch.lerp(a[name], b[name], t) if a[name].is_floating_point() else (a if t < 0.5 else b)[name].clone()
         for name in a
+    }
+
+
+def mean(networks: Sequence[Weights]) -> dict[str, Tensor]:
+    """Return the mean of networks; integer tensors (BatchNorm's batch counters) are those of the first.
+
+    Raises:
+        UsageError: if there are none, or their names or shapes differ.
+    """
+    if not networks:
+        raise UsageError("The mean of no networks is not defined.")
+    for other in networks[1:]:
+        check_alike(networks[0], other)
+    return {
+        name: torch.stack([w[name].detach().double() for w in networks]).mean(0).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor.clone()
+        for name, tensor in networks[0].items()
     }
 
 

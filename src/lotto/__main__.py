@@ -1,0 +1,6 @@
+"""``python -m lotto`` is the command line."""
+
+from lotto.cli import main
+
+if __name__ == "__main__":
+    main()
