@@ -162,8 +162,10 @@ class Recipe:
     @cached_property
     def arrays(self) -> Data:
         """The data set, loaded, with the validation examples held out."""
-        loaded = datasets.load(self.data) if isinstance(self.data, str) else self.data
-        return loaded.hold_out(self.validation)
+        # On the CPU, whatever default device is set where the data is first asked for (`skeleton` sets one).
+        with torch.device("cpu"):
+            loaded = datasets.load(self.data) if isinstance(self.data, str) else self.data
+            return loaded.hold_out(self.validation)
 
     @cached_property
     def per_epoch(self) -> int:

@@ -118,7 +118,7 @@ class Arrays:
             if what == "std" and min(chosen) <= 0:
                 raise UsageError(f"std is greater than 0; got {chosen}.")
             shape = (-1, *[1] * (x.dim() - 2)) if x.dim() > 2 else (-1,)
-            values.append(torch.tensor(chosen).view(shape))
+            values.append(torch.tensor(chosen, device=x.device).view(shape))
         mean_, std_ = values
         return 1.0 / (255.0 * std_), -mean_ / std_
 
@@ -203,7 +203,7 @@ class Arrays:
         x, y, size = self.x["train"], self.y["train"], self.size()
         check_batch_size(batch_size, size)
         per_epoch = size // batch_size
-        epoch, order = -1, torch.empty(0)
+        epoch, order = -1, y
         for step in range(start, stop):
             at, within = divmod(step, per_epoch)
             if at != epoch:
@@ -229,7 +229,7 @@ def image_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean, std = [], []
     for channel in range(x.shape[1]) if x.dim() >= 4 else [slice(None)]:
         counts = torch.bincount(x[:, channel].flatten().int(), minlength=256).double()
-        levels = torch.arange(256, dtype=torch.float64) / 255
+        levels = torch.arange(256, dtype=torch.float64, device=x.device) / 255
         share = counts / counts.sum()
         m = float(share.dot(levels))
         mean.append(m)
