@@ -16,7 +16,7 @@ import lotto
 from conftest import small_recipe
 from lotto import Job, UsageError, masks
 from lotto.engine import Serial
-from lotto.landscape import hessian, limit, subspace
+from lotto.landscape import lanczos, limit, quadratic, subspace
 from lotto.landscape.hessian import Hessian, Spectrum, SpectrumTask, spectrum_from
 from lotto.streams import stream
 from lotto.training import train
@@ -128,7 +128,7 @@ def test_task_is_remembered(point, store):
     assert first == second
     assert [e.trained for e in events if hasattr(e, "trained")] == [True, False]
     found = spectrum_from(first)
-    assert found == hessian.spectrum_of(Hessian(recipe, weights, mask), 8, 2)
+    assert found == lanczos.spectrum_of(Hessian(recipe, weights, mask), 8, 2)
     assert first["top"] == list(lotto.hessian.top(recipe, weights, mask, k=2).values)
 
 
@@ -237,17 +237,38 @@ def test_quadratic_cost_is_the_minimum_in_the_subspace():
     x = np.zeros(12)
     x[free] = np.linalg.solve(matrix[np.ix_(free, free)], (matrix @ point)[free])
     expected = 0.5 * (x - point) @ matrix @ (x - point)
-    assert limit.quadratic_cost(np.linalg.inv(matrix), point, pruned) == pytest.approx(expected, rel=1e-9)
-    assert limit.quadratic_cost(np.linalg.inv(matrix), point, np.zeros(12, dtype=bool)) == 0.0
+    assert quadratic.quadratic_cost(np.linalg.inv(matrix), point, pruned) == pytest.approx(expected, rel=1e-9)
+    assert quadratic.quadratic_cost(np.linalg.inv(matrix), point, np.zeros(12, dtype=bool)) == 0.0
     order = np.argsort(np.abs(point))
     costs = []
     for count in range(13):
         chosen = np.zeros(12, dtype=bool)
         chosen[order[:count]] = True
-        costs.append(limit.quadratic_cost(np.linalg.inv(matrix), point, chosen))
+        costs.append(quadratic.quadratic_cost(np.linalg.inv(matrix), point, chosen))
     assert all(a <= b + 1e-12 for a, b in pairwise(costs))
-    epsilon = (costs[4] + costs[5]) / 2
-    assert limit.largest_quadratic(matrix, point, epsilon, order) == pytest.approx(4 / 12)
+
+
+def test_exact_model_against_moving_the_free_weights_by_hand(point):
+    recipe, weights, mask, matrix = point
+    cuts = [lotto.prune(weights, mask, share) for share in (0.1, 0.4, 0.8)]
+    task = quadratic.QuadraticTask(recipe, weights, mask, cuts)
+    costs = task.execute()["costs"]
+    values, vectors = np.linalg.eigh(matrix)
+    convex = (vectors * np.maximum(values, 1e-6 * values[-1])) @ vectors.T
+    solution = np.concatenate([weights[n][m].numpy() for n, m in mask.items()])
+    for cut, cost in zip(cuts, costs, strict=True):
+        free = np.concatenate([cut[n][m].numpy() for n, m in mask.items()])
+        x = np.zeros(len(solution))
+        x[free] = np.linalg.solve(convex[np.ix_(free, free)], (convex @ solution)[free])
+        assert cost == pytest.approx(0.5 * (x - solution) @ convex @ (x - solution), rel=1e-6)
+    assert costs == sorted(costs)
+
+
+def test_exact_model_is_for_small_networks(point, monkeypatch):
+    recipe, weights, mask, _ = point
+    monkeypatch.setattr(quadratic, "LARGEST", 10)
+    with pytest.raises(UsageError, match=r"at most 10 unpruned weights; there are \d+"):
+        quadratic.QuadraticTask(recipe, weights, mask, [mask])
 
 
 # --- axial subspace -----------------------------------------------------------------------------------

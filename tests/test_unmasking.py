@@ -17,6 +17,7 @@ from lotto import UsageError, masks, papers
 from lotto.cli import main
 from lotto.engine import Serial
 from lotto.landscape import subspace
+from lotto.landscape.quadratic import QuadraticTask
 from lotto.papers import unmasking
 from lotto.report import readable, save_experiment, write_experiments
 from lotto.streams import derived_seed
@@ -137,6 +138,12 @@ def test_pruning_limit(home, monkeypatch):
         theory = lotto.largest_prunable(spectrum, at.run.weights, at.mask, unmasking.EPSILON, kind)
         assert only(frame, level=1, kind=kind, measure="largest share, theory") == theory
     assert only(frame, level=1, measure="trace") == spectrum.trace
+    cuts = [lotto.prune(at.run.weights, at.mask, share) for share in (0.2, 0.6)]
+    costs = QuadraticTask(recipe, at.run.weights, at.mask, cuts, 240).execute()["costs"]
+    found = frame[(frame["measure"] == "rise of the loss, quadratic") & (frame["level"] == 1)]
+    assert list(found[found["kind"] == "magnitude"]["value"]) == costs
+    largest = unmasking._largest((0.2, 0.6), costs, unmasking.EPSILON)
+    assert only(frame, level=1, kind="magnitude", measure="largest share, quadratic") == largest
 
 
 def test_largest_share_is_where_the_rise_passes_epsilon():

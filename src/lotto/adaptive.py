@@ -28,7 +28,7 @@ from lotto.streams import derived_seed
 
 log = logging.getLogger(__name__)
 
-FIRST_SHARE, LEAST_SHARE = 0.5, 0.1
+FIRST_SHARE, LEAST_SHARE = 0.4, 0.1
 """Share of the remaining weights in the first cut; below the least one the search ends."""
 BACK_OFF = 0.5
 """Factor on the share after a cut that was not kept. Tried on LeNet/MNIST: 0.7 loses more trials just above the

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from lotto.errors import UsageError, unknown
-from lotto.landscape.hessian import Spectrum
+from lotto.landscape.lanczos import Spectrum
 from lotto.weights import Weights
 
 KINDS = ("random", "magnitude")
@@ -67,47 +67,3 @@ def squared_lengths(weights: Weights, mask: Mapping[str, Tensor], kind: str) -> 
     if kind == "random":
         return np.linspace(0.0, squares.sum(), len(squares) + 1)
     return np.concatenate([[0.0], np.cumsum(np.sort(squares))])
-
-
-def quadratic_cost(inverse: np.ndarray, point: np.ndarray, pruned: np.ndarray) -> float:
-    """Least rise of the quadratic model when the coordinates ``pruned`` are 0 and the others are free.
-
-    ``1/2 w_P' ((H^-1)_PP)^-1 w_P``: the minimum over the remaining axial subspace.
-
-    Args:
-        inverse: ``H^-1``, shape (D, D), of a positive definite ``H``; see `inverse_of`.
-        point: ``w``, shape (D,).
-        pruned: which coordinates are 0, boolean, shape (D,).
-    """
-    chosen = np.flatnonzero(pruned)
-    if not len(chosen):
-        return 0.0
-    block = inverse[np.ix_(chosen, chosen)]
-    return float(0.5 * point[chosen] @ np.linalg.solve(block, point[chosen]))
-
-
-def inverse_of(hessian: np.ndarray, least: float = 1e-6) -> np.ndarray:
-    """The inverse of a Hessian whose eigenvalues below ``least`` times the largest are raised to that."""
-    values, vectors = np.linalg.eigh(hessian)
-    return (vectors / np.maximum(values, least * values[-1])) @ vectors.T
-
-
-def largest_quadratic(hessian: np.ndarray, point: np.ndarray, epsilon: float, order: np.ndarray) -> float:
-    """Largest share that can go, in a given order, while the quadratic model rises by at most ``epsilon``.
-
-    Exact for small networks, where the whole Hessian is there.
-
-    Args:
-        hessian: shape (D, D).
-        point: the solution, shape (D,).
-        epsilon: rise that is tolerated.
-        order: coordinates in the order in which they are pruned.
-    """
-    inverse, size = inverse_of(hessian), len(point)
-    low, high = 0, size
-    while low < high:  # sets are nested, so the cost never falls
-        middle = (low + high + 1) // 2
-        pruned = np.zeros(size, dtype=bool)
-        pruned[order[:middle]] = True
-        low, high = (middle, high) if quadratic_cost(inverse, point, pruned) <= epsilon else (low, middle - 1)
-    return low / size

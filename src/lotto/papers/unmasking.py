@@ -22,6 +22,7 @@ from lotto.landscape.hessian import SpectrumTask, spectrum_from
 from lotto.landscape.limit import KINDS, largest_prunable
 from lotto.landscape.path import Path, PathTask, has_batchnorm, path_of
 from lotto.landscape.plane import PlaneTask, plane_of
+from lotto.landscape.quadratic import LARGEST, QuadraticTask
 from lotto.landscape.subspace import distance_to, perturb
 from lotto.levels import Level, level_chain
 from lotto.masks import Mask
@@ -182,7 +183,8 @@ def _robustness(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
 def pruning_limit(options: Options) -> Sequence[Chain[list[Row]]]:
     """UNM figure 5: how much can be pruned at once, at the first, a middle and the last but one level.
 
-    By the projection itself, by the lowest loss found inside the remaining subspace, and by the theory.
+    By the projection itself, by the lowest loss found inside the remaining subspace, by the theory, and, where few
+    enough weights are left, by the exact minimum of the quadratic model in the subspace.
     """
     return [_pruning_limit(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
 
@@ -213,7 +215,15 @@ def _pruning_limit(options: Options, k: int, replicate: int) -> Chain[list[Row]]
         )
         for at in chosen
     ]  # fmt: skip
-    found = yield [*jobs, *spectra]
+    small = [at for at in chosen if masks.count(at.mask) <= LARGEST]
+    exact = [
+        QuadraticTask(
+            recipe, at.run.weights, at.mask, [cut for case, _, _, _, cut in cases if case is at],
+            examples=min(SPECTRUM_EXAMPLES, recipe.arrays.size()), label=f"{label} · level {at.level} · quadratic",
+        )
+        for at in small
+    ]  # fmt: skip
+    found = yield [*jobs, *spectra, *exact]
     runs: list[Run] = found[: len(jobs)]
     paths = yield [
         PathTask(
@@ -236,14 +246,21 @@ def _pruning_limit(options: Options, k: int, replicate: int) -> Chain[list[Row]]
             rows.append(row(place, kind, f"rise of the loss, {where}", "nats", 0, loss - base[at.level], x=share))
             rows.append(row(place, kind, f"error, {where}", "points", 0, ends.error["test"][i], x=share))
             lowest.setdefault((at.level, kind, where), []).append(loss - base[at.level])
-    for at, outcome in zip(chosen, found[len(jobs) :], strict=True):
+    for at, outcome in zip(small, found[len(jobs) + len(spectra) :], strict=True):
+        own_cases = [(kind, share) for case, kind, share, _, _ in cases if case is at]
+        for (kind, share), cost in zip(own_cases, outcome["costs"], strict=True):
+            rows.append(row(about(replicate, k, at), kind, "rise of the loss, quadratic", "nats", 0, cost, x=share))
+            lowest.setdefault((at.level, kind, "quadratic"), []).append(cost)
+    for at, outcome in zip(chosen, found[len(jobs) : len(jobs) + len(spectra)], strict=True):
         spectrum, place = spectrum_from(outcome), about(replicate, k, at)
         rows.append(row(place, "imp", "largest eigenvalue", "nats", 0, max(spectrum.nodes), x=math.nan))
         rows.append(row(place, "imp", "trace", "nats", 0, spectrum.trace, x=math.nan))
         for kind in KINDS:
             theory = largest_prunable(spectrum, at.run.weights, at.mask, EPSILON, kind)
             rows.append(row(place, kind, "largest share, theory", "share", 0, theory, x=math.nan))
-            for where in ("projection", "subspace"):
+            for where in ("projection", "subspace", "quadratic"):
+                if (at.level, kind, where) not in lowest:
+                    continue
                 measured = _largest(SHARES, lowest[at.level, kind, where], EPSILON)
                 rows.append(row(place, kind, f"largest share, {where}", "share", 0, measured, x=math.nan))
     return rows

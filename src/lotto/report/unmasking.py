@@ -118,10 +118,11 @@ def _pruning_limit(means: pd.DataFrame) -> Figure:
     for axis, level in zip(axes, levels, strict=True):
         here = means[means["level"] == level]
         for kind, colour in STYLES.items():
-            for where, dashes in (("subspace", "-"), ("projection", "--")):
+            for where, dashes in (("subspace", "-"), ("projection", "--"), ("quadratic", "-.")):
                 part = here[(here["kind"] == kind) & (here["measure"] == f"rise of the loss, {where}")]
                 part = part[part["rewind_step"] == part["rewind_step"].max()]
-                plots.line(axis, part, "x", colour, f"{kind}, {where}", ls=dashes)
+                if len(part):
+                    plots.line(axis, part, "x", colour, f"{kind}, {where}", ls=dashes)
             theory = here[(here["kind"] == kind) & (here["measure"] == "largest share, theory")]
             axis.axvline(float(theory["mean"].iloc[-1]), color=colour, ls=":", lw=1.5)
         axis.axhline(0.1, color=plots.COLOURS["dense"], lw=1)
