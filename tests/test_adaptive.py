@@ -9,7 +9,7 @@ import pytest
 import lotto
 from conftest import same_tensors, small_recipe
 from lotto import Pruning, UsageError, masks
-from lotto.adaptive import BACK_OFF, FIRST_SHARE, GROWTH, LARGEST_BARRIER, LEAST_SHARE, POINTS, scaled
+from lotto.adaptive import BACK_OFF, FIRST_SHARE, LARGEST_BARRIER, LEAST_SHARE, POINTS, scaled
 from lotto.cli import main
 from lotto.engine import JobFinished, Serial
 from lotto.plan import make_plan
@@ -37,7 +37,7 @@ def test_decisions_follow_the_rule(engine):
         matches = trial.error <= dense + result.plan.recipe.tolerance
         assert trial.kept == (matches and trial.barrier <= max(LARGEST_BARRIER, result.plan.recipe.tolerance))
         if trial.kept:
-            last, share = last + 1, min(FIRST_SHARE, GROWTH * share)
+            last += 1
             errors = [chain[last].run.test_error for chain in result.chains]
             assert trial.error == pytest.approx(np.mean(errors))
             assert trial.density == masks.density(result.chains[0][last].mask)

@@ -146,6 +146,24 @@ def test_pruning_limit(home, monkeypatch):
     assert only(frame, level=1, kind="magnitude", measure="largest share, quadratic") == largest
 
 
+def test_adaptive(home):
+    frame, (engine, options, levels) = run("adaptive", home), home
+    density = masks.density(levels[-1].mask)
+    result = lotto.imp(
+        options.recipe, density=density, rewind_to="5it", replicates=1, controls=(), adaptive=True, engine=engine
+    )
+    (chain,) = result.chains
+    for at in chain:
+        assert only(frame, kind="adaptive", measure="error", level=at.level) == at.run.test_error
+    assert only(frame, kind="adaptive", measure="trainings") == result.trainings
+    reached = masks.density(chain[-1].mask)
+    assert only(frame, measure="density reached") == reached
+    needed = 1 + sum(masks.density(at.mask) > reached * 1.001 for at in levels)
+    assert only(frame, kind="imp", measure="trainings") == needed
+    assert only(frame, kind="adaptive", measure="steps") == 40 + (result.trainings - 1) * 35
+    assert list(frame[frame["measure"] == "share tried"]["value"]) == [t.share for t in result.trials]
+
+
 def test_largest_share_is_where_the_rise_passes_epsilon():
     shares, rises = (0.1, 0.2, 0.4), (0.0, 0.05, 0.25)
     assert unmasking._largest(shares, rises, 0.1) == pytest.approx(0.2 + 0.25 * 0.2)
@@ -166,7 +184,7 @@ def test_batchnorm_statistics_are_recomputed_too(store):
 
 
 def test_files_report_and_tables(home, tmp_path):
-    for name in ("connectivity", "projection", "robustness", "retraining"):
+    for name in ("connectivity", "projection", "robustness", "retraining", "adaptive"):
         experiment = papers.get(f"unmasking.{name}")
         frame = run(name, home)
         save_experiment(experiment, home[1], frame, tmp_path, "lotto run ...", 1.0)
@@ -178,7 +196,7 @@ def test_files_report_and_tables(home, tmp_path):
             table["measure"].str.startswith("barrier") & (table.get("at", "") == "3") & (table["left"] == "100 %")
         ).any()
     text = write_experiments(tmp_path).read_text()
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 5
     for path in tmp_path.glob("*.csv"):
         assert ElementTree.parse(path.with_suffix(".svg")).getroot().tag.endswith("svg")
 

@@ -26,6 +26,7 @@ from lotto.landscape.quadratic import LARGEST, QuadraticTask
 from lotto.landscape.subspace import distance_to, perturb
 from lotto.levels import Level, level_chain
 from lotto.masks import Mask
+from lotto.papers.adaptive_shares import adaptive
 from lotto.papers.experiment import Experiment, Options, Row, about, plan_of, row
 from lotto.pruning import prune
 from lotto.recipe import Recipe
@@ -359,18 +360,20 @@ def _path(options: Options, a: Weights, b: Weights, label: str) -> PathTask:
     return PathTask(options.recipe, a, b, options.points, ("test",), "interpolate", options.examples, label)
 
 
-EXPERIMENTS = tuple(
-    Experiment(function.__name__, title, f"UNM, figure {figure}", function, steps, "unmasking")
-    for function, title, figure, steps in (
-        (connectivity, "Successive levels are linearly connected where they match", 2, ("0it", "100it", "500it")),
-        (projection, "Pruning leaves the floor of the connected region, retraining returns to it", 3, ()),
-        (
-            robustness,
-            "How far a rewind point can be moved before training ends elsewhere",
-            4,
-            ("0it", "100it", "500it"),
-        ),
-        (pruning_limit, "How much can be pruned at once", 5, ()),
-        (retraining, "Retraining makes new small weights to prune", 6, ()),
-    )
+def _experiment(chains: Any, title: str, source: str, rewind_to: tuple[str, ...] = ()) -> Experiment:
+    return Experiment(chains.__name__, title, source, chains, rewind_to, "unmasking")
+
+
+EARLY = ("0it", "100it", "500it")
+EXPERIMENTS = (
+    _experiment(connectivity, "Successive levels are linearly connected where they match", "UNM, figure 2", EARLY),
+    _experiment(
+        projection, "Pruning leaves the floor of the connected region, retraining returns to it", "UNM, figure 3"
+    ),
+    _experiment(
+        robustness, "How far a rewind point can be moved before training ends elsewhere", "UNM, figure 4", EARLY
+    ),
+    _experiment(pruning_limit, "How much can be pruned at once", "UNM, figure 5"),
+    _experiment(retraining, "Retraining makes new small weights to prune", "UNM, figure 6"),
+    _experiment(adaptive, "Trainings with adaptive shares against a fixed one", "UNM's sibling on adaptive pruning"),
 )

@@ -172,6 +172,18 @@ def one_shot_fails(settings: Sequence[Setting]) -> list[Finding]:
     return found
 
 
+def adaptive_needs_fewer_trainings(settings: Sequence[Setting]) -> list[Finding]:
+    """Trainings with adaptive shares over those with the fixed share to the same density."""
+    found = []
+    for setting in settings:
+        for k in _steps(setting, "trainings"):
+            about = {"measure": "trainings", "rewind_step": k}
+            ratio = values(setting, kind="adaptive", **about) / values(setting, kind="imp", **about)
+            reached = values(setting, measure="density reached", rewind_step=k).mean()
+            found += finding_of(f"{setting.title}, {100 * reached:.3g} % left, k = {k}", ratio.dropna(), 1.0, True)
+    return found
+
+
 _RUN = "lotto run unmasking."
 _ROWS: tuple[tuple[str, str, str, str, str, Callable[[Sequence[Setting]], list[Finding]]], ...] = (
     (
@@ -213,6 +225,11 @@ _ROWS: tuple[tuple[str, str, str, str, str, Callable[[Sequence[Setting]], list[F
     (
         "One cut to the final density fails where iteration succeeds.", "UNM, figures 5 and 6",
         "one-shot error minus IMP error at the last level, above 0", "one-shot fails", "retraining", one_shot_fails,
+    ),
+    (
+        "Adaptive shares reach the same density in fewer trainings.", "UNM's sibling on adaptive pruning",
+        "trainings, failed ones counted, over those of the fixed share, below 1; kept levels match",
+        "30 % less compute on CIFAR-100, another rule", "adaptive", adaptive_needs_fewer_trainings,
     ),
 )  # fmt: skip
 CLAIMS = tuple(

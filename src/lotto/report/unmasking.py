@@ -22,6 +22,7 @@ def draw(name: str, means: pd.DataFrame) -> Figure:
         "robustness": _robustness,
         "pruning_limit": _pruning_limit,
         "retraining": _retraining,
+        "adaptive": _adaptive,
     }
     return drawn[name](means)
 
@@ -155,4 +156,28 @@ def _retraining(means: pd.DataFrame) -> Figure:
         plots.density_axis(axis, list(means["density"].unique()))
         axis.set_title(title, fontsize=10)
     errors.legend(frameon=False, fontsize=8)
+    return made
+
+
+def _adaptive(means: pd.DataFrame) -> Figure:
+    """Error against density with adaptive and with fixed shares, and how many trainings each takes."""
+    made, (errors, counts) = plots.panels(2)
+    labels = {"imp": "fixed share", "adaptive": "adaptive"}
+    for i, (kind, label) in enumerate(labels.items()):
+        part = means[(means["kind"] == kind) & (means["measure"] == "error")]
+        for k, of_step in part.groupby("rewind_step"):
+            several = part["rewind_step"].nunique() > 1
+            plots.line(errors, of_step, "density", f"C{i}", f"{label}, k = {k}" if several else label)
+    plots.density_axis(errors, list(means["density"].unique()))
+    errors.set_title("test error, points", fontsize=10)
+    errors.legend(frameon=False, fontsize=9)
+    found = means[means["measure"] == "trainings"]
+    for i, kind in enumerate(labels):
+        part = found[found["kind"] == kind]
+        places = [str(k) for k in part["rewind_step"]]
+        counts.bar(
+            [j + 0.35 * i for j in range(len(places))], part["mean"], 0.33, yerr=part["std"].fillna(0), color=f"C{i}"
+        )
+        counts.set_xticks([j + 0.17 for j in range(len(places))], [f"k = {place}" for place in places])
+    counts.set_title("trainings to the same density", fontsize=10)
     return made
