@@ -12,11 +12,12 @@ import torch
 from lotto.errors import DivergedError
 from lotto.job import Job, Run, State
 from lotto.recipe import Recipe
-from lotto.streams import private_torch_rng, torch_seed
+from lotto.streams import private_torch_rng
 from lotto.training import optimizer_state
+from lotto.training.autograd import Autograd
 from lotto.training.evaluate import evaluate_network
 from lotto.training.network import Network, flushed_denormals
-from lotto.weights import clone
+from lotto.training.perceptron import Perceptron, suits
 
 LOSS_CHECK = 50
 """Losses are fetched from the device and checked once in so many steps, to keep the device busy."""
@@ -83,16 +84,9 @@ def _run(
 ) -> None:
     recipe = job.recipe
     network = Network(recipe, point.state.weights)
-    module = network.module.train()
-    parameters = dict(module.named_parameters())
-    optimizer = recipe.optimizer.build(parameters.values())
-    optimizer_state.restore(optimizer, parameters, point.state.optimizer, network)
-    # The start is masked, and so are all gradients: with weights, momentum and moments at 0, no optimizer
-    # can move a pruned weight, and weight decay has nothing to decay.
-    by_name = dict(module.named_parameters(remove_duplicate=False))  # a tied weight has several names
-    masked = [(by_name[n], network.like(m.to(by_name[n].dtype), by_name[n])) for n, m in (job.mask or {}).items()]
-    # Someone's own model or loss may draw random numbers (dropout); ours do not.
-    draws = not (isinstance(recipe.model, str) and isinstance(recipe.loss, str))
+    learner = Perceptron(job, network) if suits(job, network) else Autograd(job, network)
+    optimizer = recipe.optimizer.build(learner.parameters.values())
+    optimizer_state.restore(optimizer, learner, point.state.optimizer)
     began = time.perf_counter() - point.seconds
     records = evaluation_steps(recipe, job)
     batches = recipe.arrays.to(network.device).batches(
@@ -102,7 +96,7 @@ def _run(
     saved = time.monotonic()
 
     def state() -> State:
-        return State(clone(module.state_dict()), optimizer_state.read(optimizer, parameters))
+        return State(learner.weights(), optimizer_state.read(optimizer, learner))
 
     if point.step in job.steps:
         point.kept.setdefault(point.step, point.state)
@@ -110,17 +104,8 @@ def _run(
         rate = recipe.learning_rate(step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        if draws:
-            torch.manual_seed(torch_seed(job.order_seed, "forward", step))
-        loss = recipe.loss_function(network(x), y)
-        for parameter in parameters.values():
-            parameter.grad = None  # as zero_grad does, without its profiling
-        loss.backward()
-        if masked:
-            pairs = [(p.grad, m) for p, m in masked if p.grad is not None]
-            torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])
+        losses.append(learner.backward(x, y, step))
         optimizer.step()
-        losses.append(loss.detach())
 
         point.step = done = step + 1
         if len(losses) == LOSS_CHECK or done in records or done in job.steps or done == job.end:
@@ -128,7 +113,7 @@ def _run(
             if on_step is not None:
                 on_step(done, point.loss_sum / max(1, point.loss_count))
         if done in records:
-            point.history.append(_record(point, recipe, network))
+            point.history.append(_record(point, recipe, learner.evaluated()))
             point.loss_sum, point.loss_count = 0.0, 0
         if done in job.steps:
             point.kept[done] = state()
@@ -139,7 +124,7 @@ def _run(
             on_checkpoint(point)
             saved = time.monotonic()
     if not point.history or point.history[-1]["step"] != job.end:
-        point.history.append(_record(point, recipe, network))
+        point.history.append(_record(point, recipe, learner.evaluated()))
 
 
 def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:

@@ -7,30 +7,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lotto.training.network import Network
+from lotto.training.autograd import Autograd
+from lotto.training.perceptron import Perceptron
 
 
-def read(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of the state as ``parameter/quantity`` -> tensor on the CPU."""
+def read(optimizer: torch.optim.Optimizer, learner: Autograd | Perceptron) -> dict[str, Tensor]:
+    """Copies of the state as ``parameter/quantity`` -> tensor on the CPU, in the shape of the weight."""
     result = {}
-    for name, parameter in parameters.items():
+    for name, parameter in learner.parameters.items():
         for quantity, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
-                copy = value.detach().to("cpu", copy=True)
-                result[f"{name}/{quantity}"] = copy.contiguous()
+                result[f"{name}/{quantity}"] = learner.expand(name, value)
     return result
 
 
-def restore(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
-    network: Network,
-) -> None:
+def restore(optimizer: torch.optim.Optimizer, learner: Autograd | Perceptron, tensors: Mapping[str, Tensor]) -> None:
     """Give the optimizer the state that `read` returned."""
     for name, tensor in tensors.items():
-        parameter_name, _, quantity = name.rpartition("/")
-        parameter = parameters[parameter_name]
-        whole = tensor.shape == parameter.shape
-        value = network.like(tensor, parameter) if whole else tensor.clone().to(parameter.device)
-        optimizer.state[parameter][quantity] = value
+        parameter, _, quantity = name.rpartition("/")
+        optimizer.state[learner.parameters[parameter]][quantity] = learner.compress(parameter, tensor)

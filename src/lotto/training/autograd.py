@@ -1,0 +1,65 @@
+"""Gradients of any module and any loss by autograd."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lotto.job import Job
+from lotto.streams import torch_seed
+from lotto.training.network import Network
+from lotto.weights import clone
+
+
+class Autograd:
+    """What the loop trains: parameters by name, their gradients for a batch, and the weights as a state dict.
+
+    Args:
+        job: what is trained.
+        network: its module, with the start's weights.
+    """
+
+    def __init__(self, job: Job, network: Network) -> None:
+        self.job, self.network = job, network
+        self.module = network.module.train()
+        self.parameters: dict[str, Tensor] = dict(self.module.named_parameters())
+        # The start is masked, and so are all gradients: with weights, momentum and moments at 0, no optimizer
+        # can move a pruned weight, and weight decay has nothing to decay.
+        by_name = dict(self.module.named_parameters(remove_duplicate=False))  # a tied weight has several names
+        self.masked = [
+            (by_name[n], network.like(m.to(by_name[n].dtype), by_name[n])) for n, m in (job.mask or {}).items()
+        ]
+        # Someone's own model or loss may draw random numbers (dropout); ours do not.
+        self.draws = not (isinstance(job.recipe.model, str) and isinstance(job.recipe.loss, str))
+
+    def backward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """Set the gradients of a batch; returns its loss."""
+        if self.draws:
+            torch.manual_seed(torch_seed(self.job.order_seed, "forward", step))
+        loss = self.job.recipe.loss_function(self.network(x), y)
+        for parameter in self.parameters.values():
+            parameter.grad = None  # as zero_grad does, without its profiling
+        loss.backward()
+        if self.masked:
+            pairs = [(p.grad, m) for p, m in self.masked if p.grad is not None]
+            torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])
+        return loss.detach()
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the whole state dict, on the CPU."""
+        return clone(self.module.state_dict())
+
+    def evaluated(self) -> Network:
+        """The network to evaluate."""
+        return self.network
+
+    def expand(self, name: str, tensor: Tensor) -> Tensor:
+        """An optimizer's tensor in the shape of the weight ``name``, on the CPU."""
+        return tensor.detach().to("cpu", copy=True).contiguous()
+
+    def compress(self, name: str, tensor: Tensor) -> Tensor:
+        """The inverse of `expand`."""
+        parameter = self.parameters[name]
+        if tensor.shape == parameter.shape:
+            return self.network.like(tensor, parameter)
+        return tensor.clone().to(parameter.device)

@@ -1,0 +1,146 @@
+"""Perceptrons without autograd against autograd, and their sparse layers against masked dense ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import lotto
+from conftest import same_tensors, small_recipe
+from lotto import SGD, Adam, AdamW, Job, Mask, RMSprop, masks
+from lotto.training import loop, perceptron, train
+from lotto.training.autograd import Autograd
+from lotto.training.network import Network
+from lotto.training.perceptron import DenseLayer, Perceptron, SparseLayer
+
+OPTIMIZERS = [
+    SGD(0.1),
+    SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-2),
+    Adam(1e-2, weight_decay=1e-2),
+    AdamW(1e-2, weight_decay=1e-1),
+    RMSprop(1e-2, momentum=0.5),
+]
+
+
+def random_mask(recipe, *densities, seed=0):
+    """A mask with these densities by layer, exactly."""
+    generator = np.random.default_rng(seed)
+    made = {}
+    for (name, ones), density in zip(masks.ones(recipe).items(), densities, strict=True):
+        keep = np.zeros(ones.numel(), dtype=bool)
+        keep[generator.permutation(ones.numel())[: round(density * ones.numel())]] = True
+        made[name] = torch.from_numpy(keep).view(ones.shape)
+    return Mask(made)
+
+
+def by_autograd(monkeypatch, job):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "suits", lambda job, network: False)
+        return train(job)
+
+
+CASES = {
+    "dense": None,
+    "masked": (0.5, 0.5, 1.0),
+    "sparse": (0.05, 0.05, 0.05),
+    "mixed": (0.1, 0.5, 1.0),
+    "dense first": (1.0, 0.1, 0.5),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("densities", CASES.values(), ids=CASES)
+def test_trains_like_autograd(monkeypatch, optimizer, densities):
+    recipe = small_recipe(precision="float64", optimizer=optimizer, steps="12it")
+    job = Job(recipe, mask=densities and random_mask(recipe, *densities), keep=(5,))
+    ours, theirs = train(job), by_autograd(monkeypatch, job)
+    for step in job.steps:
+        for name, tensor in theirs.at(step).items():
+            torch.testing.assert_close(ours.at(step)[name], tensor, rtol=1e-9, atol=1e-11)
+    assert set(ours.state(5).optimizer) == set(theirs.state(5).optimizer)
+    for name, tensor in theirs.state(5).optimizer.items():
+        torch.testing.assert_close(ours.state(5).optimizer[name], tensor, rtol=1e-9, atol=1e-11)
+    assert ours.test_error == theirs.test_error
+    assert ours.history[-1]["train_loss"] == pytest.approx(theirs.history[-1]["train_loss"], rel=1e-10)
+
+
+def test_layers_are_sparse_below_the_crossover_only():
+    recipe = small_recipe()
+    mask = random_mask(recipe, 0.5, 0.1, 0.05)
+    network = Network(recipe, masks.apply(recipe.initial(0), mask))
+    layers = Perceptron(Job(recipe, mask=mask), network).layers
+    assert [type(layer) for layer in layers] == [DenseLayer, SparseLayer, SparseLayer]
+    assert [layer.few for layer in layers[1:]] == [False, True]
+    assert len(layers[1].weight) == int(mask["fc2.weight"].sum())
+
+
+def test_class_probabilities_as_targets(monkeypatch):
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(60, 12)).astype("float32"), generator.dirichlet(np.ones(4), 60)
+    data = lotto.data.Arrays(x, y, x, y)
+    recipe = small_recipe(data=data, precision="float64", error="mse", steps="6it", loss="cross-entropy")
+    job = Job(recipe, mask=random_mask(recipe, 0.1, 1.0, 1.0))
+    ours, theirs = train(job), by_autograd(monkeypatch, job)
+    for name, tensor in theirs.weights.items():
+        torch.testing.assert_close(ours.weights[name], tensor, rtol=1e-9, atol=1e-11)
+
+
+def test_a_killed_sparse_run_ends_in_the_same_bits():
+    recipe = small_recipe(model="mlp-300-100", optimizer=SGD(0.05, momentum=0.9, weight_decay=1e-3))
+    job = Job(recipe, mask=random_mask(recipe, 0.05, 0.04, 0.1))
+    points = []
+    whole = train(job, on_checkpoint=points.append, checkpoint_seconds=0.0)
+    assert len(points) > 10
+    points = []
+
+    class Killed(Exception):
+        pass
+
+    def stop(point):
+        points.append(point)
+        if point.step == 17:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(job, on_checkpoint=stop, checkpoint_seconds=0.0)
+    again = train(job, resume=points[-1])
+    assert same_tensors(whole.weights, again.weights)
+    other = train(Job(recipe, order_seed=1, mask=job.mask))
+    assert not same_tensors(whole.weights, other.weights), "two orders differ"
+
+
+def test_a_fork_with_the_optimizer_is_the_continuation():
+    recipe = small_recipe(model="mlp-64-32", optimizer=Adam(1e-2))
+    mask = random_mask(recipe, 0.05, 0.05, 0.1)
+    whole = train(Job(recipe, mask=mask, keep=(15,)))
+    fork = train(Job(recipe, start=whole.state(15), mask=mask, from_step=15))
+    assert same_tensors(whole.weights, fork.weights)
+
+
+def test_pruned_weights_and_their_momentum_are_zero():
+    recipe = small_recipe(optimizer=SGD(0.1, momentum=0.9, weight_decay=1e-2))
+    mask = random_mask(recipe, 0.05, 0.5, 0.1)
+    run = train(Job(recipe, mask=mask, keep=(7,)))
+    for name, keep in mask.items():
+        assert not run.weights[name][~keep].any()
+        momentum = run.state(7).optimizer[f"{name}/momentum_buffer"]
+        assert momentum.shape == keep.shape
+        assert not momentum[~keep].any()
+        assert momentum[keep].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"precision": "bfloat16"}, False),
+        ({"loss": "mse", "error": "mse"}, False),
+        ({"model": lambda: torch.nn.Linear(12, 6)}, False),
+    ],
+)
+def test_others_are_left_to_autograd(changes, expected):
+    recipe = small_recipe(**changes)
+    network = Network(recipe, recipe.initial(0))
+    assert perceptron.suits(Job(recipe), network) == expected
+    assert Autograd(Job(recipe), network).parameters
