@@ -1,14 +1,17 @@
-"""Optimizers as frozen data; torch.optim does the arithmetic."""
+"""Optimizers as frozen data; the functions of torch.optim do the arithmetic."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
+from torch.optim.rmsprop import rmsprop
+from torch.optim.sgd import sgd
 
 from lotto.errors import UsageError
 
@@ -32,8 +35,14 @@ class Optimizer:
         if not getattr(self, "eps", 1.0) > 0:
             raise UsageError(f"eps is greater than 0; got {self.eps!r}.")  # type: ignore[attr-defined]
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """Make the torch optimizer; torch checks what depends on several values."""
+    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What the optimizer remembers of a parameter before its first step."""
+        raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop; got {type(self).__name__}.")
+
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float
+    ) -> None:
+        """One step, in place."""
         raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop; got {type(self).__name__}.")
 
 
@@ -44,22 +53,31 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        parameters = list(parameters)
-        optimizer = torch.optim.SGD(
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.momentum < 0 or (self.nesterov and not self.momentum):
+            raise UsageError(f"Momentum is 0 or more, and greater than 0 for Nesterov's; got {self.momentum!r}.")
+
+    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The momentum; zeros give the same first step as no buffer."""
+        return {"momentum_buffer": torch.zeros_like(parameter, requires_grad=False)} if self.momentum else {}
+
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float
+    ) -> None:
+        """See `torch.optim.SGD`."""
+        sgd(
             parameters,
-            lr=self.lr,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
+            gradients,
+            [state.get("momentum_buffer") for state in states],
+            fused=True,  # one kernel per step
             weight_decay=self.weight_decay,
-            fused=True,  # one kernel per step: a third of a small network's step time on the CPU
+            momentum=self.momentum,
+            lr=lr,
+            dampening=0.0,
+            nesterov=self.nesterov,
+            maximize=False,
         )
-        if self.momentum:
-            # The same first step as without a buffer; the fused kernel needs one even for a parameter whose first
-            # gradient comes late.
-            for parameter in parameters:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
-        return optimizer
 
 
 @dataclass(frozen=True)
@@ -70,25 +88,41 @@ class Adam(Optimizer):
     beta2: float = 0.999
     eps: float = 1e-8
 
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "lr": self.lr,
-            "betas": (self.beta1, self.beta2),
-            "eps": self.eps,
-            "weight_decay": self.weight_decay,
-            "fused": True,
-        }
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise UsageError(f"beta1 and beta2 are at least 0 and less than 1; got {self.beta1!r}, {self.beta2!r}.")
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, **self._arguments())
+    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The number of steps and both moments."""
+        moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
+        return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device), **moments}
+
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float
+    ) -> None:
+        """See `torch.optim.Adam`, or `torch.optim.AdamW` for that class."""
+        (adamw if isinstance(self, AdamW) else adam)(
+            parameters,
+            gradients,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            lr=lr,
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+            maximize=False,
+        )
 
 
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay."""
-
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, **self._arguments())
 
 
 @dataclass(frozen=True)
@@ -99,14 +133,36 @@ class RMSprop(Optimizer):
     eps: float = 1e-8
     momentum: float = 0.0
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.RMSprop(
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.alpha < 1 and self.momentum >= 0):
+            raise UsageError(
+                f"alpha is at least 0 and less than 1, momentum 0 or more; got {self.alpha!r}, {self.momentum!r}."
+            )
+
+    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The number of steps, the mean square, and the momentum if there is one."""
+        names = ("square_avg", "momentum_buffer") if self.momentum else ("square_avg",)
+        moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in names}
+        return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device), **moments}
+
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float
+    ) -> None:
+        """See `torch.optim.RMSprop`."""
+        rmsprop(
             parameters,
-            lr=self.lr,
+            gradients,
+            [state["square_avg"] for state in states],
+            [],
+            [state["momentum_buffer"] for state in states] if self.momentum else [],
+            [state["step"] for state in states],
+            lr=lr,
             alpha=self.alpha,
             eps=self.eps,
-            momentum=self.momentum,
             weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            centered=False,
         )
 
 
@@ -116,3 +172,26 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
     "rmsprop": RMSprop,
 }
+
+
+class Updates:
+    """An optimizer at work: what it remembers of each parameter.
+
+    torch's own classes import a compiler when the first is made, seconds in every process, and take longer for a small
+    network's step than its arithmetic does; their functions do not.
+
+    Args:
+        optimizer: which and how.
+        parameters: by name; gradients are read from their ``grad``, and those without one are left alone.
+    """
+
+    def __init__(self, optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
+        self.optimizer, self.parameters = optimizer, parameters
+        self.states = {name: optimizer.quantities(parameter) for name, parameter in parameters.items()}
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """One step at a learning rate."""
+        named = [(n, p, p.grad) for n, p in self.parameters.items() if p.grad is not None]
+        gradients = [g for _, _, g in named if g is not None]
+        self.optimizer.update([p for _, p, _ in named], gradients, [self.states[n] for n, _, _ in named], lr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lotto.errors import LottoError, UsageError
+from lotto.optimizers import Updates
 from lotto.recipe import Recipe
 from lotto.streams import private_torch_rng
 from lotto.training.network import Network
@@ -19,10 +20,10 @@ def check_trainable(recipe: Recipe) -> None:
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
             network = Network(recipe, recipe.initial(0))
             x, y = x.to(network.device), y.to(network.device)
-            optimizer = recipe.optimizer.build(network.module.parameters())
+            updates = Updates(recipe.optimizer, dict(network.module.named_parameters()))
             loss = recipe.loss_function(network(x), y)
             loss.backward()
-            optimizer.step()
+            updates.step(recipe.learning_rate(0))
             network.module.eval()
             float(recipe.error_function(network(x), y))
         except LottoError:

@@ -11,6 +11,7 @@ import torch
 
 from lotto.errors import DivergedError
 from lotto.job import Job, Run, State
+from lotto.optimizers import Updates
 from lotto.recipe import Recipe
 from lotto.streams import private_torch_rng
 from lotto.training import optimizer_state
@@ -85,8 +86,8 @@ def _run(
     recipe = job.recipe
     network = Network(recipe, point.state.weights)
     learner = Perceptron(job, network) if suits(job, network) else Autograd(job, network)
-    optimizer = recipe.optimizer.build(learner.parameters.values())
-    optimizer_state.restore(optimizer, learner, point.state.optimizer)
+    updates = Updates(recipe.optimizer, learner.parameters)
+    optimizer_state.restore(updates, learner, point.state.optimizer)
     began = time.perf_counter() - point.seconds
     records = evaluation_steps(recipe, job)
     batches = recipe.arrays.to(network.device).batches(
@@ -96,16 +97,13 @@ def _run(
     saved = time.monotonic()
 
     def state() -> State:
-        return State(learner.weights(), optimizer_state.read(optimizer, learner))
+        return State(learner.weights(), optimizer_state.read(updates, learner))
 
     if point.step in job.steps:
         point.kept.setdefault(point.step, point.state)
     for step, (x, y) in enumerate(batches, start=point.step):
-        rate = recipe.learning_rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         losses.append(learner.backward(x, y, step))
-        optimizer.step()
+        updates.step(recipe.learning_rate(step))
 
         point.step = done = step + 1
         if len(losses) == LOSS_CHECK or done in records or done in job.steps or done == job.end:
