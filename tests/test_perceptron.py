@@ -75,6 +75,30 @@ def test_layers_are_sparse_below_the_crossover_only():
     assert len(layers[1].weight) == int(mask["fc2.weight"].sum())
 
 
+def test_batches_by_feature_are_the_turned_ones():
+    generator = np.random.default_rng(0)
+    for x in (
+        generator.integers(0, 256, (20, 3, 5, 4), dtype=np.uint8),
+        generator.integers(0, 256, (20, 7), dtype=np.uint8),
+        generator.normal(size=(20, 2, 6)).astype("float32"),
+    ):
+        data = lotto.data.Arrays(x, np.arange(20) % 4, x, np.arange(20) % 4)
+        both = [data.batches(3, 0, 4, 6, by_feature=turned) for turned in (False, True)]
+        for (plain, y), (turned, again) in zip(*both, strict=True):
+            assert torch.equal(turned, plain.flatten(1).t())
+            assert turned.is_contiguous()
+            assert torch.equal(y, again)
+
+
+@pytest.mark.parametrize("densities", [None, (0.05, 0.5, 1.0)])
+def test_another_loss(monkeypatch, densities):
+    recipe = small_recipe(loss="mse", error="mse", precision="float64", steps="6it")
+    job = Job(recipe, mask=densities and random_mask(recipe, *densities))
+    ours, theirs = train(job), by_autograd(monkeypatch, job)
+    for name, tensor in theirs.weights.items():
+        torch.testing.assert_close(ours.weights[name], tensor, rtol=1e-9, atol=1e-11)
+
+
 def test_class_probabilities_as_targets(monkeypatch):
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(60, 12)).astype("float32"), generator.dirichlet(np.ones(4), 60)
@@ -135,7 +159,8 @@ def test_pruned_weights_and_their_momentum_are_zero():
     [
         ({}, True),
         ({"precision": "bfloat16"}, False),
-        ({"loss": "mse", "error": "mse"}, False),
+        ({"loss": "mse", "error": "mse"}, True),
+        ({"loss": lambda o, y: o.square().mean()}, False),
         ({"model": lambda: torch.nn.Linear(12, 6)}, False),
     ],
 )

@@ -196,10 +196,28 @@ class Arrays:
             return x
         return x.to(torch.float32).mul_(self._scale).add_(self._shift)
 
+    def by_feature(self, x: Tensor) -> Tensor:
+        """What `normalise` gives, flattened and turned: shape (features, examples)."""
+        if self._scale is None or self._shift is None or x.device.type != "cpu":
+            return self.normalise(x).flatten(1).t().contiguous()
+        # Turned as bytes, by NumPy: a third of the time it takes as floats.
+        turned = torch.from_numpy(np.ascontiguousarray(x.flatten(1).numpy().T)).to(torch.float32)
+        scale, shift = (t.expand(x.shape[1:]).reshape(-1, 1) for t in (self._scale, self._shift))
+        return turned.mul_(scale).add_(shift)
+
     def batches(
-        self, seed: int, start: int, stop: int, batch_size: int, augment: Augment | None = None
+        self,
+        seed: int,
+        start: int,
+        stop: int,
+        batch_size: int,
+        augment: Augment | None = None,
+        by_feature: bool = False,
     ) -> Iterator[Batch]:
-        """The training batches of steps ``start`` to ``stop - 1`` in the data order ``seed``."""
+        """The training batches of steps ``start`` to ``stop - 1`` in the data order ``seed``.
+
+        Inputs have the batch first; with ``by_feature`` the shape (features, batch).
+        """
         x, y, size = self.x["train"], self.y["train"], self.size()
         check_batch_size(batch_size, size)
         per_epoch = size // batch_size
@@ -212,7 +230,7 @@ class Arrays:
             inputs = x.index_select(0, index)
             if augment is not None:
                 inputs = augment(inputs, seed, step)
-            yield self.normalise(inputs), y.index_select(0, index)
+            yield (self.by_feature if by_feature else self.normalise)(inputs), y.index_select(0, index)
 
     def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All examples of a split in their own order, not augmented."""

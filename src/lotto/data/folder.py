@@ -192,9 +192,15 @@ class Folder:
         return (x.float() / 255 - mean) / std
 
     def batches(
-        self, seed: int, start: int, stop: int, batch_size: int, augment: Augment | None = None
+        self,
+        seed: int,
+        start: int,
+        stop: int,
+        batch_size: int,
+        augment: Augment | None = None,
+        by_feature: bool = False,
     ) -> Iterator[Batch]:
-        """The training batches of steps ``start`` to ``stop - 1`` in the data order ``seed``."""
+        """See `Arrays.batches`."""
         check_batch_size(batch_size, self.size())
         per_epoch = self.size() // batch_size
         for epoch in range(start // per_epoch, -(-stop // per_epoch)):
@@ -207,7 +213,8 @@ class Folder:
                     [*zip(order[at : at + batch_size].tolist(), self._draws(seed, step, batch_size), strict=True)]
                 )
             for step, (x, y) in zip(range(first, last), self._read("train", keys), strict=True):
-                yield self.normalise(x if augment is None else augment(x, seed, step)), y
+                inputs = self.normalise(x if augment is None else augment(x, seed, step))
+                yield inputs.flatten(1).t().contiguous() if by_feature else inputs, y
 
     def _draws(self, seed: int, step: int, batch: int) -> list[tuple[float, ...] | None]:
         if not self.random_crop:

@@ -19,6 +19,9 @@ class Autograd:
         network: its module, with the start's weights.
     """
 
+    by_feature = False
+    """Inputs have the batch first."""
+
     def __init__(self, job: Job, network: Network) -> None:
         self.job, self.network = job, network
         self.module = network.module.train()

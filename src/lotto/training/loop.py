@@ -91,7 +91,7 @@ def _run(
     began = time.perf_counter() - point.seconds
     records = evaluation_steps(recipe, job)
     batches = recipe.arrays.to(network.device).batches(
-        job.order_seed, point.step, job.end, recipe.batch_size, recipe.augment
+        job.order_seed, point.step, job.end, recipe.batch_size, recipe.augment, learner.by_feature
     )
     losses: list[torch.Tensor] = []
     saved = time.monotonic()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lotto.job import Job
 from lotto.models.mlp import MLP
@@ -25,9 +25,9 @@ SPARSE_GRADIENT = 0.08
 
 
 def suits(job: Job, network: Network) -> bool:
-    """Whether a job's network is a perceptron of ours with its usual loss, on a CPU, in full precision."""
-    plain = type(network.module) is MLP and job.recipe.loss == "cross-entropy"
-    return plain and network.device.type == "cpu" and network.dtype != torch.bfloat16
+    """Whether a job's network and loss are ours, a perceptron on a CPU in full precision."""
+    ours = type(network.module) is MLP and isinstance(job.recipe.loss, str)
+    return ours and network.device.type == "cpu" and network.dtype != torch.bfloat16
 
 
 class Perceptron:
@@ -39,11 +39,11 @@ class Perceptron:
     """
 
     def __init__(self, job: Job, network: Network) -> None:
-        self.network = network
+        self.network, self.loss = network, job.recipe.loss_function
         state = {n: t.detach().clone() for n, t in network.module.state_dict().items()}
         names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
         mask: Mapping[str, Tensor] = job.mask or {}
-        self.layers = [_layer(state, name, mask.get(f"{name}.weight")) for name in names]
+        self.layers: list[Any] = [_layer(state, name, mask.get(f"{name}.weight")) for name in names]
         self.by_name = dict(zip(names, self.layers, strict=True))
         self.parameters = {
             f"{name}.{part}": getattr(layer, part)
@@ -54,47 +54,34 @@ class Perceptron:
 
     @torch.no_grad()
     def backward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Set the gradients of a batch; returns its loss (cross-entropy, mean over the batch)."""
-        x = x.flatten(1).to(self.network.dtype)
-        # Targets are classes or their probabilities.
-        targets = y if y.is_floating_point() else F.one_hot(y, self.layers[-1].bias.shape[0])
-        targets = targets.to(x.dtype)
-        if self.by_feature:
-            return self._by_feature(x, targets)
-        return self._by_example(x, targets)
+        """Set the gradients of a batch; returns its loss.
 
-    def _by_example(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Activations of shape (batch, features): dense layers."""
-        activations = [x]
-        for layer in self.layers[:-1]:
-            activations.append(torch.addmm(layer.bias, activations[-1], layer.weight.t()).relu_())
-        last = self.layers[-1]
-        outputs = torch.log_softmax(torch.addmm(last.bias, activations[-1], last.weight.t()), 1)
-        loss = -(outputs * targets).sum() / len(x)
-        gradient = outputs.exp_().mul_(targets.sum(1, keepdim=True)).sub_(targets).div_(len(x))
-        for i in reversed(range(len(self.layers))):
-            layer, below = self.layers[i], activations[i]
-            layer.set_gradients(torch.mm(gradient.t(), below), gradient.sum(0))
-            if i:
-                gradient = torch.mm(gradient, layer.weight)
+        Inputs have the shape (features, batch) where `by_feature`, else any with the batch first.
+        """
+        activations = [(x if self.by_feature else x.flatten(1)).to(self.network.dtype)]
+        for layer in self.layers:
+            forward = layer.forward_by_feature if self.by_feature else layer.forward
+            activations.append(forward(activations[-1]))
+            if layer is not self.layers[-1]:
+                activations[-1].relu_()
+        outputs = activations.pop()
+        loss, gradient = self._loss(outputs.t().contiguous() if self.by_feature else outputs, y)
+        if self.by_feature:
+            gradient = gradient.t().contiguous()
+        for layer, below in zip(reversed(self.layers), reversed(activations), strict=True):
+            layer.set_gradients(gradient, below, self.by_feature)
+            if layer is not self.layers[0]:
+                gradient = layer.input_gradient(gradient, self.by_feature)
                 gradient = torch.ops.aten.threshold_backward(gradient, below, 0)
         return loss
 
-    def _by_feature(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Activations of shape (features, batch): what sparse rows multiply fastest."""
-        targets = targets.t()
-        activations = [x.t().contiguous()]
-        for layer in self.layers[:-1]:
-            activations.append(layer.forward(activations[-1]).relu_())
-        outputs = torch.log_softmax(self.layers[-1].forward(activations[-1]), 0)
-        loss = -(outputs * targets).sum() / len(x)
-        gradient = outputs.exp_().mul_(targets.sum(0, keepdim=True)).sub_(targets).div_(len(x))
-        for i in reversed(range(len(self.layers))):
-            layer, below = self.layers[i], activations[i]
-            layer.set_gradients(layer.weight_gradient(gradient, below), gradient.sum(1))
-            if i:
-                gradient = torch.ops.aten.threshold_backward(layer.input_gradient(gradient), below, 0)
-        return loss
+    @torch.enable_grad()
+    def _loss(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The recipe's loss and its gradient with respect to the outputs, by autograd."""
+        outputs.requires_grad_()
+        loss = self.loss(outputs, y)
+        (gradient,) = torch.autograd.grad(loss, outputs)
+        return loss.detach(), gradient
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the whole state dict."""
@@ -125,58 +112,59 @@ class DenseLayer:
 
     def __init__(self, weight: Tensor, bias: Tensor, mask: Tensor | None) -> None:
         self.weight, self.bias = weight, bias
+        self.turned, self.column = weight.t(), bias[:, None]
         self.mask = None if mask is None or bool(mask.all()) else mask.to(weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Shape (batch, inputs) to (batch, outputs)."""
+        return torch.addmm(self.bias, x, self.turned)
+
+    def forward_by_feature(self, x: Tensor) -> Tensor:
         """Shape (inputs, batch) to (outputs, batch)."""
-        return torch.addmm(self.bias[:, None], self.weight, x)
+        return torch.addmm(self.column, self.weight, x)
 
-    def input_gradient(self, gradient: Tensor) -> Tensor:
-        """Shape (outputs, batch) to (inputs, batch)."""
-        return torch.mm(self.weight.t(), gradient)
+    def input_gradient(self, gradient: Tensor, by_feature: bool) -> Tensor:
+        """The gradient with respect to the layer's inputs, in the shape of these."""
+        return torch.mm(self.turned, gradient) if by_feature else torch.mm(gradient, self.weight)
 
-    def weight_gradient(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """From shapes (outputs, batch) and (inputs, batch)."""
-        return torch.mm(gradient, x.t())
-
-    def set_gradients(self, weight: Tensor, bias: Tensor) -> None:
+    def set_gradients(self, gradient: Tensor, x: Tensor, by_feature: bool) -> None:
         """Masked, so that pruned weights and their momentum stay 0."""
-        self.weight.grad = weight if self.mask is None else weight.mul_(self.mask)
-        self.bias.grad = bias
+        found = torch.mm(gradient, x.t()) if by_feature else torch.mm(gradient.t(), x)
+        self.weight.grad = found if self.mask is None else found.mul_(self.mask)
+        self.bias.grad = gradient.sum(1 if by_feature else 0)
 
 
 class SparseLayer:
     """A layer whose parameter is the vector of its unpruned weights, in the order of the mask's rows."""
 
     def __init__(self, weight: Tensor, bias: Tensor, mask: Tensor) -> None:
-        self.shape, self.bias = weight.shape, bias
+        self.shape, self.bias, self.column = weight.shape, bias, bias[:, None]
         self.places = mask.flatten().nonzero().squeeze(1)
         self.weight = weight.flatten()[self.places]
         self.rows = _rows(mask, self.weight)
-        order = torch.arange(len(self.places)).new_zeros(mask.shape)
+        order = torch.zeros(mask.shape, dtype=torch.int64)
         order[mask] = torch.arange(len(self.places))
         self.turned = order.t()[mask.t()]  # the order of the transposed matrix's rows
-        self.columns = _rows(mask.t(), self.weight[self.turned])
+        self.turned_values = self.weight[self.turned]
+        self.columns = _rows(mask.t(), self.turned_values)
         self.few = len(self.places) < SPARSE_GRADIENT * mask.numel()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_by_feature(self, x: Tensor) -> Tensor:
         """Shape (inputs, batch) to (outputs, batch)."""
-        return torch.addmm(self.bias[:, None].expand(-1, x.shape[1]), self.rows, x)
+        return torch.addmm(self.column.expand(-1, x.shape[1]), self.rows, x)
 
-    def input_gradient(self, gradient: Tensor) -> Tensor:
+    def input_gradient(self, gradient: Tensor, by_feature: bool = True) -> Tensor:
         """Shape (outputs, batch) to (inputs, batch)."""
-        torch.index_select(self.weight, 0, self.turned, out=self.columns.values())
+        torch.index_select(self.weight, 0, self.turned, out=self.turned_values)
         return self.columns @ gradient
 
-    def weight_gradient(self, gradient: Tensor, x: Tensor) -> Tensor:
+    def set_gradients(self, gradient: Tensor, x: Tensor, by_feature: bool = True) -> None:
         """At the unpruned weights, from shapes (outputs, batch) and (inputs, batch)."""
         if self.few:
-            return torch.sparse.sampled_addmm(self.rows, gradient, x.t(), beta=0.0).values()
-        return torch.mm(gradient, x.t()).view(-1).index_select(0, self.places)
-
-    def set_gradients(self, weight: Tensor, bias: Tensor) -> None:
-        """There is nothing to mask."""
-        self.weight.grad, self.bias.grad = weight, bias
+            self.weight.grad = torch.sparse.sampled_addmm(self.rows, gradient, x.t(), beta=0.0).values()
+        else:
+            self.weight.grad = torch.mm(gradient, x.t()).view(-1).index_select(0, self.places)
+        self.bias.grad = gradient.sum(1)
 
     def expand(self, values: Tensor) -> Tensor:
         """Values at the unpruned places of a weight, 0 elsewhere."""
