@@ -31,7 +31,7 @@ def test_corners_are_the_networks(three):
     for corner, network in zip([(0.0, 0.0), (length, 0.0), (along, across)], networks, strict=True):
         t = corner[1] / across
         s = (corner[0] - t * along) / length
-        for name, value in task._point(s, t).items():
+        for name, value in task._point(s, t, task.a).items():
             assert torch.allclose(value.double(), network[name].double(), atol=1e-6), name
 
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from lotto import identity
 from lotto.data import Split
 from lotto.errors import UsageError, unknown
+from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
 from lotto.recipe import Recipe
 from lotto.task import OnStep, Task, evaluated
-from lotto.training.evaluate import BATCH, evaluate_network
+from lotto.training.evaluate import BATCH, Metrics, evaluate_network
 from lotto.training.network import Network
 from lotto.weights import Weights, check_alike, digest, first_non_finite, lerp
 
@@ -130,6 +131,8 @@ class PathTask(Task):
         """Evaluate every position; returns ``alphas``, ``loss``, ``error``."""
         alphas = np.linspace(0.0, 1.0, self.points).tolist()
         network = Network(self.recipe, self.a)
+        if first_layer_dominates(network):
+            return {"alphas": alphas, **self._combined(network, alphas, on_step)}
         loss: dict[str, list[float]] = {s: [] for s in self.splits}
         error: dict[str, list[float]] = {s: [] for s in self.splits}
         for i, alpha in enumerate(alphas, start=1):
@@ -143,6 +146,24 @@ class PathTask(Task):
             if on_step is not None:
                 on_step(i, loss[self.splits[0]][-1])
         return {"alphas": alphas, "loss": loss, "error": error}
+
+    def _combined(self, network: Network, alphas: Sequence[float], on_step: OnStep | None) -> dict[str, Any]:
+        found: dict[str, list[Metrics]] = {}
+        for done, split in enumerate(self.splits):
+
+            def advanced(share: float, done: int = done) -> None:
+                if on_step is not None:
+                    on_step(max(1, int(self.points * (done + share) / len(self.splits))), math.nan)
+
+            found[split] = evaluate_combinations(
+                self.recipe, network, (self.a, self.b), [(1 - t, t) for t in alphas],
+                lambda i, names: lerp({n: self.a[n] for n in names}, {n: self.b[n] for n in names}, alphas[i]),
+                split, self.examples, advanced,
+            )  # fmt: skip
+        return {
+            "loss": {s: [m.loss for m in metrics] for s, metrics in found.items()},
+            "error": {s: [m.error for m in metrics] for s, metrics in found.items()},
+        }
 
 
 def path_of(outcome: Mapping[str, Any]) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from lotto import identity
 from lotto.data import Split
 from lotto.errors import UsageError
+from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
 from lotto.recipe import Recipe
 from lotto.task import OnStep, Task, evaluated
-from lotto.training.evaluate import evaluate_network
+from lotto.training.evaluate import Metrics, evaluate_network
 from lotto.training.network import Network
 from lotto.weights import Weights, check_alike, digest
 
@@ -117,31 +118,42 @@ class PlaneTask(Task):
         length, along, across = self.frame()
         corners = [(0.0, 0.0), (length, 0.0), (along, across)]
         x, y = (self._axis([corner[i] for corner in corners]) for i in (0, 1))
-        network = Network(self.recipe, self.a)
-        error: list[list[float]] = []
-        loss: list[list[float]] = []
-        for v in y:
-            row = []
-            for u in x:
-                # Barycentric: a + s (b - a) + t (c - a).
-                t = v / across
-                s = (u - t * along) / length
-                network.load(self._point(s, t))
-                row.append(evaluate_network(self.recipe, network, self.split, self.examples))
-                if on_step is not None:
-                    on_step(len(error) * self.points + len(row), row[-1].loss)
-            error.append([m.error for m in row])
-            loss.append([m.loss for m in row])
+        # Barycentric: a + s (b - a) + t (c - a).
+        places = [((u - v / across * along) / length, v / across) for v in y for u in x]
+        found = self._evaluate(places, on_step)
+        rows = [found[i : i + self.points] for i in range(0, len(found), self.points)]
+        error, loss = [[m.error for m in row] for row in rows], [[m.loss for m in row] for row in rows]
         return {"x": x, "y": y, "corners": [list(c) for c in corners], "error": error, "loss": loss}
+
+    def _evaluate(self, places: Sequence[tuple[float, float]], on_step: OnStep | None) -> list[Metrics]:
+        network = Network(self.recipe, self.a)
+        if first_layer_dominates(network):
+
+            def advanced(share: float) -> None:
+                if on_step is not None:
+                    on_step(max(1, int(self.size * share)), math.nan)
+
+            return evaluate_combinations(
+                self.recipe, network, (self.a, self.b, self.c), [(1 - s - t, s, t) for s, t in places],
+                lambda i, names: self._point(*places[i], names), self.split, self.examples, advanced,
+            )  # fmt: skip
+        found = []
+        for done, (s, t) in enumerate(places, start=1):
+            network.load(self._point(s, t, self.a))
+            found.append(evaluate_network(self.recipe, network, self.split, self.examples))
+            if on_step is not None:
+                on_step(done, found[-1].loss)
+        return found
 
     def _axis(self, values: list[float]) -> list[float]:
         low, high = min(values), max(values)
         extra = self.margin * (high - low)
         return np.linspace(low - extra, high + extra, self.points).tolist()
 
-    def _point(self, s: float, t: float) -> dict[str, Tensor]:
+    def _point(self, s: float, t: float, names: Iterable[str]) -> dict[str, Tensor]:
         made = {}
-        for name, start in self.a.items():
+        for name in names:
+            start = self.a[name]
             if start.is_floating_point():
                 a, b, c = start.double(), self.b[name].double(), self.c[name].double()
                 start = (a + s * (b - a) + t * (c - a)).to(start.dtype)
