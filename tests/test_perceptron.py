@@ -44,8 +44,8 @@ CASES = {
     "dense": None,
     "masked": (0.5, 0.5, 1.0),
     "sparse": (0.05, 0.05, 0.05),
-    "mixed": (0.1, 0.5, 1.0),
-    "dense first": (1.0, 0.1, 0.5),
+    "mixed": (0.09, 0.5, 1.0),
+    "dense first": (1.0, 0.09, 0.5),
 }
 
 
@@ -65,14 +65,18 @@ def test_trains_like_autograd(monkeypatch, optimizer, densities):
     assert ours.history[-1]["train_loss"] == pytest.approx(theirs.history[-1]["train_loss"], rel=1e-10)
 
 
-def test_layers_are_sparse_below_the_crossover_only():
+def test_layers_are_sparse_below_the_crossover_only(monkeypatch):
     recipe = small_recipe()
-    mask = random_mask(recipe, 0.5, 0.1, 0.05)
+    mask = random_mask(recipe, 0.5, 0.09, 0.05)
     network = Network(recipe, masks.apply(recipe.initial(0), mask))
     layers = Perceptron(Job(recipe, mask=mask), network).layers
     assert [type(layer) for layer in layers] == [DenseLayer, SparseLayer, SparseLayer]
     assert [layer.few for layer in layers[1:]] == [False, True]
     assert len(layers[1].weight) == int(mask["fc2.weight"].sum())
+    monkeypatch.setattr(perceptron, "LARGE", 0)
+    mask = random_mask(recipe, 0.19, 0.21, 1.0)
+    layers = Perceptron(Job(recipe, mask=mask), network).layers
+    assert [type(layer) for layer in layers] == [SparseLayer, DenseLayer, DenseLayer], "large ones sooner"
 
 
 def test_batches_by_feature_are_the_turned_ones():
@@ -104,7 +108,7 @@ def test_class_probabilities_as_targets(monkeypatch):
     x, y = generator.normal(size=(60, 12)).astype("float32"), generator.dirichlet(np.ones(4), 60)
     data = lotto.data.Arrays(x, y, x, y)
     recipe = small_recipe(data=data, precision="float64", error="mse", steps="6it", loss="cross-entropy")
-    job = Job(recipe, mask=random_mask(recipe, 0.1, 1.0, 1.0))
+    job = Job(recipe, mask=random_mask(recipe, 0.09, 1.0, 1.0))
     ours, theirs = train(job), by_autograd(monkeypatch, job)
     for name, tensor in theirs.weights.items():
         torch.testing.assert_close(ours.weights[name], tensor, rtol=1e-9, atol=1e-11)
@@ -112,7 +116,7 @@ def test_class_probabilities_as_targets(monkeypatch):
 
 def test_a_killed_sparse_run_ends_in_the_same_bits():
     recipe = small_recipe(model="mlp-300-100", optimizer=SGD(0.05, momentum=0.9, weight_decay=1e-3))
-    job = Job(recipe, mask=random_mask(recipe, 0.05, 0.04, 0.1))
+    job = Job(recipe, mask=random_mask(recipe, 0.05, 0.04, 0.09))
     points = []
     whole = train(job, on_checkpoint=points.append, checkpoint_seconds=0.0)
     assert len(points) > 10
@@ -136,7 +140,7 @@ def test_a_killed_sparse_run_ends_in_the_same_bits():
 
 def test_a_fork_with_the_optimizer_is_the_continuation():
     recipe = small_recipe(model="mlp-64-32", optimizer=Adam(1e-2))
-    mask = random_mask(recipe, 0.05, 0.05, 0.1)
+    mask = random_mask(recipe, 0.05, 0.05, 0.09)
     whole = train(Job(recipe, mask=mask, keep=(15,)))
     fork = train(Job(recipe, start=whole.state(15), mask=mask, from_step=15))
     assert same_tensors(whole.weights, fork.weights)
@@ -144,7 +148,7 @@ def test_a_fork_with_the_optimizer_is_the_continuation():
 
 def test_pruned_weights_and_their_momentum_are_zero():
     recipe = small_recipe(optimizer=SGD(0.1, momentum=0.9, weight_decay=1e-2))
-    mask = random_mask(recipe, 0.05, 0.5, 0.1)
+    mask = random_mask(recipe, 0.05, 0.5, 0.09)
     run = train(Job(recipe, mask=mask, keep=(7,)))
     for name, keep in mask.items():
         assert not run.weights[name][~keep].any()

@@ -7,7 +7,10 @@ tensors in memory.
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,27 +29,41 @@ from torch.utils.data import DataLoader, Dataset
 from lotto import files, masks, recipes
 from lotto.data import Arrays
 from lotto.data.catalog import CIFAR10, MNIST, Published
-from lotto.engine import available_cores
+from lotto.engine import Serial, available_cores
 from lotto.engine.memory import keep_freed_memory
 from lotto.engine.threads import limited_threads
 from lotto.errors import UsageError, unknown
+from lotto.imp import imp
 from lotto.job import Job
+from lotto.landscape import evaluate_path
 from lotto.masks import Mask
+from lotto.optimizers import Updates
 from lotto.pruning import prune
 from lotto.recipe import Recipe
-from lotto.training import train
-from lotto.training.network import flushed_denormals
+from lotto.store import Store
+from lotto.training import evaluate, train
+from lotto.training.network import Network, flushed_denormals
+from lotto.training.perceptron import Perceptron
+from lotto.weights import lerp
 
 Contender = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is measured: contenders by name, of which the first is compared with each of the others."""
+    """What is measured.
+
+    Attributes:
+        title: what the table is called.
+        contenders: by name; they take turns.
+        pairs: (quicker, slower, goal): which are compared, and how many times quicker the one should be.
+        threads: of all contenders; None = all cores.
+    """
 
     title: str
     contenders: dict[str, Contender]
-    goals: dict[str, str]
+    pairs: Sequence[tuple[str, str, str]]
+    threads: int | None = None
 
 
 class _Images(Dataset[tuple[Tensor, int]]):
@@ -169,7 +186,7 @@ def lenet() -> Benchmark:
             "tight loop": _tight(recipe, mask),
             "lotto, bfloat16": lambda: _ignore(train(Job(half, mask=mask))),
         },
-        {"usual loop": "≥ 8", "tight loop": "≥ 0.87 (lotto takes ≤ 1.15× its time)", "lotto, bfloat16": "–"},
+        [("lotto", "usual loop", "≥ 8"), ("lotto", "tight loop", "≥ 0.87"), ("lotto, bfloat16", "lotto", "–")],
     )
 
 
@@ -187,11 +204,88 @@ def resnet(steps: int = 24) -> Benchmark:
             "lotto": lambda: _ignore(train(Job(recipe, mask=mask))),
             "usual loop": _usual(recipe, mask, CIFAR10),
         },
-        {"usual loop": "≥ 2.2"},
+        [("lotto", "usual loop", "≥ 2.2")],
     )
 
 
-BENCHMARKS: dict[str, Callable[[], Benchmark]] = {"lenet": lenet, "resnet": resnet}
+def _steps(recipe: Recipe, density: float, count: int) -> Contender:
+    """``count`` training steps at a density, with nothing around them."""
+    mask = prune(recipe.initial(0), masks.ones(recipe), rate=1 - density) if density < 1 else None
+    job = Job(recipe, mask=mask)
+    learner = Perceptron(job, Network(recipe, job.initial_state().weights))
+    updates = Updates(recipe.optimizer, learner.parameters)
+
+    def contender() -> None:
+        batches = _arrays(recipe).batches(0, 0, count, recipe.batch_size, None, learner.by_feature)
+        for step, (x, y) in enumerate(batches):
+            learner.backward(x, y, step)
+            updates.step(recipe.learning_rate(step))
+
+    return contender
+
+
+def _sparse(recipe: Recipe, title: str, count: int, goals: dict[float, str]) -> Benchmark:
+    contenders = {f"{d:.0%} left": _steps(recipe, d, count) for d in (1.0, *goals)}
+    pairs = [(f"{d:.0%} left", "100% left", goal) for d, goal in goals.items()]
+    return Benchmark(f"{title}, {count} training steps, one thread", contenders, pairs, threads=1)
+
+
+def sparse() -> Benchmark:
+    """Steps of LeNet-300-100 on MNIST as fewer weights are left."""
+    recipe = recipes.lenet_mnist_sgd(device="cpu")
+    return _sparse(recipe, "LeNet-300-100/MNIST", 100, {0.2: "–", 0.1: "–", 0.05: "≥ 2", 0.02: "≥ 3"})
+
+
+def wide() -> Benchmark:
+    """Steps of a perceptron with two layers of 4,096 units as fewer weights are left."""
+    recipe = recipes.lenet_mnist_sgd(model="mlp-4096-4096", device="cpu")
+    return _sparse(recipe, "784-4096-4096-10/MNIST", 4, {0.2: "–", 0.1: "–", 0.05: "–", 0.02: "≥ 5"})
+
+
+def path(points: int = 30) -> Benchmark:
+    """The path between two LeNets on the test set of MNIST."""
+    recipe = recipes.lenet_mnist_sgd(device="cpu")
+    a, b = recipe.initial(0), recipe.initial(1)
+
+    def one_by_one() -> None:
+        for i in range(points):
+            evaluate(recipe, lerp(a, b, i / (points - 1)))
+
+    contenders: dict[str, Contender] = {
+        "a path": lambda: _ignore(evaluate_path(recipe, a, b, points)),
+        "evaluations": one_by_one,
+    }
+    return Benchmark(f"{points} points between two LeNets, all cores", contenders, [("a path", "evaluations", "≥ 3")])
+
+
+def again() -> Benchmark:
+    """IMP of 4 levels on MNIST-1D, and the same command again."""
+    recipe = recipes.mlp_mnist1d(device="cpu")
+
+    store = Store(tempfile.mkdtemp(prefix="lotto-"))
+    atexit.register(shutil.rmtree, store.root, ignore_errors=True)
+
+    def again() -> None:
+        imp(recipe, 4, replicates=1, controls=(), engine=Serial(store))
+
+    def first() -> None:
+        store.clear()
+        again()
+
+    first()
+    return Benchmark(
+        "IMP of MNIST-1D, 5 trainings", {"again": again, "first run": first}, [("again", "first run", "≥ 50")], 1
+    )
+
+
+BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
+    "lenet": lenet,
+    "resnet": resnet,
+    "sparse": sparse,
+    "wide": wide,
+    "path": path,
+    "again": again,
+}
 
 
 def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out: Path | None = None) -> pd.DataFrame:
@@ -204,7 +298,7 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
         out: a CSV file for the rows.
 
     Returns:
-        One row per comparison: benchmark, against, seconds of both (medians), ratio (median, min, max), goal.
+        One row per comparison: what against what, seconds of both (medians), ratio (median, min, max), goal.
 
     Raises:
         UsageError: for an unknown name; lists the choices.
@@ -217,9 +311,10 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
     keep_freed_memory()  # as lotto's workers do; all contenders gain alike
     rows = []
     for name in names or BENCHMARKS:
-        with limited_threads(available_cores()), console.status(f"measuring {name}"):
-            rows += measure(name, BENCHMARKS[name](), repetitions)
-        console.print(_table(rows[-1]["title"], [r for r in rows if r["benchmark"] == name]))
+        benchmark = BENCHMARKS[name]()
+        with limited_threads(benchmark.threads or available_cores()), console.status(f"measuring {name}"):
+            rows += measure(name, benchmark, repetitions)
+        console.print(_table(benchmark.title, [r for r in rows if r["benchmark"] == name]))
     frame = pd.DataFrame(rows)
     if out is not None:
         files.write_text(out, frame.to_csv(index=False))
@@ -227,7 +322,7 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
 
 
 def measure(name: str, benchmark: Benchmark, repetitions: int) -> list[dict[str, object]]:
-    """Let the contenders take turns and compare the first with each of the others, turn by turn.
+    """Let the contenders take turns and compare pairs of them turn by turn.
 
     Each turn begins with another one: a contender is not always measured after the same neighbour.
     """
@@ -241,36 +336,37 @@ def measure(name: str, benchmark: Benchmark, repetitions: int) -> list[dict[str,
                 benchmark.contenders[contender]()
                 if turn:
                     seconds[contender].append(time.perf_counter() - began)
-    first, *others = benchmark.contenders
     rows: list[dict[str, object]] = []
-    for other in others:
-        ratios = [b / a for a, b in zip(seconds[first], seconds[other], strict=True)]
+    for quicker, slower, goal in benchmark.pairs:
+        ratios = [b / a for a, b in zip(seconds[quicker], seconds[slower], strict=True)]
         rows.append(
             {
                 "benchmark": name,
                 "title": benchmark.title,
-                "against": other,
-                "lotto_seconds": statistics.median(seconds[first]),
-                "other_seconds": statistics.median(seconds[other]),
+                "what": quicker,
+                "against": slower,
+                "seconds": statistics.median(seconds[quicker]),
+                "seconds_against": statistics.median(seconds[slower]),
                 "ratio": statistics.median(ratios),
                 "ratio_min": min(ratios),
                 "ratio_max": max(ratios),
-                "goal": benchmark.goals[other],
+                "goal": goal,
                 "repetitions": repetitions,
             }
         )
     return rows
 
 
-def _table(title: object, rows: Sequence[dict[str, object]]) -> Table:
-    table = Table(title=str(title), caption="times: medians; speed-up: median (min to max) of the turns")
-    for column in ("against", "lotto, s", "other, s", "lotto is faster by", "goal"):
+def _table(title: str, rows: Sequence[dict[str, object]]) -> Table:
+    table = Table(title=title, caption="times in seconds: medians; quicker by: median (min to max) of the turns")
+    for column in ("what", "against", "time", "time against", "quicker by", "goal"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
+            str(row["what"]),
             str(row["against"]),
-            f"{row['lotto_seconds']:.2f}",
-            f"{row['other_seconds']:.2f}",
+            f"{row['seconds']:.3g}",
+            f"{row['seconds_against']:.3g}",
             f"{row['ratio']:.2f}× ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})",
             str(row["goal"]),
         )

@@ -318,7 +318,7 @@ def bench(
     """Measure speed as ratios within one run, pair by pair.
 
     Args:
-        names: which benchmarks: lenet, resnet (default: all).
+        names: which benchmarks: lenet, resnet, sparse, wide, path, again (default: all).
         repetitions: interleaved repetitions of each pair.
         out: write the table as CSV.
     """

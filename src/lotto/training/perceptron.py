@@ -1,6 +1,6 @@
 """Multi-layer perceptrons without autograd: the same sums in fewer steps, and only unpruned ones where few are left.
 
-A layer whose density is below `SPARSE` trains its unpruned weights alone: they are one vector, products go through
+A layer whose density is below a crossover trains its unpruned weights alone: they are one vector, products go through
 sparse kernels (compressed rows), and optimizer and momentum see nothing else. Its cost falls with its density.
 """
 
@@ -18,8 +18,10 @@ from lotto.models.mlp import MLP
 from lotto.training.network import Network
 from lotto.weights import clone
 
-SPARSE = 0.12
-"""Density below which a layer multiplies sparsely: about where both cost the same (`lotto bench sparse`)."""
+SPARSE, SPARSE_LARGE = 0.1, 0.2
+"""Density below which a layer multiplies sparsely, and that of a layer with `LARGE` weights: about where both cost the
+same (`lotto bench sparse wide`)."""
+LARGE = 1_000_000
 SPARSE_GRADIENT = 0.08
 """Density below which the gradient of its weights is computed at the unpruned ones only."""
 
@@ -181,6 +183,7 @@ def _rows(mask: Tensor, values: Tensor) -> Tensor:
 
 def _layer(state: dict[str, Tensor], name: str, mask: Tensor | None) -> DenseLayer | SparseLayer:
     weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-    if mask is not None and 0 < int(mask.sum()) < SPARSE * mask.numel():
-        return SparseLayer(weight, bias, mask)
-    return DenseLayer(weight, bias, mask)
+    if mask is None:
+        return DenseLayer(weight, bias, None)
+    most = (SPARSE if mask.numel() < LARGE else SPARSE_LARGE) * mask.numel()
+    return SparseLayer(weight, bias, mask) if 0 < int(mask.sum()) < most else DenseLayer(weight, bias, mask)
