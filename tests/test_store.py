@@ -33,7 +33,8 @@ def test_a_finished_run_is_remembered_with_its_manifest(recipe, store):
         assert same_tensors(found.state(5).optimizer, direct.state(5).optimizer)
         assert found.history == direct.history
     manifest = json.loads((store.folder(job.key) / "manifest.json").read_text())
-    assert manifest["execution"] == {"engine": "test", "device": "cpu"}
+    arithmetic = "perceptron, 0 of 3 layers sparse"
+    assert manifest["execution"] == {"engine": "test", "device": "cpu", "arithmetic": arithmetic}
     assert {"torch", "lotto", "python"} <= set(manifest["versions"])
     assert manifest["job"]["order_seed"] == 0
     assert not list(store.root.rglob("*.tmp"))

@@ -142,6 +142,7 @@ class Run:
         states: step -> State; from a store they are read when asked for.
         key: identity in the store, or None.
         seconds: duration of the training.
+        arithmetic: how it was computed, for the record.
     """
 
     steps: tuple[int, int]
@@ -149,6 +150,7 @@ class Run:
     states: Mapping[int, State]
     key: str | None = None
     seconds: float = 0.0
+    arithmetic: str = ""
 
     def state(self, step: int) -> State:
         """The state at a kept step.

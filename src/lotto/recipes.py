@@ -164,6 +164,21 @@ def resnet20_cifar10_fast(**overrides: Any) -> Recipe:
     ).replace(**overrides)
 
 
+def resnet8_cifar10_short(**overrides: Any) -> Recipe:
+    """ResNet-8 on CIFAR-10, the standard row's schedule in 2,000 iterations: unstable at initialisation.
+
+    No warm-up; the rate 0.1 is held for two thirds of the training.
+    """
+    return replace(
+        resnet20_cifar10_fast(),
+        name="resnet8-cifar10-short",
+        model="resnet-8",
+        schedule=MultiStep(milestones=("1333it", "1667it")),
+        steps="2000it",
+        rewind_to="500it",
+    ).replace(**overrides)
+
+
 def vgg16_cifar10(**overrides: Any) -> Recipe:
     """VGG-16 on CIFAR-10 as in LMC: SGD 0.1, 160 epochs, drops at 80 and 120, output not pruned."""
     return Recipe(
@@ -332,6 +347,7 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
         resnet20_cifar10_low,
         resnet20_cifar10_warmup,
         resnet20_cifar10_fast,
+        resnet8_cifar10_short,
         vgg16_cifar10,
         vgg16_cifar10_fast,
         vgg19_cifar10,

@@ -196,9 +196,10 @@ class Store:
             state = state if step != job.end else state.without_optimizer
             name = state_name(step)
             checksums[name] = files.save_tensors(folder / name, pack(state), {"format": "lotto.state"})
+        execution = {**execution, "arithmetic": run.arithmetic}
         self.entries.finish(
             job.key, job.description, checksums,
-            label=job.label, states=sorted(run.states), seconds=round(run.seconds, 3), execution=dict(execution),
+            label=job.label, states=sorted(run.states), seconds=round(run.seconds, 3), execution=execution,
         )  # fmt: skip
         (folder / CHECKPOINT).unlink(missing_ok=True)
 

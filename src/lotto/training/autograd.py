@@ -48,6 +48,10 @@ class Autograd:
             torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])
         return loss.detach()
 
+    def describe(self) -> str:
+        """For the record of a run."""
+        return "autograd"
+
     def weights(self) -> dict[str, Tensor]:
         """A copy of the whole state dict, on the CPU."""
         return clone(self.module.state_dict())

@@ -72,8 +72,9 @@ def train(
     point = resume or Checkpoint(job.from_step, job.initial_state())
     began = time.perf_counter() - point.seconds
     with flushed_denormals(), private_torch_rng():
-        _run(job, point, on_step, on_checkpoint, checkpoint_seconds)
-    return Run((job.from_step, job.end), point.history, point.kept, seconds=time.perf_counter() - began)
+        arithmetic = _run(job, point, on_step, on_checkpoint, checkpoint_seconds)
+    seconds = time.perf_counter() - began
+    return Run((job.from_step, job.end), point.history, point.kept, seconds=seconds, arithmetic=arithmetic)
 
 
 def _run(
@@ -82,7 +83,7 @@ def _run(
     on_step: Callable[[int, float], None] | None,
     on_checkpoint: Callable[[Checkpoint], None] | None,
     checkpoint_seconds: float,
-) -> None:
+) -> str:
     recipe = job.recipe
     network = Network(recipe, point.state.weights)
     learner = Perceptron(job, network) if suits(job, network) else Autograd(job, network)
@@ -123,6 +124,7 @@ def _run(
             saved = time.monotonic()
     if not point.history or point.history[-1]["step"] != job.end:
         point.history.append(_record(point, recipe, learner.evaluated()))
+    return learner.describe()
 
 
 def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:

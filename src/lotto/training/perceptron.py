@@ -85,6 +85,11 @@ class Perceptron:
         (gradient,) = torch.autograd.grad(loss, outputs)
         return loss.detach(), gradient
 
+    def describe(self) -> str:
+        """For the record of a run."""
+        sparse = sum(isinstance(layer, SparseLayer) for layer in self.layers)
+        return f"perceptron, {sparse} of {len(self.layers)} layers sparse"
+
     def weights(self) -> dict[str, Tensor]:
         """A copy of the whole state dict."""
         return clone({n: self.expand(n, p) for n, p in self.parameters.items()})
