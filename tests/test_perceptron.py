@@ -103,6 +103,20 @@ def test_another_loss(monkeypatch, densities):
         torch.testing.assert_close(ours.weights[name], tensor, rtol=1e-9, atol=1e-11)
 
 
+def test_without_mkl_all_layers_are_dense(monkeypatch):
+    recipe = small_recipe(precision="float64", steps="6it")
+    job = Job(recipe, mask=random_mask(recipe, 0.05, 0.05, 0.05))
+    sparse = train(job)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    dense = train(job)
+    assert (sparse.arithmetic, dense.arithmetic) == (
+        "perceptron, 3 of 3 layers sparse",
+        "perceptron, 0 of 3 layers sparse",
+    )
+    for name, tensor in dense.weights.items():
+        torch.testing.assert_close(sparse.weights[name], tensor, rtol=1e-9, atol=1e-11)
+
+
 def test_class_probabilities_as_targets(monkeypatch):
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(60, 12)).astype("float32"), generator.dirichlet(np.ones(4), 60)

@@ -188,7 +188,7 @@ def _rows(mask: Tensor, values: Tensor) -> Tensor:
 
 def _layer(state: dict[str, Tensor], name: str, mask: Tensor | None) -> DenseLayer | SparseLayer:
     weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-    if mask is None:
-        return DenseLayer(weight, bias, None)
+    if mask is None or not torch.backends.mkl.is_available():  # whose sparse kernels these are
+        return DenseLayer(weight, bias, mask)
     most = (SPARSE if mask.numel() < LARGE else SPARSE_LARGE) * mask.numel()
     return SparseLayer(weight, bias, mask) if 0 < int(mask.sum()) < most else DenseLayer(weight, bias, mask)
