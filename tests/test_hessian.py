@@ -58,6 +58,20 @@ def test_products_are_those_of_the_dense_hessian(point):
     assert operator @ vector == pytest.approx(matrix @ vector, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_products_are_those_of_curvlinops(point):
+    curvlinops = pytest.importorskip("curvlinops")
+    recipe, weights, _, _ = point
+    module = recipe.build().double().eval()
+    module.load_state_dict(weights)
+    parameters = [p for n, p in module.named_parameters() if n.endswith("weight")]
+    x, y = recipe.arrays.normalise(recipe.arrays.x["train"]).double(), recipe.arrays.y["train"]
+    other = curvlinops.HessianLinearOperator(module, nn.CrossEntropyLoss(), parameters, [(x, y)])
+    operator = Hessian(recipe, weights)
+    vector = np.random.default_rng(1).standard_normal(operator.size)
+    assert operator @ vector == pytest.approx((other @ torch.from_numpy(vector)).numpy(), rel=1e-9, abs=1e-12)
+
+
 def test_gradient_is_that_of_the_loss(point):
     recipe, weights, mask, _ = point
     operator = Hessian(recipe, weights, mask)
