@@ -161,6 +161,13 @@ make(2, Store(os.environ["STORE"])).run(jobs, tell)
 """
 
 
+def test_a_worker_that_starts_after_its_parent_was_killed_leaves():
+    code = (
+        "import time\nfrom lotto.engine.processes import _start_worker\n_start_worker(1, 999_999_999)\ntime.sleep(60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 1
+
+
 def test_workers_leave_when_their_parent_is_killed(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "STORE": str(tmp_path / "s")}
     process = subprocess.Popen(

@@ -154,7 +154,7 @@ class Recipe:
 
     def __getstate__(self) -> dict[str, Any]:
         # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
-        derived = ("arrays", "loss_function", "error_function")
+        derived = ("arrays", "loss_function", "error_function", "_skeleton")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     # --- what the recipe stands for -------------------------------------------------------------------
@@ -224,9 +224,11 @@ class Recipe:
         return module
 
     def skeleton(self) -> nn.Module:
-        """The architecture alone; one of ours has no memory for weights (it is on the meta device)."""
-        if not isinstance(self.model, str):
-            return self.build()
+        """The architecture alone, to be read; one of ours has no memory for weights (it is on the meta device)."""
+        return self._skeleton if isinstance(self.model, str) else self.build()
+
+    @cached_property
+    def _skeleton(self) -> nn.Module:
         with torch.device("meta"):
             return self.build()
 

@@ -78,7 +78,9 @@ class Processes(Engine):
 
     def _started_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.slots, initializer=_start_worker, initargs=(self.threads,))
+            self._pool = ProcessPoolExecutor(
+                self.slots, initializer=_start_worker, initargs=(self.threads, os.getpid())
+            )
         return self._pool
 
     def _portable(self, job: Work) -> Work:
@@ -183,16 +185,19 @@ def _unspool(path: str) -> Arrays:
     return arrays
 
 
-def _start_worker(threads: int) -> None:
+def _start_worker(threads: int, parent: int) -> None:
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     keep_freed_memory()
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 
 def _leave_with(parent: int) -> None:
-    """End this worker when its parent is gone, even by SIGKILL: its checkpoint is there for the next one."""
+    """End this worker when its parent is gone, even by SIGKILL: its checkpoint is there for the next one.
+
+    The parent says who it is: it may be gone before this worker has started.
+    """
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
