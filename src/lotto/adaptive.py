@@ -21,10 +21,9 @@ from lotto.data import Split
 from lotto.engine import Chain, Progress, together
 from lotto.job import Run
 from lotto.landscape.path import PathTask, path_of
-from lotto.levels import Level, LevelFinished, dense_level, next_level, rewind_point, train_controls
+from lotto.levels import Level, LevelFinished, cut, dense_level, next_level, rewind_point, train_controls
 from lotto.plan import Plan
-from lotto.pruning import Pruning, prune
-from lotto.streams import derived_seed
+from lotto.pruning import Pruning
 
 log = logging.getLogger(__name__)
 
@@ -78,15 +77,9 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
         density, size = masks.density(last[0].mask), masks.size(last[0].mask)
         if masks.count(last[0].mask) <= plan.target * size + 1:  # to the weight, but for rounding
             break
-        cut = min(share, 1 - plan.target / density) if plan.target else share
-        number, rule = len(chains[0]), scaled(plan.pruning, cut)
-        chosen = [
-            prune(
-                at.solution.weights, at.mask, rule.rate, rule.score, rule.scope, rule.rates,
-                start=rewound[r].weights, seed=derived_seed(plan.seed + r, "pruning", number),
-            )
-            for r, at in enumerate(last)
-        ]  # fmt: skip
+        tried = min(share, 1 - plan.target / density) if plan.target else share
+        number, rule = len(chains[0]), scaled(plan.pruning, tried)
+        chosen = [cut(rule, last[r], rewound[r], plan.seed + r) for r in every]
         left = masks.density(chosen[0])
         names = [f"replicate {r + 1} · level {number} · {left:.1%}" for r in every]
         found = yield from together(
@@ -101,7 +94,7 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
         barrier = float(np.mean([path_of(outcome).barrier("line", split) for outcome in outcomes]))
         errors = _errors([at.run for at in found], split)
         kept = errors.mean() <= limit + 1e-9 and barrier <= max(LARGEST_BARRIER, recipe.tolerance)
-        trials.append(Trial(number, cut, left, float(errors.mean()), barrier, bool(kept)))
+        trials.append(Trial(number, tried, left, float(errors.mean()), barrier, bool(kept)))
         if kept:
             for chain, level in zip(chains, found, strict=True):
                 chain.append(level)

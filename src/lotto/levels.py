@@ -15,7 +15,7 @@ from lotto.job import Job, Run, State
 from lotto.masks import Mask
 from lotto.particles import averaged_chain
 from lotto.plan import After, Plan
-from lotto.pruning import MAX_LEVELS, prune
+from lotto.pruning import MAX_LEVELS, Pruning, prune
 from lotto.schedules import Constant
 from lotto.streams import derived_seed
 
@@ -71,11 +71,7 @@ def level_chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]
     tell(LevelFinished(replicate, 0, 1.0, dense.test_error))
     rewound = rewind_point(plan, dense)
     for number in range(1, plan.levels + 1):
-        rule = plan.pruning
-        mask = prune(
-            levels[-1].solution.weights, mask, rule.rate, rule.score, rule.scope, rule.rates,
-            start=rewound.weights, seed=derived_seed(seed, "pruning", number),
-        )  # fmt: skip
+        mask = cut(plan.pruning, levels[-1], rewound, seed)
         if empty := masks.empty_layers(mask):
             log.warning("Level %d of %s: pruned to nothing: %s.", number, label, ", ".join(empty))
         name = f"{label} · level {number} · {masks.density(mask):.1%}"
@@ -95,6 +91,14 @@ def train_controls(
     runs = yield [control_job(plan, replicate, at, control, rewound) for at, control in wanted]
     for (at, control), run in zip(wanted, runs, strict=True):
         at.controls[control] = run
+
+
+def cut(rule: Pruning, last: Level, rewound: State, seed: int) -> Mask:
+    """The mask of the level after ``last``, of the replicate with ``seed``."""
+    return prune(
+        last.solution.weights, last.mask, rule.rate, rule.score, rule.scope, rule.rates,
+        start=rewound.weights, seed=derived_seed(seed, "pruning", last.level + 1),
+    )  # fmt: skip
 
 
 def dense_level(plan: Plan, replicate: int) -> Chain[Level]:

@@ -14,17 +14,14 @@ import numpy as np
 import torch
 
 from lotto import identity
-from lotto.data import Split
 from lotto.engine import Chain
 from lotto.job import Job, Run, State
 from lotto.landscape.path import NORMS, recompute_statistics
 from lotto.recipe import Recipe
 from lotto.task import OnStep, Task, evaluated
-from lotto.training.evaluate import evaluate_network
+from lotto.training.evaluate import evaluate_splits
 from lotto.training.network import Network
 from lotto.weights import Weights, digest, mean
-
-SPLITS: tuple[Split, ...] = ("test", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +53,7 @@ class AverageTask(Task):
         """Returns ``metrics``, as in a run's history, and ``statistics``: BatchNorm's buffers by name."""
         network = Network(self.recipe, self.weights)
         recompute_statistics(self.recipe, network)
-        metrics: dict[str, float] = {}
-        for split in SPLITS:
-            if self.recipe.arrays.size(split):
-                found = evaluate_network(self.recipe, network, split)
-                metrics |= {f"{split}_loss": found.loss, f"{split}_error": found.error}
+        metrics = evaluate_splits(self.recipe, network)
         if on_step is not None:
             on_step(1, metrics["test_loss"])
         norms = [f"{n}." for n, m in network.module.named_modules() if isinstance(m, NORMS)]

@@ -43,3 +43,9 @@ def evaluated(recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe's identity that decides what weights evaluate to; how they were trained is not in it."""
     whole = recipe.identity
     return {k: whole[k] for k in ("model", "data", "loss", "error", "precision", "channels_last")}
+
+
+def differentiated(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe's identity that decides the derivatives of its loss."""
+    whole = recipe.identity
+    return {k: whole[k] for k in ("model", "data", "loss", "precision")}

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lotto import masks
 from lotto.data import Split
 from lotto.errors import UsageError
+from lotto.landscape.path import NORMS
 from lotto.landscape.subspace import check_not_empty
 from lotto.recipe import Recipe
 from lotto.training.evaluate import BATCH
@@ -25,7 +26,6 @@ from lotto.weights import Weights
 
 HELD_EXAMPLES = 4 * BATCH
 """Up to so many examples, the first derivatives and their graphs are computed once: half of a product's time."""
-NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 class Hessian:

@@ -14,7 +14,7 @@ from lotto.landscape.curvature import Hessian
 from lotto.landscape.lanczos import Spectrum, Top, spectrum_of, top_of
 from lotto.landscape.subspace import check_not_empty
 from lotto.recipe import Recipe
-from lotto.task import OnStep, Task
+from lotto.task import OnStep, Task, differentiated
 from lotto.weights import Weights, digest
 
 
@@ -103,12 +103,11 @@ class SpectrumTask(Task):
     @property
     def description(self) -> dict[str, Any]:
         """See `Task.description`."""
-        recipe = self.recipe.identity
         return identity.canonical(
             {
                 "schema": identity.SCHEMA,
                 "task": "spectrum",
-                "recipe": {k: recipe[k] for k in ("model", "data", "loss", "precision")},
+                "recipe": differentiated(self.recipe),
                 "weights": digest(self.weights),
                 "mask": digest(self.mask),
                 "k": self.k,

@@ -18,7 +18,7 @@ from lotto import identity, masks
 from lotto.errors import UsageError
 from lotto.landscape.curvature import Hessian
 from lotto.recipe import Recipe
-from lotto.task import OnStep, Task
+from lotto.task import OnStep, Task, differentiated
 from lotto.weights import Weights, digest
 
 LARGEST = 2_000
@@ -57,12 +57,11 @@ class QuadraticTask(Task):
     @property
     def description(self) -> dict[str, Any]:
         """See `Task.description`."""
-        recipe = self.recipe.identity
         return identity.canonical(
             {
                 "schema": identity.SCHEMA,
                 "task": "quadratic",
-                "recipe": {k: recipe[k] for k in ("model", "data", "loss", "precision")},
+                "recipe": differentiated(self.recipe),
                 "weights": digest(self.weights),
                 "mask": digest(self.mask),
                 "cuts": [digest(cut) for cut in self.cuts],

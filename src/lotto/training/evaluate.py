@@ -13,6 +13,7 @@ from lotto.recipe import Recipe
 from lotto.training.network import Network
 
 BATCH = 1000
+SPLITS: tuple[Split, ...] = ("test", "validation")
 
 
 class Metrics(NamedTuple):
@@ -31,6 +32,16 @@ def evaluate(recipe: Recipe, weights: Mapping[str, Tensor], split: Split = "test
         split: ``train``, ``validation`` or ``test``.
     """
     return evaluate_network(recipe, Network(recipe, weights), split)
+
+
+def evaluate_splits(recipe: Recipe, network: Network) -> dict[str, float]:
+    """``test_loss``, ``test_error`` and, if examples are held out, ``validation_*``: what a run's records hold."""
+    found: dict[str, float] = {}
+    for split in SPLITS:
+        if recipe.arrays.size(split):
+            metrics = evaluate_network(recipe, network, split)
+            found |= {f"{split}_loss": metrics.loss, f"{split}_error": metrics.error}
+    return found
 
 
 @torch.no_grad()

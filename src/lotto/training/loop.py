@@ -16,7 +16,7 @@ from lotto.recipe import Recipe
 from lotto.streams import private_torch_rng
 from lotto.training import optimizer_state
 from lotto.training.autograd import Autograd
-from lotto.training.evaluate import evaluate_network
+from lotto.training.evaluate import evaluate_splits
 from lotto.training.network import Network, flushed_denormals
 from lotto.training.perceptron import Perceptron, suits
 
@@ -150,13 +150,9 @@ def _collect(point: Checkpoint, losses: list[torch.Tensor], job: Job) -> None:
 
 
 def _record(point: Checkpoint, recipe: Recipe, network: Network) -> dict[str, float]:
-    record = {
+    return {
         "step": point.step,
         "learning_rate": recipe.learning_rate(max(0, point.step - 1)),
         "train_loss": point.loss_sum / point.loss_count if point.loss_count else math.nan,
+        **evaluate_splits(recipe, network),
     }
-    for split in ("test", "validation"):
-        if recipe.arrays.size(split):
-            metrics = evaluate_network(recipe, network, split)
-            record |= {f"{split}_loss": metrics.loss, f"{split}_error": metrics.error}
-    return record

@@ -16,7 +16,6 @@ from torch import Tensor
 from lotto.job import Job
 from lotto.models.mlp import MLP
 from lotto.training.network import Network
-from lotto.weights import clone
 
 SPARSE, SPARSE_LARGE = 0.1, 0.2
 """Density below which a layer multiplies sparsely, and that of a layer with `LARGE` weights: about where both cost the
@@ -46,13 +45,12 @@ class Perceptron:
         names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
         mask: Mapping[str, Tensor] = job.mask or {}
         self.layers: list[Any] = [_layer(state, name, mask.get(f"{name}.weight")) for name in names]
-        self.by_name = dict(zip(names, self.layers, strict=True))
+        named = dict(zip(names, self.layers, strict=True))
         self.parameters = {
-            f"{name}.{part}": getattr(layer, part)
-            for name, layer in self.by_name.items()
-            for part in ("weight", "bias")
+            f"{name}.{part}": getattr(layer, part) for name, layer in named.items() for part in ("weight", "bias")
         }
-        self.by_feature = any(isinstance(layer, SparseLayer) for layer in self.layers)
+        self.sparse = {f"{name}.weight": layer for name, layer in named.items() if isinstance(layer, SparseLayer)}
+        self.by_feature = bool(self.sparse)
 
     @torch.no_grad()
     def backward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
@@ -87,12 +85,11 @@ class Perceptron:
 
     def describe(self) -> str:
         """For the record of a run."""
-        sparse = sum(isinstance(layer, SparseLayer) for layer in self.layers)
-        return f"perceptron, {sparse} of {len(self.layers)} layers sparse"
+        return f"perceptron, {len(self.sparse)} of {len(self.layers)} layers sparse"
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the whole state dict."""
-        return clone({n: self.expand(n, p) for n, p in self.parameters.items()})
+        return {name: self.expand(name, parameter) for name, parameter in self.parameters.items()}
 
     def evaluated(self) -> Network:
         """The network to evaluate, with the present weights."""
@@ -101,16 +98,14 @@ class Perceptron:
 
     def expand(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor of the parameter ``name`` in the shape of the weight, pruned ones 0; a copy."""
-        layer, part = self.by_name[name.rpartition(".")[0]], name.rpartition(".")[2]
-        if part == "weight" and isinstance(layer, SparseLayer) and tensor.shape == layer.weight.shape:
-            return layer.expand(tensor)
+        if name in self.sparse and tensor.dim() == 1:
+            return self.sparse[name].expand(tensor)
         return tensor.detach().clone()
 
     def compress(self, name: str, tensor: Tensor) -> Tensor:
         """The inverse of `expand`."""
-        layer, part = self.by_name[name.rpartition(".")[0]], name.rpartition(".")[2]
-        if part == "weight" and isinstance(layer, SparseLayer) and tensor.dim() == 2:
-            return tensor.flatten()[layer.places].clone()
+        if name in self.sparse and tensor.dim() == 2:
+            return tensor.flatten()[self.sparse[name].places]
         return tensor.clone()
 
 
