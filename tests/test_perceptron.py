@@ -103,6 +103,21 @@ def test_another_loss(monkeypatch, densities):
         torch.testing.assert_close(ours.weights[name], tensor, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cross_entropy_is_that_of_autograd_to_the_bit(dtype):
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(33, 5, generator=generator, dtype=dtype) * 4
+    y = torch.randint(0, 5, (33,), generator=generator)
+    y[3] = -100  # which torch does not count
+    loss, gradient = perceptron.cross_entropy(outputs, y)
+    expected, by_autograd = perceptron.differentiated(torch.nn.functional.cross_entropy, outputs.clone(), y)
+    assert torch.equal(loss, expected)
+    assert torch.equal(gradient, by_autograd)
+    hot = torch.nn.functional.one_hot(y.clamp(min=0), 5) * (y >= 0)[:, None]
+    by_hand = (outputs.double().softmax(1) - hot) * (y >= 0)[:, None] / 32
+    torch.testing.assert_close(gradient.double(), by_hand, rtol=1e-5, atol=1e-7)
+
+
 def test_without_mkl_all_layers_are_dense(monkeypatch):
     recipe = small_recipe(precision="float64", steps="6it")
     job = Job(recipe, mask=random_mask(recipe, 0.05, 0.05, 0.05))
