@@ -9,10 +9,11 @@ import torch
 import lotto
 from conftest import same_tensors, small_recipe
 from lotto import SGD, Adam, AdamW, Job, Mask, RMSprop, masks
-from lotto.training import loop, perceptron, train
+from lotto.training import loop, perceptron, sparse, train
 from lotto.training.autograd import Autograd
 from lotto.training.network import Network
-from lotto.training.perceptron import DenseLayer, Perceptron, SparseLayer
+from lotto.training.perceptron import DenseLayer, Perceptron
+from lotto.training.sparse import SparseLayer
 
 OPTIMIZERS = [
     SGD(0.1),
@@ -65,18 +66,37 @@ def test_trains_like_autograd(monkeypatch, optimizer, densities):
     assert ours.history[-1]["train_loss"] == pytest.approx(theirs.history[-1]["train_loss"], rel=1e-10)
 
 
-def test_layers_are_sparse_below_the_crossover_only(monkeypatch):
+def test_layers_are_sparse_below_the_crossover_only():
     recipe = small_recipe()
-    mask = random_mask(recipe, 0.5, 0.09, 0.05)
+    mask = random_mask(recipe, 0.5, 0.24, 0.05)
     network = Network(recipe, masks.apply(recipe.initial(0), mask))
     layers = Perceptron(Job(recipe, mask=mask), network).layers
     assert [type(layer) for layer in layers] == [DenseLayer, SparseLayer, SparseLayer]
-    assert [layer.few for layer in layers[1:]] == [False, True]
     assert len(layers[1].weight) == int(mask["fc2.weight"].sum())
-    monkeypatch.setattr(perceptron, "LARGE", 0)
-    mask = random_mask(recipe, 0.19, 0.21, 1.0)
-    layers = Perceptron(Job(recipe, mask=mask), network).layers
-    assert [type(layer) for layer in layers] == [SparseLayer, DenseLayer, DenseLayer], "large ones sooner"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_of_a_sparse_layer(dtype):
+    generator = torch.Generator().manual_seed(0)
+    weight, bias, x, gradient = (
+        torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((9, 23), (9,), (23, 13), (9, 13))
+    )
+    mask = torch.rand(9, 23, generator=generator) < 0.3
+    mask[2], mask[5], mask[:, 7] = False, True, False  # an empty row, a full one, an input that is cut off
+    layer = SparseLayer(weight * mask, bias, mask)
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    weight = (weight * mask).double()
+    for _ in range(2):  # again in the same memory
+        found = layer.forward_by_feature(x).double()
+        torch.testing.assert_close(found, weight @ x.double() + bias.double()[:, None], **close)
+        torch.testing.assert_close(layer.input_gradient(gradient).double(), weight.T @ gradient.double(), **close)
+        layer.set_gradients(gradient, x)
+        torch.testing.assert_close(layer.weight.grad.double(), (gradient.double() @ x.T.double())[mask], **close)
+        torch.testing.assert_close(layer.bias.grad.double(), gradient.double().sum(1), **close)
+    x[int(mask[0].nonzero()[0]), 3] = torch.nan
+    outputs = layer.forward_by_feature(x)
+    assert outputs[0, 3].isnan()
+    assert not outputs[0, :3].isnan().any()
 
 
 def test_batches_by_feature_are_the_turned_ones():
@@ -118,18 +138,18 @@ def test_cross_entropy_is_that_of_autograd_to_the_bit(dtype):
     torch.testing.assert_close(gradient.double(), by_hand, rtol=1e-5, atol=1e-7)
 
 
-def test_without_mkl_all_layers_are_dense(monkeypatch):
+def test_without_numba_all_layers_are_dense(monkeypatch):
     recipe = small_recipe(precision="float64", steps="6it")
     job = Job(recipe, mask=random_mask(recipe, 0.05, 0.05, 0.05))
-    sparse = train(job)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    with_numba = train(job)
+    monkeypatch.setattr(sparse, "find_spec", lambda name: None)
     dense = train(job)
-    assert (sparse.arithmetic, dense.arithmetic) == (
+    assert (with_numba.arithmetic, dense.arithmetic) == (
         "perceptron, 3 of 3 layers sparse",
         "perceptron, 0 of 3 layers sparse",
     )
     for name, tensor in dense.weights.items():
-        torch.testing.assert_close(sparse.weights[name], tensor, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(with_numba.weights[name], tensor, rtol=1e-9, atol=1e-11)
 
 
 def test_class_probabilities_as_targets(monkeypatch):

@@ -189,12 +189,12 @@ class Updates:
     """
 
     def __init__(self, optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
-        self.optimizer, self.parameters = optimizer, parameters
+        self.optimizer = optimizer
         self.states = {name: optimizer.quantities(parameter) for name, parameter in parameters.items()}
+        self._parts = list(zip(parameters.values(), self.states.values(), strict=True))
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """One step at a learning rate."""
-        named = [(n, p, p.grad) for n, p in self.parameters.items() if p.grad is not None]
-        gradients = [g for _, _, g in named if g is not None]
-        self.optimizer.update([p for _, p, _ in named], gradients, [self.states[n] for n, _, _ in named], lr)
+        found = [(p, g, state) for p, state in self._parts if (g := p.grad) is not None]
+        self.optimizer.update([p for p, _, _ in found], [g for _, g, _ in found], [state for _, _, state in found], lr)

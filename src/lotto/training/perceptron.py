@@ -1,12 +1,11 @@
 """Multi-layer perceptrons without autograd: the same sums in fewer steps, and only unpruned ones where few are left.
 
-A layer whose density is below a crossover trains its unpruned weights alone: they are one vector, products go through
-sparse kernels (compressed rows), and optimizer and momentum see nothing else. Its cost falls with its density.
+A layer whose density is below a crossover trains its unpruned weights alone (`sparse`): they are one vector, and
+optimizer and momentum see nothing else.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -18,13 +17,7 @@ from lotto.job import Job
 from lotto.models.mlp import MLP
 from lotto.objectives import Objective
 from lotto.training.network import Network
-
-SPARSE, SPARSE_LARGE = 0.1, 0.2
-"""Density below which a layer multiplies sparsely, and that of a layer with `LARGE` weights: about where both cost the
-same (`lotto bench sparse wide`)."""
-LARGE = 1_000_000
-SPARSE_GRADIENT = 0.08
-"""Density below which the gradient of its weights is computed at the unpruned ones only."""
+from lotto.training.sparse import SparseLayer, pays
 
 _ATEN = torch.ops.aten
 _MEAN, _NOT_A_CLASS = 1, -100
@@ -73,9 +66,9 @@ class Perceptron:
             if layer is not self.layers[-1]:
                 activations[-1].relu_()
         outputs = activations.pop()
-        loss, gradient = self.loss(outputs.t().contiguous() if self.by_feature else outputs, y)
+        loss, gradient = self.loss(outputs.t() if self.by_feature else outputs, y)
         if self.by_feature:
-            gradient = gradient.t().contiguous()
+            gradient = gradient.t()
         for layer, below in zip(reversed(self.layers), reversed(activations), strict=True):
             layer.set_gradients(gradient, below, self.by_feature)
             if layer is not self.layers[0]:
@@ -154,54 +147,6 @@ class DenseLayer:
         self.bias.grad = gradient.sum(1 if by_feature else 0)
 
 
-class SparseLayer:
-    """A layer whose parameter is the vector of its unpruned weights, in the order of the mask's rows."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, mask: Tensor) -> None:
-        self.shape, self.bias, self.column = weight.shape, bias, bias[:, None]
-        self.places = mask.flatten().nonzero().squeeze(1)
-        self.weight = weight.flatten()[self.places]
-        self.rows = _rows(mask, self.weight)
-        order = torch.zeros(mask.shape, dtype=torch.int64)
-        order[mask] = torch.arange(len(self.places))
-        self.turned = order.t()[mask.t()]  # the order of the transposed matrix's rows
-        self.turned_values = self.weight[self.turned]
-        self.columns = _rows(mask.t(), self.turned_values)
-        self.few = len(self.places) < SPARSE_GRADIENT * mask.numel()
-
-    def forward_by_feature(self, x: Tensor) -> Tensor:
-        """Shape (inputs, batch) to (outputs, batch)."""
-        return torch.addmm(self.column.expand(-1, x.shape[1]), self.rows, x)
-
-    def input_gradient(self, gradient: Tensor, by_feature: bool = True) -> Tensor:
-        """Shape (outputs, batch) to (inputs, batch)."""
-        torch.index_select(self.weight, 0, self.turned, out=self.turned_values)
-        return self.columns @ gradient
-
-    def set_gradients(self, gradient: Tensor, x: Tensor, by_feature: bool = True) -> None:
-        """At the unpruned weights, from shapes (outputs, batch) and (inputs, batch)."""
-        if self.few:
-            self.weight.grad = torch.sparse.sampled_addmm(self.rows, gradient, x.t(), beta=0.0).values()
-        else:
-            self.weight.grad = torch.mm(gradient, x.t()).view(-1).index_select(0, self.places)
-        self.bias.grad = gradient.sum(1)
-
-    def expand(self, values: Tensor) -> Tensor:
-        """Values at the unpruned places of a weight, 0 elsewhere."""
-        return values.new_zeros(self.shape.numel()).index_copy_(0, self.places, values.detach()).view(self.shape)
-
-
-def _rows(mask: Tensor, values: Tensor) -> Tensor:
-    """Compressed rows that share the memory of ``values``."""
-    ends = torch.cat([torch.zeros(1, dtype=torch.int64), mask.sum(1).cumsum(0)]).int()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(ends, mask.nonzero()[:, 1].int(), values, mask.shape, check_invariants=True)
-
-
 def _layer(state: dict[str, Tensor], name: str, mask: Tensor | None) -> DenseLayer | SparseLayer:
     weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-    if mask is None or not torch.backends.mkl.is_available():  # whose sparse kernels these are
-        return DenseLayer(weight, bias, mask)
-    most = (SPARSE if mask.numel() < LARGE else SPARSE_LARGE) * mask.numel()
-    return SparseLayer(weight, bias, mask) if 0 < int(mask.sum()) < most else DenseLayer(weight, bias, mask)
+    return DenseLayer(weight, bias, mask) if mask is None or not pays(mask) else SparseLayer(weight, bias, mask)

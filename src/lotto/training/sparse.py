@@ -1,0 +1,152 @@
+"""A linear layer that has its unpruned weights only: products whose cost falls with the density.
+
+Activations have the shape (features, batch): the batch is the innermost, contiguous axis, so that each weight meets a
+whole vector of numbers. Kernels run on one thread.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SPARSE = 0.25
+"""Density below which a layer is quicker sparse: about where both cost the same (`lotto bench sparse wide`)."""
+
+
+class SparseLayer:
+    """A layer whose parameter is the vector of its unpruned weights, in the order of the mask's rows.
+
+    Args:
+        weight: shape (outputs, inputs).
+        bias: shape (outputs,).
+        mask: of the weight.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, mask: Tensor) -> None:
+        self.shape, self.bias = weight.shape, bias
+        self.places = mask.flatten().nonzero().squeeze(1)
+        self.weight = weight.flatten()[self.places]
+        self.weight.grad, self.bias.grad = torch.zeros_like(self.weight), torch.zeros_like(bias)
+        # Compressed rows: the weights of row i are values[ends[i]:ends[i + 1]], in these columns.
+        ends = np.concatenate([[0], mask.sum(1).cumsum(0).numpy()]).astype(np.int32)
+        self._rows = (ends, mask.nonzero()[:, 1].numpy().astype(np.int32))
+        self._values, self._offsets = self.weight.numpy(), bias.numpy()
+        self._gradients = (self.weight.grad.numpy(), self.bias.grad.numpy())
+        self._kernels = kernels(self._values.dtype)
+        self._buffers: dict[int, Tensor] = {}
+
+    def forward_by_feature(self, x: Tensor) -> Tensor:
+        """Shape (inputs, batch) to (outputs, batch); valid until the next call."""
+        outputs = self._buffer(0, x)
+        self._kernels.multiply(*self._rows, self._values, self._offsets, x.numpy(), outputs.numpy())
+        return outputs
+
+    def input_gradient(self, gradient: Tensor, by_feature: bool = True) -> Tensor:
+        """Shape (outputs, batch) to (inputs, batch); valid until the next call."""
+        inputs = self._buffer(1, gradient)
+        self._kernels.multiply_turned(*self._rows, self._values, gradient.contiguous().numpy(), inputs.numpy())
+        return inputs
+
+    def set_gradients(self, gradient: Tensor, x: Tensor, by_feature: bool = True) -> None:
+        """At the unpruned weights, from shapes (outputs, batch) and (inputs, batch)."""
+        self._kernels.outer(*self._rows, gradient.contiguous().numpy(), x.numpy(), *self._gradients)
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Values at the unpruned places of a weight, 0 elsewhere."""
+        return values.new_zeros(self.shape.numel()).index_copy_(0, self.places, values.detach()).view(self.shape)
+
+    def _buffer(self, axis: int, like: Tensor) -> Tensor:
+        found = self._buffers.get(axis)
+        if found is None or found.shape[1] != like.shape[1]:
+            found = self._buffers[axis] = like.new_empty(self.shape[axis], like.shape[1])
+        return found
+
+
+def pays(mask: Tensor) -> bool:
+    """Whether a layer with this mask is quicker sparse, here."""
+    return find_spec("numba") is not None and 0 < int(mask.sum()) < SPARSE * mask.numel()
+
+
+class Kernels(NamedTuple):
+    """Compiled functions over compressed rows ``(ends, columns)`` and their values; see `kernels`."""
+
+    multiply: Any
+    multiply_turned: Any
+    outer: Any
+
+
+@cache
+def kernels(dtype: np.dtype[Any]) -> Kernels:
+    """Compile the kernels for one type of number, about a second in each process that has a sparse layer.
+
+    Sums may be taken in any order, as in every product; NaN and infinity are kept.
+    """
+    from numba import njit
+
+    zero = dtype.type(0)  # a constant for the compiler, which adds up in vectors only from a constant
+    compiled = njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True)
+
+    @compiled
+    def multiply(ends, columns, values, bias, x, out):  # type: ignore[no-untyped-def]
+        """``out = values @ x + bias``, four weights of a row at a time: the row of ``out`` is passed less often."""
+        batch = x.shape[1]
+        for i in range(len(ends) - 1):
+            row, k, end = out[i], ends[i], ends[i + 1]
+            for j in range(batch):
+                row[j] = bias[i]
+            while k + 4 <= end:
+                a, b, c, d = values[k], values[k + 1], values[k + 2], values[k + 3]
+                xa, xb, xc, xd = x[columns[k]], x[columns[k + 1]], x[columns[k + 2]], x[columns[k + 3]]
+                for j in range(batch):
+                    row[j] += a * xa[j] + b * xb[j] + c * xc[j] + d * xd[j]
+                k += 4
+            while k < end:
+                a, xa = values[k], x[columns[k]]
+                for j in range(batch):
+                    row[j] += a * xa[j]
+                k += 1
+
+    @compiled
+    def multiply_turned(ends, columns, values, gradient, out):  # type: ignore[no-untyped-def]
+        """``out = values.T @ gradient``."""
+        out[:] = 0
+        for i in range(len(ends) - 1):
+            row = gradient[i]
+            for k in range(ends[i], ends[i + 1]):
+                a, to = values[k], out[columns[k]]
+                for j in range(len(row)):
+                    to[j] += a * row[j]
+
+    @compiled
+    def outer(ends, columns, gradient, x, out, sums):  # type: ignore[no-untyped-def]
+        """``out = gradient @ x.T`` at the unpruned places, four of a row at a time, and the rows' ``sums``."""
+        batch = x.shape[1]
+        for i in range(len(ends) - 1):
+            row, k, end = gradient[i], ends[i], ends[i + 1]
+            total = zero
+            for j in range(batch):
+                total += row[j]
+            sums[i] = total
+            while k + 4 <= end:
+                xa, xb, xc, xd = x[columns[k]], x[columns[k + 1]], x[columns[k + 2]], x[columns[k + 3]]
+                a, b, c, d = zero, zero, zero, zero
+                for j in range(batch):
+                    a += row[j] * xa[j]
+                    b += row[j] * xb[j]
+                    c += row[j] * xc[j]
+                    d += row[j] * xd[j]
+                out[k], out[k + 1], out[k + 2], out[k + 3] = a, b, c, d
+                k += 4
+            while k < end:
+                a, xa = zero, x[columns[k]]
+                for j in range(batch):
+                    a += row[j] * xa[j]
+                out[k] = a
+                k += 1
+
+    return Kernels(multiply, multiply_turned, outer)
