@@ -104,6 +104,16 @@ def test_subnetworks_rows_are_instabilities(store):
         )
         assert rows == found.barrier().values
     assert set(frame.kind) == {"dense", "imp", "random", "reinit"}
+    last = papers.get("stabilizing.subnetworks").run(options(replicates=1, look_at=(2,)), engine)
+    both = [f[f.level == 2].reset_index(drop=True) for f in (frame, last)]
+    pd.testing.assert_frame_equal(*both)
+    assert set(last.level) == {0, 2}
+
+
+def test_levels_to_look_at_exist():
+    for level in (0, 3):
+        with pytest.raises(lotto.UsageError, match=f"levels 1 to 2 to look at; got {level}"):
+            options(look_at=(level,))
 
 
 def test_summary_is_the_spread_over_replicates():

@@ -186,6 +186,7 @@ def run(
     points: int = 30,
     examples: int | None = None,
     seed: int = 0,
+    look_at: str | None = None,
     changes: Changes,
     execution: Execution,
 ) -> None:
@@ -203,6 +204,7 @@ def run(
         points: positions on a path between networks.
         examples: at most so many examples of each split on a path.
         seed: replicate r uses the seeds seed + r.
+        look_at: levels that subnetworks looks at: 5,10 (default: half of them and all).
     """
     from lotto import papers
     from lotto.progress import Display
@@ -211,12 +213,13 @@ def run(
     experiments = papers.select(name)
     chosen = changes.apply(recipe)
     given = tuple(rewind_to.split(",")) if rewind_to else ()
+    looked_at = tuple(whole_numbers(look_at, "--look-at")) if look_at else ()
     folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe)
     engine = execution.engine()
     for experiment in experiments:
         began = time.perf_counter()
         rewinds = given or experiment.rewind_to
-        options = papers.Options(chosen, replicates, rewinds, levels, orders, points, examples, seed)
+        options = papers.Options(chosen, replicates, rewinds, levels, orders, points, examples, seed, looked_at)
         with Display(console) as display:
             frame = experiment.run(options, engine, display)
         seconds = time.perf_counter() - began
@@ -363,7 +366,7 @@ def whole_numbers(text: str, option: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise UsageError(f"{option} takes whole numbers separated by commas, or all; got {text!r}.") from error
+        raise UsageError(f"{option} takes whole numbers separated by commas; got {text!r}.") from error
 
 
 def _load_with_progress(name: str) -> Any:

@@ -32,6 +32,7 @@ class Options:
         points: positions on a path.
         examples: at most so many examples of each split on a path.
         seed: replicate r uses the seeds ``seed + r``.
+        look_at: levels that `subnetworks` looks at; empty = half of them and all.
     """
 
     recipe: Recipe
@@ -42,12 +43,16 @@ class Options:
     points: int = 30
     examples: int | None = None
     seed: int = 0
+    look_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.replicates < 1:
             raise UsageError(f"replicates is 1 or more; got {self.replicates}.")
         if self.orders < 2:
             raise UsageError(f"A distance needs at least 2 data orders; got {self.orders}.")
+        for level in self.look_at:
+            if not 1 <= level <= self.levels:
+                raise UsageError(f"There are the levels 1 to {self.levels} to look at; got {level}.")
         for step in self.rewind_steps:
             if step >= self.recipe.total:
                 raise UsageError(
@@ -77,7 +82,7 @@ class Options:
     def describe(self) -> dict[str, Any]:
         """The options in plain values, for files and reports."""
         values = {k: v for k, v in vars(self).items() if k != "recipe"}
-        return {**values, "rewind_to": list(self.rewind_steps)}
+        return {**values, "rewind_to": list(self.rewind_steps), "look_at": list(self.look_at)}
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _barrier_rows(at: Row, kind: str, found: Instability, error: str = "error") 
 
 
 def subnetworks(options: Options) -> Sequence[Chain[list[Row]]]:
-    """LMC figures 5 and 6: instability and error of subnetworks at half the levels and at all of them.
+    """LMC figures 5 and 6: instability and error of subnetworks at the levels to look at.
 
     IMP masks and random masks from the rewind point; the IMP mask on a new initialisation, from step 0.
     """
@@ -103,9 +103,11 @@ def _subnetworks(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
     levels = yield from level_chain(plan, replicate, lambda event: None)
     start = levels[0].run.state(k).without_optimizer
     fresh = State(recipe.initial(seed + REINIT_CONTROL))
+    last = len(levels) - 1
+    looked_at = options.look_at or sorted({last, last // 2} - {0}, reverse=True)
     cases = [
         (at, kind, point, step, mask)
-        for at in {at.level: at for at in (levels[-1], levels[(len(levels) - 1) // 2]) if at.level}.values()
+        for at in (levels[i] for i in looked_at)
         for kind, point, step, mask in (
             ("imp", start, k, at.mask),
             ("random", start, k, random_control(at, seed)),
