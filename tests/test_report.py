@@ -28,6 +28,7 @@ def test_everything_is_written_and_the_report_opens_offline(result, tmp_path):
         "runs.csv",
         "table.csv",
         "ticket.safetensors",
+        "trained.safetensors",
     ]
     page = paths["report"].read_text()
     assert page.count("<svg") == 3

@@ -31,7 +31,7 @@ ORDER = [
     {"particles"},
     {"levels"},
     {"adaptive"},
-    {"api", "imp", "stability"},
+    {"api", "imp", "stability", "inference"},
     {"papers"},
     {"report"},
     {"progress", "benchmarks"},

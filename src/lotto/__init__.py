@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lotto import data, engine, masks, models, recipes, weights
+from lotto import data, engine, inference, masks, models, recipes, weights
 from lotto.api import train
 from lotto.data import Augment
 from lotto.engine import Engine
@@ -67,6 +67,7 @@ __all__ = [
     "evaluate_plane",
     "hessian",
     "imp",
+    "inference",
     "instability",
     "largest_prunable",
     "masks",

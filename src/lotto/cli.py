@@ -311,6 +311,36 @@ def claims(paper: Positional[str] = "stabilizing", folder: Positional[Path | Non
     console.print(f"Table   {folder / 'claims.csv'}", highlight=False)
 
 
+def export(
+    result: Positional[Path],
+    /,
+    *,
+    compact: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Write the trained ticket of a result as a program that runs with torch alone, and measure it.
+
+    The file is for torch.export.load(FILE).module(). Compared on the test set and in turns against each other: the
+    pruned network, the compact one, and the compact one with its sparse linear layers as compressed rows.
+
+    Args:
+        result: a folder that `lotto imp` wrote, or its ticket.safetensors.
+        compact: remove units that are cut off; the outputs stay the same.
+        out: the file (default: pruned.pt2 or compact.pt2 beside the ticket).
+    """
+    from lotto.inference import export as exporting
+    from lotto.report import export_table
+
+    recipe, module, about = exporting.load_trained(result)
+    _load_with_progress(about["data"])
+    folder = result if result.is_dir() else result.parent
+    kind = "compact" if compact else "pruned"
+    made, measured = exporting.variants(recipe, module)
+    path = exporting.save_program(made[kind], recipe, out or folder / f"{kind}.pt2")
+    console.print(export_table(measured, float(about["density"]), recipe.error_unit))
+    console.print(f"Program {path} ({path.stat().st_size / 1e6:.3g} MB)", highlight=False)
+
+
 def bench(
     names: Positional[tuple[str, ...]] = (),
     /,
@@ -384,6 +414,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "data": data,
     "recipes": list_recipes,
     "report": report,
+    "export": export,
     "bench": bench,
 }
 

@@ -49,6 +49,6 @@ class Conv1d(nn.Module):
         self.fc = nn.Linear(channels * length, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.unsqueeze(1) if x.dim() == 2 else x
+        x = x.flatten(1).unsqueeze(1)
         x = self.conv3(self.conv2(self.conv1(x).relu()).relu()).relu()
         return self.fc(x.flatten(1))

@@ -6,12 +6,13 @@ from lotto.report.claims import console_claims
 from lotto.report.experiments import readable, save_experiment, write_experiments
 from lotto.report.html import write_report
 from lotto.report.save import load_result, save_result
-from lotto.report.table import adaptive_summary, console_table, frame_table
+from lotto.report.table import adaptive_summary, console_table, export_table, frame_table
 
 __all__ = [
     "adaptive_summary",
     "console_claims",
     "console_table",
+    "export_table",
     "frame_table",
     "load_result",
     "readable",

@@ -13,6 +13,7 @@ from lotto import files, masks
 from lotto.entries import versions
 from lotto.errors import UsageError
 from lotto.imp import ImpResult
+from lotto.inference.export import TRAINED, save_trained
 from lotto.plan import After
 from lotto.report.html import write_report
 
@@ -29,8 +30,8 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
         seconds: how long it took.
 
     Returns:
-        The paths by kind: ``table``, ``runs``, ``result``, ``report``; where weights were rewound ``ticket``, and
-        ``trials`` of adaptive pruning.
+        The paths by kind: ``table``, ``runs``, ``result``, ``report``, ``trained`` (the weights of the sparsest
+        matching level's training); where weights were rewound ``ticket``, and ``trials`` of adaptive pruning.
     """
     folder = Path(folder)
     paths = {
@@ -38,6 +39,7 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
         "runs": folder / "runs.csv",
         "result": folder / RESULT,
         "report": folder / "report.html",
+        "trained": folder / TRAINED,
     }
     table = result.table()
     files.write_text(paths["table"], table.to_csv(index=False))
@@ -46,6 +48,9 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
         paths["trials"] = folder / "trials.csv"
         files.write_text(paths["trials"], result.trials_table().to_csv(index=False))
     files.write_json(paths["result"], describe(result, command, seconds))
+    best = result.chains[0][int(table[table["matching"]]["level"].max())]
+    about = {"level": str(best.level), "density": repr(masks.density(best.mask))}
+    save_trained(paths["trained"], best.run.weights, result.plan.recipe, about)
     if result.plan.after is After.WEIGHTS:
         paths["ticket"] = result.sparsest_matching().save(folder / "ticket.safetensors")
     write_report(load_result(folder), paths["report"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 from rich import box
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from lotto import masks
 from lotto.imp import ImpResult
+from lotto.inference.export import Variant
 
 CONTROL_TITLES = {"reinit": "new init", "random": "random mask"}
 """What the controls are called where people read."""
@@ -45,6 +47,28 @@ def columns(table: pd.DataFrame, unit: str) -> list[tuple[str, list[str]]]:
     if any(table["empty_layers"].fillna("") != ""):
         cells.append(("pruned to nothing", list(table["empty_layers"].fillna(""))))
     return cells
+
+
+def export_table(variants: Sequence[Variant], density: float, unit: str) -> Table:
+    """Ways to run a trained ticket: size, error, time, against the pruned network."""
+    table = Table(
+        title=f"The trained ticket, {percent(density)} of the weights left",
+        caption="times: medians of interleaved turns, here and now",
+        box=box.SIMPLE_HEAD,
+    )
+    first = variants[0]
+    batches = list(first.milliseconds)
+    titles = [f"batch of {n}, ms" for n in batches]
+    for title in ("network", "kB", f"error{unit}", "largest difference", *titles):
+        table.add_column(title, justify="left" if title == "network" else "right")
+    for variant in variants:
+        times = [
+            f"{variant.milliseconds[n]:.3g} ({first.milliseconds[n] / variant.milliseconds[n]:.2f}×)" for n in batches
+        ]
+        table.add_row(
+            variant.name, f"{variant.kilobytes:,.0f}", f"{variant.error:.2f}", f"{variant.difference:.1g}", *times
+        )
+    return table
 
 
 def adaptive_summary(result: ImpResult) -> str:

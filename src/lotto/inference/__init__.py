@@ -1,0 +1,8 @@
+"""Trained subnetworks made small and quick for use."""
+
+from __future__ import annotations
+
+from lotto.inference.compaction import compact
+from lotto.inference.rows import sparse_rows
+
+__all__ = ["compact", "sparse_rows"]

@@ -1,0 +1,154 @@
+"""A trained ticket as a file that runs without lotto, and how much smaller and quicker it is."""
+
+from __future__ import annotations
+
+import io
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lotto import files
+from lotto.errors import UsageError
+from lotto.inference.compaction import compact
+from lotto.inference.rows import sparse_rows
+from lotto.recipe import Recipe
+
+TRAINED, FORMAT = "trained.safetensors", "lotto.trained"
+BATCHES = (1, 128)
+"""Batch sizes that are timed."""
+TURNS = 15
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a trained network.
+
+    Attributes:
+        name: ``pruned``, ``compact`` or ``compact, compressed rows``.
+        kilobytes: memory of its parameters and buffers, indices included.
+        error: test error, in the recipe's unit.
+        difference: largest difference of an output from the pruned network's.
+        milliseconds: by batch size, median of interleaved turns.
+    """
+
+    name: str
+    kilobytes: float
+    error: float
+    difference: float
+    milliseconds: Mapping[int, float]
+
+
+def save_trained(path: Path, weights: Mapping[str, Tensor], recipe: Recipe, about: Mapping[str, str]) -> None:
+    """Write the weights of a trained network beside what is needed to build it."""
+    description = recipe.describe()
+    names = {"model": str(description["model"]), "data": str(description["data"])}
+    files.save_tensors(path, weights, {"format": FORMAT, "version": "1", **names, **about})
+
+
+def load_trained(path: Path) -> tuple[Recipe, nn.Module, dict[str, str]]:
+    """A recipe that knows model and data, the trained network, and the file's other notes.
+
+    Args:
+        path: a result folder, its ``ticket.safetensors``, or ``trained.safetensors`` itself.
+
+    Raises:
+        UsageError: if there is no such file or its model has no name here.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    if not (folder / TRAINED).exists():
+        raise UsageError(f"There is no {TRAINED} in {folder}; `lotto imp` writes it beside the ticket.")
+    weights, about = files.load_tensors(folder / TRAINED, FORMAT)
+    try:
+        recipe = Recipe(about["model"], about["data"])
+        module = recipe.build()
+    except UsageError as error:
+        raise UsageError(
+            f"{about['model']!r} on {about['data']!r} cannot be built from its name ({error}) In Python: "
+            "lotto.inference.compact(model, example)."
+        ) from error
+    module.load_state_dict(weights)
+    return recipe, module.eval(), about
+
+
+def variants(recipe: Recipe, module: nn.Module) -> tuple[dict[str, nn.Module], list[Variant]]:
+    """The pruned network and its smaller forms, measured on the test set and in turns against each other."""
+    x = _examples(recipe, max(BATCHES))
+    small = compact(module, x[:2])
+    made: dict[str, nn.Module] = {"pruned": module, "compact": small}
+    quick = sparse_rows(small)
+    if any(p.layout == torch.sparse_csr for p in quick.buffers()):
+        made["compact, compressed rows"] = quick
+    with torch.no_grad():
+        seconds = {batch: _interleaved(made, x[:batch]) for batch in BATCHES}
+        measured = [_measured(recipe, name, made, seconds) for name in made]
+    return made, measured
+
+
+def _measured(
+    recipe: Recipe, name: str, made: Mapping[str, nn.Module], seconds: Mapping[int, Mapping[str, float]]
+) -> Variant:
+    wrong, difference, count = 0.0, 0.0, 0
+    for x, y in recipe.arrays.evaluation("test", 1000):
+        outputs = made[name](x)
+        wrong += float(recipe.error_function(outputs, y)) * len(x)
+        difference = max(difference, float((outputs - made["pruned"](x)).abs().max()))
+        count += len(x)
+    tensors = [*made[name].parameters(), *made[name].buffers()]
+    times = {batch: 1000 * found[name] for batch, found in seconds.items()}
+    return Variant(name, sum(map(_bytes, tensors)) / 1000, wrong / count, difference, times)
+
+
+def _bytes(tensor: Tensor) -> int:
+    if tensor.layout == torch.sparse_csr:
+        return sum(part.nbytes for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values()))
+    return tensor.nbytes
+
+
+def _interleaved(made: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
+    """Seconds of a call, median over turns; each turn calls every network often enough to last a few milliseconds."""
+    calls = {}
+    for name, module in made.items():
+        began = time.perf_counter()
+        for _ in range(3):
+            module(x)
+        calls[name] = max(1, math.ceil(0.005 / max(1e-7, (time.perf_counter() - began) / 3)))
+    found: dict[str, list[float]] = {name: [] for name in made}
+    names = list(made)
+    for turn in range(TURNS):
+        at = turn % len(names)  # nobody always comes after the same neighbour
+        for name in names[at:] + names[:at]:
+            began = time.perf_counter()
+            for _ in range(calls[name]):
+                made[name](x)
+            found[name].append((time.perf_counter() - began) / calls[name])
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def save_program(module: nn.Module, recipe: Recipe, path: Path) -> Path:
+    """Write a network as a program of `torch.export` for batches of any size; it runs with torch alone.
+
+    Raises:
+        UsageError: if the network cannot be exported.
+    """
+    x = _examples(recipe, 2)
+    shapes = ({0: torch.export.Dim("batch")},)
+    try:
+        program = torch.export.export(module, (x,), dynamic_shapes=shapes)
+    except Exception as error:  # whatever the compiler does not understand
+        raise UsageError(f"torch.export cannot export this network: {str(error).splitlines()[0]}") from error
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    files.write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _examples(recipe: Recipe, count: int) -> Tensor:
+    x, _ = next(iter(recipe.arrays.evaluation("test", count)))
+    return x
