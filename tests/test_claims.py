@@ -209,14 +209,16 @@ def test_distant_levels():
 
 
 def test_robust_exactly_where_matching():
-    def point(k, errors, barrier):
+    def point(k, errors, barrier, level=8):
         return [
-            at_x(NAN, rows("imp", k, 8, 0.2, errors)),
-            at_x(1.0, rows("perturbed", k, 8, 0.2, errors, "error after training")),
-            at_x(1.0, rows("perturbed", k, 8, 0.2, barrier, "barrier")),
+            at_x(NAN, rows("imp", k, level, 0.2, errors)),
+            at_x(1.0, rows("perturbed", k, level, 0.2, errors, "error after training")),
+            at_x(1.0, rows("perturbed", k, level, 0.2, barrier, "barrier")),
         ]
 
     assert un(3, [*point(0, BAD, LARGE), *point(100, GOOD, SMALL)]) is S
+    assert un(3, [*point(0, GOOD, SMALL, 8), *point(0, BAD, LARGE, 12)]) is S, "every level counts"
+    assert un(3, [*point(0, BAD, SMALL, 8), *point(0, GOOD, SMALL, 12)]) is C
     assert un(3, [*point(0, BAD, SMALL), *point(100, GOOD, SMALL)]) is C
 
 

@@ -85,10 +85,9 @@ def robust_where_matching(settings: Sequence[Setting]) -> list[Finding]:
     found = []
     for setting in settings:
         points = []
-        for k in _steps(setting, "error after training"):
-            rows = setting.frame
-            rows = rows[(rows["measure"] == "error after training") & (rows["rewind_step"] == k)]
-            level = int(rows["level"].max())
+        rows = setting.frame
+        rows = rows[(rows["measure"] == "error after training") & (rows["kind"] == "perturbed")]
+        for k, level in sorted(set(zip(rows["rewind_step"].astype(int), rows["level"].astype(int), strict=True))):
             barrier = values(setting, measure="barrier", kind="perturbed", rewind_step=k, level=level, x=1.0)
             points.append(
                 (
