@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
 from lotto.errors import UsageError
+from lotto.models.norm_relu import NormReLU
 
 SAME_CHANNELS = (nn.ReLU, nn.Identity, nn.Dropout, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
@@ -74,7 +76,7 @@ def compact(module: nn.Module, example: Tensor) -> fx.GraphModule:
     """
     training = module.training
     try:
-        graph = fx.symbolic_trace(module.eval())
+        graph = fx.GraphModule(module, _Tracer().trace(module.eval()))
     except Exception as error:  # tracing runs the user's code on stand-ins: anything can be raised
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"The forward of {type(module).__name__} cannot be traced: {reason}") from error
@@ -89,6 +91,13 @@ def compact(module: nn.Module, example: Tensor) -> fx.GraphModule:
         for space in survey.spaces():
             _shrink(own, space)
     return own
+
+
+class _Tracer(fx.Tracer):
+    """Takes our layers as torch's: whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, NormReLU) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Survey:
@@ -120,7 +129,7 @@ class _Survey:
         """Note what a node does to the channels."""
         inputs = [self.known[n] for n in node.all_input_nodes if n in self.known]
         shape = _shape(node)
-        if node.op == "call_module" and inputs and (made := self._layer(node, inputs[0], shape)) is not None:
+        if node.op == "call_module" and inputs and (made := self._layer(node, inputs, shape)) is not None:
             self.known[node] = made
             return
         if node.op in ("call_function", "call_method") and inputs and shape is not None:
@@ -138,8 +147,10 @@ class _Survey:
         self.all.append(space)
         return Channels(space, torch.full((size,), torch.nan, dtype=torch.float64) if constant is None else constant)
 
-    def _layer(self, node: fx.Node, given: Channels, shape: tuple[int, ...] | None) -> Channels | None:
-        layer, name = self.modules[str(node.target)], str(node.target)
+    def _layer(self, node: fx.Node, inputs: list[Channels], shape: tuple[int, ...] | None) -> Channels | None:
+        layer, name, given = self.modules[str(node.target)], str(node.target), inputs[0]
+        if len(inputs) != len(node.all_input_nodes) or len(inputs) > 1 + isinstance(layer, NormReLU):
+            return None
         once = self.uses[name] == 1 and shape is not None
         if isinstance(layer, (nn.Linear, *CONVOLUTIONS)) and once:
             linear = isinstance(layer, nn.Linear)
@@ -155,6 +166,8 @@ class _Survey:
             scaled = (given.constant - mean) / (variance + layer.eps).sqrt()
             if layer.affine:
                 scaled = scaled * layer.weight.double() + layer.bias.double()
+            if isinstance(layer, NormReLU):
+                return self._same(self._sum(Channels(given.space, scaled), inputs[1:]), True)
             return Channels(given.space, scaled)
         if isinstance(layer, nn.Flatten) and layer.start_dim == 1 and layer.end_dim == -1 and shape is not None:
             return self._flat(given, shape)
@@ -178,9 +191,14 @@ class _Survey:
         if node.target in _ADD and len(inputs) == 2 and set(node.kwargs) == set():
             second = inputs[1]
             if _shape(node.all_input_nodes[1]) == before == shape and first.places == second.places == 1:
-                self._merge(first.space, second.space)
-                return Channels(self.find(first.space), first.constant + second.constant)
+                return self._sum(first, [second])
         return None
+
+    def _sum(self, first: Channels, others: Sequence[Channels]) -> Channels:
+        for other in others:
+            self._merge(first.space, other.space)
+            first = Channels(self.find(first.space), first.constant + other.constant)
+        return first
 
     @staticmethod
     def _same(given: Channels, relu: bool, padding: Any = 0) -> Channels:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lotto.models.norm_relu import NormReLU
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions with BatchNorm and a shortcut; strided blocks project the shortcut."""
@@ -11,18 +13,16 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
+        self.bn1 = NormReLU(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.bn2 = NormReLU(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn1(self.conv1(x)).relu_()
-        out = self.bn2(self.conv2(out))
-        out += self.shortcut(x)
-        return out.relu_()
+        out = self.bn1(self.conv1(x))
+        return self.bn2(self.conv2(out), self.shortcut(x))
 
 
 class ResNet(nn.Module):
@@ -32,7 +32,7 @@ class ResNet(nn.Module):
         super().__init__()
         per_stage = (depth - 2) // 6
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(width)
+        self.bn = NormReLU(width)
         blocks: list[nn.Module] = []
         inputs = width
         for stage in range(3):
@@ -44,6 +44,6 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bn(self.conv(x)).relu_()
+        x = self.bn(self.conv(x))
         x = self.blocks(x)
         return self.fc(x.mean((2, 3)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lotto.models.norm_relu import NormReLU
+
 PLANS: dict[int, tuple[tuple[int, int], ...]] = {
     11: ((64, 1), (128, 1), (256, 2), (512, 2), (512, 2)),
     13: ((64, 2), (128, 2), (256, 2), (512, 2), (512, 2)),
@@ -25,8 +27,8 @@ class VGG(nn.Module):
             for _ in range(repeats):
                 layers += [
                     nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(outputs),
-                    nn.ReLU(inplace=True),
+                    NormReLU(outputs),
+                    nn.Identity(),  # where a ReLU would be: names are counted
                 ]
                 channels = outputs
         self.features = nn.Sequential(*layers)
