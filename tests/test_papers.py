@@ -151,6 +151,16 @@ def test_files_and_report(store, tmp_path, name, rewinds):
         assert line["ratio"] == f"{means['random'] / means['imp']:.2f}×"
 
 
+def test_a_ratio_to_nothing_is_not_shown():
+    about = {"replicate": 0, "rewind_step": 0, "level": 1, "density": 0.5, "unit": "points", "sample": 0}
+    rows = [
+        {**about, "kind": kind, "measure": measure, "value": value}
+        for measure, both in (("test barrier", (0.0, 3.0)), ("pruning", (2.0, 3.0)))
+        for kind, value in zip(("imp", "random"), both, strict=True)
+    ]
+    assert list(readable(pd.DataFrame(rows))["ratio"]) == ["", "1.50×"]
+
+
 def test_the_second_run_computes_nothing(store):
     events: list = []
     for _ in range(2):

@@ -102,7 +102,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
             shown["at"] = "" if x is None else f"{x:g}"
         shown |= {kind: line.get(kind, "–") for kind in kinds}
         if {"imp", "random"} <= set(kinds):
-            has = "imp mean" in line and "random mean" in line and measure != "error"
+            has = line.get("imp mean") and "random mean" in line and measure != "error"  # a barrier may be 0
             shown[RATIO] = f"{line['random mean'] / line['imp mean']:.2f}×" if has else ""
         result.append(shown)
     return pd.DataFrame(result)
