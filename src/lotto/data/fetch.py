@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
-import requests
 import torch
 from filelock import FileLock
 from torch import Tensor
@@ -142,6 +140,9 @@ def _sha256(array: np.ndarray) -> str:
 
 
 def _download(source: Download, scratch: Path, progress: Progress, tried: list[str]) -> Path | None:
+    import pooch  # a tenth of a second to import, which most commands do without
+    import requests
+
     pooch.get_logger().setLevel(logging.ERROR)
     for mirror in source.mirrors:
         try:
