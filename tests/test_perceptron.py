@@ -87,16 +87,18 @@ def test_products_of_a_sparse_layer(dtype):
     close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
     weight = (weight * mask).double()
     for _ in range(2):  # again in the same memory
-        found = layer.forward_by_feature(x).double()
-        torch.testing.assert_close(found, weight @ x.double() + bias.double()[:, None], **close)
+        expected = weight @ x.double() + bias.double()[:, None]
+        torch.testing.assert_close(layer.forward_by_feature(x, False).double(), expected, **close)
+        torch.testing.assert_close(layer.forward_by_feature(x, True).double(), expected.relu(), **close)
         torch.testing.assert_close(layer.input_gradient(gradient).double(), weight.T @ gradient.double(), **close)
         layer.set_gradients(gradient, x)
         torch.testing.assert_close(layer.weight.grad.double(), (gradient.double() @ x.T.double())[mask], **close)
         torch.testing.assert_close(layer.bias.grad.double(), gradient.double().sum(1), **close)
     x[int(mask[0].nonzero()[0]), 3] = torch.nan
-    outputs = layer.forward_by_feature(x)
-    assert outputs[0, 3].isnan()
-    assert not outputs[0, :3].isnan().any()
+    for relu in (False, True):
+        outputs = layer.forward_by_feature(x, relu)
+        assert outputs[0, 3].isnan()
+        assert not outputs[0, :3].isnan().any()
 
 
 def test_batches_by_feature_are_the_turned_ones():

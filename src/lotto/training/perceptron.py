@@ -62,9 +62,7 @@ class Perceptron:
         activations = [(x if self.by_feature else x.flatten(1)).to(self.network.dtype)]
         for layer in self.layers:
             forward = layer.forward_by_feature if self.by_feature else layer.forward
-            activations.append(forward(activations[-1]))
-            if layer is not self.layers[-1]:
-                activations[-1].relu_()
+            activations.append(forward(activations[-1], layer is not self.layers[-1]))
         outputs = activations.pop()
         loss, gradient = self.loss(outputs.t() if self.by_feature else outputs, y)
         if self.by_feature:
@@ -128,13 +126,15 @@ class DenseLayer:
         self.turned, self.column = weight.t(), bias[:, None]
         self.mask = None if mask is None or bool(mask.all()) else mask.to(weight.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (batch, inputs) to (batch, outputs)."""
-        return torch.mm(x, self.turned).add_(self.bias)  # a tenth quicker than addmm
+    def forward(self, x: Tensor, relu: bool) -> Tensor:
+        """Shape (batch, inputs) to (batch, outputs), perhaps with ReLU."""
+        outputs = torch.mm(x, self.turned).add_(self.bias)  # a tenth quicker than addmm
+        return outputs.relu_() if relu else outputs
 
-    def forward_by_feature(self, x: Tensor) -> Tensor:
-        """Shape (inputs, batch) to (outputs, batch)."""
-        return torch.mm(self.weight, x).add_(self.column)
+    def forward_by_feature(self, x: Tensor, relu: bool) -> Tensor:
+        """Shape (inputs, batch) to (outputs, batch), perhaps with ReLU."""
+        outputs = torch.mm(self.weight, x).add_(self.column)
+        return outputs.relu_() if relu else outputs
 
     def input_gradient(self, gradient: Tensor, by_feature: bool) -> Tensor:
         """The gradient with respect to the layer's inputs, in the shape of these."""

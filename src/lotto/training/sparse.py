@@ -40,10 +40,10 @@ class SparseLayer:
         self._kernels = kernels(self._values.dtype)
         self._buffers: dict[int, Tensor] = {}
 
-    def forward_by_feature(self, x: Tensor) -> Tensor:
-        """Shape (inputs, batch) to (outputs, batch); valid until the next call."""
+    def forward_by_feature(self, x: Tensor, relu: bool) -> Tensor:
+        """Shape (inputs, batch) to (outputs, batch), perhaps with ReLU; valid until the next call."""
         outputs = self._buffer(0, x)
-        self._kernels.multiply(*self._rows, self._values, self._offsets, x.numpy(), outputs.numpy())
+        self._kernels.multiply(*self._rows, self._values, self._offsets, x.numpy(), relu, outputs.numpy())
         return outputs
 
     def input_gradient(self, gradient: Tensor, by_feature: bool = True) -> Tensor:
@@ -92,8 +92,8 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
     compiled = njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True)
 
     @compiled
-    def multiply(ends, columns, values, bias, x, out):  # type: ignore[no-untyped-def]
-        """``out = values @ x + bias``, four weights of a row at a time: the row of ``out`` is passed less often."""
+    def multiply(ends, columns, values, bias, x, relu, out):  # type: ignore[no-untyped-def]
+        """``out = values @ x + bias``, perhaps with ReLU; four weights at a time, so ``out`` is passed less often."""
         batch = x.shape[1]
         for i in range(len(ends) - 1):
             row, k, end = out[i], ends[i], ends[i + 1]
@@ -110,6 +110,9 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
                 for j in range(batch):
                     row[j] += a * xa[j]
                 k += 1
+            if relu:
+                for j in range(batch):
+                    row[j] = zero if row[j] < zero else row[j]  # NaN stays
 
     @compiled
     def multiply_turned(ends, columns, values, gradient, out):  # type: ignore[no-untyped-def]
