@@ -53,8 +53,14 @@ def _suits(x: Tensor, residual: Tensor | None) -> bool:
         and x.numel() > x.shape[1]
         and (residual is None or (residual.dtype == x.dtype and residual.shape == x.shape))
         and torch.is_grad_enabled()
-        and find_spec("numba") is not None
+        and _can_compile()
     )
+
+
+@cache
+def _can_compile() -> bool:
+    """Looked up once: a layer asks in every step, and where numba is missing the search goes through all folders."""
+    return find_spec("numba") is not None
 
 
 class _Fused(torch.autograd.Function):
