@@ -331,8 +331,7 @@ def export(
     from lotto.inference import export as exporting
     from lotto.report import export_table
 
-    recipe, module, about = exporting.load_trained(result)
-    _load_with_progress(about["data"])
+    recipe, module, about = exporting.load_trained(result, _load_with_progress)
     folder = result if result.is_dir() else result.parent
     kind = "compact" if compact else "pruned"
     made, measured = exporting.variants(recipe, module)

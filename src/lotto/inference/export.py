@@ -6,7 +6,7 @@ import io
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lotto import files
+from lotto.data import load as load_data
 from lotto.errors import UsageError
 from lotto.inference.compaction import compact
 from lotto.inference.rows import sparse_rows
@@ -51,11 +52,12 @@ def save_trained(path: Path, weights: Mapping[str, Tensor], recipe: Recipe, abou
     files.save_tensors(path, weights, {"format": FORMAT, "version": "1", **names, **about})
 
 
-def load_trained(path: Path) -> tuple[Recipe, nn.Module, dict[str, str]]:
+def load_trained(path: Path, load: Callable[[str], object] = load_data) -> tuple[Recipe, nn.Module, dict[str, str]]:
     """A recipe that knows model and data, the trained network, and the file's other notes.
 
     Args:
         path: a result folder, its ``ticket.safetensors``, or ``trained.safetensors`` itself.
+        load: gets the data set by name, which the network's shapes depend on.
 
     Raises:
         UsageError: if there is no such file or its model has no name here.
@@ -66,6 +68,7 @@ def load_trained(path: Path) -> tuple[Recipe, nn.Module, dict[str, str]]:
         raise UsageError(f"There is no {TRAINED} in {folder}; `lotto imp` writes it beside the ticket.")
     weights, about = files.load_tensors(folder / TRAINED, FORMAT)
     try:
+        load(about["data"])
         recipe = Recipe(about["model"], about["data"])
         module = recipe.build()
     except UsageError as error:
