@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ import pytest
 import lotto
 from conftest import same_tensors, small_recipe
 from lotto import Pruning, UsageError, masks
-from lotto.adaptive import BACK_OFF, FIRST_SHARE, LARGEST_BARRIER, LEAST_SHARE, POINTS, scaled
+from lotto.adaptive import BACK_OFF, FIRST_SHARE, FREE_SHARES, LARGEST_BARRIER, LEAST_SHARE, POINTS, scaled
 from lotto.cli import main
 from lotto.engine import JobFinished, Serial
 from lotto.plan import make_plan
@@ -20,13 +22,19 @@ def engine(store):
     return Serial(store)
 
 
+@pytest.fixture
+def nothing_is_free(monkeypatch):
+    """The rule without the projections' say."""
+    monkeypatch.setattr(lotto.adaptive, "EPSILON", -math.inf)
+
+
 def run(engine, *, replicates=2, tolerance=3.0, **options):
     recipe = small_recipe(steps="80it", tolerance=tolerance)
     given = {"replicates": replicates, "rewind_to": "10it", "controls": (), "adaptive": True, **options}
     return lotto.imp(recipe, engine=engine, **given)
 
 
-def test_decisions_follow_the_rule(engine):
+def test_decisions_follow_the_rule(engine, nothing_is_free):
     result = run(engine, levels=6)
     dense = np.mean([chain[0].run.test_error for chain in result.chains])
     share, last = FIRST_SHARE, 0
@@ -69,14 +77,43 @@ def test_levels_are_the_same_trainings_by_hand(engine):
     assert first.barrier == pytest.approx(np.mean(barriers))
 
 
-def test_it_ends_at_the_target_density(engine):
+@pytest.mark.parametrize("epsilon", [0.02, 0.3, 1e9])
+def test_what_the_projection_says_is_free_is_cut_first(engine, monkeypatch, epsilon):
+    monkeypatch.setattr(lotto.adaptive, "EPSILON", epsilon)
+    result = run(engine, levels=2, tolerance=100.0)
+    recipe = result.plan.recipe
+    for number, trial in enumerate(result.trials):
+        rises = []
+        for chain in result.chains:
+            at = chain[number]
+            loss = lotto.evaluate(recipe, at.run.weights, "train").loss
+            cuts = [masks.apply(at.run.weights, lotto.prune(at.run.weights, at.mask, s)) for s in FREE_SHARES]
+            rises.append([lotto.evaluate(recipe, w, "train").loss - loss for w in cuts])
+        free = [s for s, rise in zip(FREE_SHARES, np.mean(rises, axis=0), strict=True) if rise <= epsilon]
+        assert trial.share == max([FIRST_SHARE, *free])
+    if epsilon == 1e9:
+        assert [t.share for t in result.trials] == [0.9, 0.9]
+    if epsilon == 0.02:
+        assert [t.share for t in result.trials] == [0.5, 0.5]
+
+
+def test_a_free_cut_that_fails_is_followed_by_the_ordinary_one(engine, monkeypatch):
+    monkeypatch.setattr(lotto.adaptive, "EPSILON", math.inf)
+    errors = iter([0.0, 100.0, 0.0, 100.0, 100.0, 100.0, 100.0])
+    monkeypatch.setattr(lotto.adaptive, "_errors", lambda runs, split: np.full(2, next(errors)))
+    result = run(engine)
+    assert [t.share for t in result.trials] == [0.9, 0.5, 0.9, 0.5, 0.25, 0.125]
+    assert [t.kept for t in result.trials] == [False, True, False, False, False, False]
+
+
+def test_it_ends_at_the_target_density(engine, nothing_is_free):
     result = run(engine, density=0.3, tolerance=100.0)
     last = result.chains[0][-1].mask
     assert abs(masks.count(last) - 0.3 * masks.size(last)) <= 1
     assert [t.share for t in result.trials] == pytest.approx([0.5, 0.4], abs=0.01)
 
 
-def test_when_nothing_can_go_the_dense_network_is_left(engine, monkeypatch):
+def test_when_nothing_can_go_the_dense_network_is_left(engine, monkeypatch, nothing_is_free):
     errors = iter([0.0, *[100.0] * 3])
     monkeypatch.setattr(lotto.adaptive, "_errors", lambda runs, split: np.full(2, next(errors)))
     result = run(engine, controls=("random",))
@@ -118,7 +155,7 @@ def test_bad_options():
     assert make_plan(small_recipe(), adaptive=True).jobs is None
 
 
-def test_command(tmp_path, capsys):
+def test_command(tmp_path, capsys, nothing_is_free):
     main(
         ["imp", "mlp-mnist1d", "--steps", "60it", "--adaptive", "--levels", "2", "--replicates", "1", "--jobs", "1",
          "--controls", "none", "--set", "tolerance=100", "--out", str(tmp_path)]

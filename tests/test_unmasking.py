@@ -20,6 +20,7 @@ from lotto.landscape import subspace
 from lotto.landscape.quadratic import QuadraticTask
 from lotto.papers import unmasking
 from lotto.report import readable, save_experiment, write_experiments
+from lotto.report.unmasking import draw as draw_unmasking
 from lotto.streams import derived_seed
 
 
@@ -138,11 +139,14 @@ def test_pruning_limit(home, monkeypatch):
         theory = lotto.largest_prunable(spectrum, at.run.weights, at.mask, unmasking.EPSILON, kind)
         assert only(frame, level=1, kind=kind, measure="largest share, theory") == theory
     assert only(frame, level=1, measure="trace") == spectrum.trace
-    cuts = [lotto.prune(at.run.weights, at.mask, share) for share in (0.2, 0.6)]
+    one_cut = round(1 - masks.count(levels[3].mask) / masks.count(at.mask), 3)
+    assert only(frame, level=1, measure="share to the last level") == one_cut
+    shares = sorted((0.2, 0.6, one_cut))
+    cuts = [lotto.prune(at.run.weights, at.mask, share) for share in shares]
     costs = QuadraticTask(recipe, at.run.weights, at.mask, cuts, 240).execute()["costs"]
     found = frame[(frame["measure"] == "rise of the loss, quadratic") & (frame["level"] == 1)]
     assert list(found[found["kind"] == "magnitude"]["value"]) == costs
-    largest = unmasking._largest((0.2, 0.6), costs, unmasking.EPSILON)
+    largest = unmasking._largest(dict(zip(shares, costs, strict=True)), unmasking.EPSILON)
     assert only(frame, level=1, kind="magnitude", measure="largest share, quadratic") == largest
 
 
@@ -165,11 +169,32 @@ def test_adaptive(home):
 
 
 def test_largest_share_is_where_the_rise_passes_epsilon():
-    shares, rises = (0.1, 0.2, 0.4), (0.0, 0.05, 0.25)
-    assert unmasking._largest(shares, rises, 0.1) == pytest.approx(0.2 + 0.25 * 0.2)
-    assert unmasking._largest(shares, rises, 1.0) == 0.4
-    assert unmasking._largest(shares, (0.2, 0.3, 0.4), 0.1) == pytest.approx(0.05)
-    assert unmasking._largest(shares, (0.05, 0.3, 0.05), 0.1) < 0.2, "the first crossing counts"
+    def largest(*rises, epsilon=0.1):
+        return unmasking._largest(dict(zip((0.1, 0.2, 0.4), rises, strict=True)), epsilon)
+
+    assert largest(0.0, 0.05, 0.25) == pytest.approx(0.2 + 0.25 * 0.2)
+    assert largest(0.0, 0.05, 0.25, epsilon=1.0) == 0.4
+    assert largest(0.2, 0.3, 0.4) == pytest.approx(0.05)
+    assert largest(0.05, 0.3, 0.05) < 0.2, "the first crossing counts"
+
+
+def test_matching_levels_are_circled():
+    rows = []
+    for level, (error, barrier) in enumerate(((2.0, 0.0), (2.1, 0.0), (2.3, 1.0), (2.15, math.nan))):
+        place = {"rewind_step": 0, "level": level, "density": 0.8**level, "kind": "imp", "unit": "points", "std": 0.1}
+        rows.append({**place, "measure": "error", "x": math.nan, "mean": error})
+        if level < 3:
+            rows.append({**place, "measure": "barrier", "x": level + 1, "mean": barrier})
+    made = draw_unmasking("connectivity", pd.DataFrame(rows), 0.2)
+    errors, barriers, matrix = made.axes[:3]
+
+    def circled(axis):
+        (found,) = [line for line in axis.lines if line.get_markersize() == 9]
+        return list(zip(*found.get_data(), strict=True))
+
+    assert circled(errors) == [(1.0, 2.0), (0.8, 2.1), (0.8**3, 2.15)]
+    assert circled(barriers) == [(1.0, 0.0)], "both ends match only once"
+    assert list(matrix.lines[0].get_xdata()) == [0, 1, 3]
 
 
 def test_batchnorm_statistics_are_recomputed_too(store):

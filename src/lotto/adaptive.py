@@ -2,9 +2,11 @@
 
 By trial with back-off, a rule of ours: cut by `FIRST_SHARE`, rewind, train. Keep the level if it matches and no barrier
 lies between the last solution and this one; otherwise throw it away and try `BACK_OFF` times the share; a share that
-worked is used again. It ends at the target density, at the last level, or when the share falls below `LEAST_SHARE`. All
-replicates cut by the same share, and their means decide. The claim behind it is that of UNM, figure 2: a level whose
-solution is cut off from the last one does not match.
+worked is used again. Where the projection alone says that more is free (the training loss, without any training, rises
+by at most `EPSILON`), that much is tried first. It ends at the target density, at the last level, or when the share
+falls below `LEAST_SHARE`. All replicates cut by the same share, and their means decide. The claims behind it are UNM's:
+a level whose solution is cut off from the last one does not match (figure 2), and what can be pruned is what leaves the
+remaining subspace inside the sublevel set (section 5), of which the projection is one point.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 from lotto import masks
 from lotto.data import Split
 from lotto.engine import Chain, Progress, together
-from lotto.job import Run
+from lotto.job import Run, State
 from lotto.landscape.path import PathTask, path_of
 from lotto.levels import Level, LevelFinished, cut, dense_level, next_level, rewind_point, train_controls
 from lotto.plan import Plan
@@ -38,6 +40,10 @@ LARGEST_BARRIER = 0.5
 tolerance if that is larger, as it is for a small test set."""
 POINTS = 11
 """Positions on the path between two levels."""
+FREE_SHARES = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
+"""Cuts larger than `FIRST_SHARE` that are looked at before a level is trained."""
+EPSILON, EXAMPLES = 0.1, 10_000
+"""Rise of the loss in nats that a projection may have to be free, on at most so many training examples."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +77,14 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
     limit = float(_errors(dense, split).mean()) + recipe.tolerance
     _tell(tell, chains)
     trials: list[Trial] = []
-    share = FIRST_SHARE
+    share, refused = FIRST_SHARE, 0
     while len(chains[0]) <= plan.levels and share >= LEAST_SHARE:
         last = [chain[-1] for chain in chains]
         density, size = masks.density(last[0].mask), masks.size(last[0].mask)
         if masks.count(last[0].mask) <= plan.target * size + 1:  # to the weight, but for rounding
             break
-        tried = min(share, 1 - plan.target / density) if plan.target else share
+        free = 0.0 if refused == len(chains[0]) else (yield from free_share(plan, last, rewound))
+        tried = min(max(share, free), 1 - plan.target / density) if plan.target else max(share, free)
         number, rule = len(chains[0]), scaled(plan.pruning, tried)
         chosen = [cut(rule, last[r], rewound[r], plan.seed + r) for r in every]
         left = masks.density(chosen[0])
@@ -100,15 +107,34 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
                 chain.append(level)
             _tell(tell, chains)
         else:
+            refused = number
+            share = share if tried > share else BACK_OFF * share
             log.info(
                 "Level %d at %.3g %% is not kept: error %.2f (limit %.2f), barrier %.2f. The next cut is %.3g %%.",
-                number, 100 * left, errors.mean(), limit, barrier, 100 * BACK_OFF * share,
+                number, 100 * left, errors.mean(), limit, barrier, 100 * share,
             )  # fmt: skip
-            share *= BACK_OFF
     # Level 0 has no controls: there is nothing to control when no cut was kept.
     chosen_levels = plan.control_levels or range(max(1, len(chains[0]) - 1), len(chains[0]))
     yield from together([train_controls(plan, r, chains[r], rewound[r], chosen_levels) for r in every])
     return chains, trials
+
+
+def free_share(plan: Plan, last: Sequence[Level], rewound: Sequence[State]) -> Chain[float]:
+    """The largest of `FREE_SHARES` whose projection costs at most `EPSILON` on average over replicates; 0 for none."""
+    recipe = plan.recipe
+    tasks = [
+        PathTask(
+            recipe, at.solution.weights, masks.apply(at.solution.weights, mask), 2, ("train",),
+            examples=min(EXAMPLES, recipe.arrays.size()), label=f"replicate {r + 1} · projection of {share:.0%}",
+        )
+        for share in FREE_SHARES
+        for r, at in enumerate(last)
+        for mask in [cut(scaled(plan.pruning, share), at, rewound[r], plan.seed + r)]
+    ]  # fmt: skip
+    outcomes = yield tasks
+    ends = [path_of(outcome).loss["train"] for outcome in outcomes]
+    rises = np.array([end - start for start, end in ends]).reshape(len(FREE_SHARES), len(last)).mean(1)
+    return max((share for share, rise in zip(FREE_SHARES, rises, strict=True) if rise <= EPSILON), default=0.0)
 
 
 def scaled(rule: Pruning, share: float) -> Pruning:

@@ -48,6 +48,11 @@ class Options:
     def __post_init__(self) -> None:
         if self.replicates < 1:
             raise UsageError(f"replicates is 1 or more; got {self.replicates}.")
+        if self.levels < 1:
+            raise UsageError(
+                f"Experiments compare levels, so they need at least two: the dense network and levels=1; "
+                f"got levels={self.levels}."
+            )
         if self.orders < 2:
             raise UsageError(f"A distance needs at least 2 data orders; got {self.orders}.")
         for level in self.look_at:

@@ -7,7 +7,7 @@ share pruned), empty where there is none; the planes also have ``y``. All levels
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
@@ -185,7 +185,8 @@ def pruning_limit(options: Options) -> Sequence[Chain[list[Row]]]:
     """UNM figure 5: how much can be pruned at once, at the first, a middle and the last but one level.
 
     By the projection itself, by the lowest loss found inside the remaining subspace, by the theory, and, where few
-    enough weights are left, by the exact minimum of the quadratic model in the subspace.
+    enough weights are left, by the exact minimum of the quadratic model in the subspace. One of the shares is that of
+    a single cut to the last level's density.
     """
     return [_pruning_limit(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
 
@@ -196,11 +197,12 @@ def _pruning_limit(options: Options, k: int, replicate: int) -> Chain[list[Row]]
     chosen = [levels[i] for i in sorted({0, (len(levels) - 1) // 2, len(levels) - 2})]
     label = f"replicate {replicate + 1} · k={k}"
     search = _search(recipe)
+    one_cut = {at.level: round(1 - masks.count(levels[-1].mask) / masks.count(at.mask), 3) for at in chosen}
     jobs: list[Any] = []
     cases: list[tuple[Level, str, float, Weights, Mask]] = []
     for at in chosen:
         for kind in KINDS:
-            for share in SHARES:
+            for share in sorted({*SHARES, one_cut[at.level]}):
                 cut = prune(
                     at.run.weights, at.mask, share, kind, "global",
                     seed=derived_seed(seed, f"limit {at.level}", round(1000 * share)),
@@ -239,30 +241,31 @@ def _pruning_limit(options: Options, k: int, replicate: int) -> Chain[list[Row]]
     ]  # fmt: skip
     base = {at.level: path_of(outcome).loss["train"][0] for at, outcome in zip(chosen, own, strict=True)}
     rows = []
-    lowest: dict[tuple[int, str, str], list[float]] = {}
+    lowest: dict[tuple[int, str, str], dict[float, float]] = {}
     for (at, kind, share, _, _), outcome in zip(cases, paths, strict=True):
         ends, place = path_of(outcome), about(replicate, k, at)
         for where, i in (("projection", 0), ("subspace", 1)):
             loss = ends.loss["train"][i] if i == 0 else min(ends.loss["train"])
             rows.append(row(place, kind, f"rise of the loss, {where}", "nats", 0, loss - base[at.level], x=share))
             rows.append(row(place, kind, f"error, {where}", "points", 0, ends.error["test"][i], x=share))
-            lowest.setdefault((at.level, kind, where), []).append(loss - base[at.level])
+            lowest.setdefault((at.level, kind, where), {})[share] = loss - base[at.level]
     for at, outcome in zip(small, found[len(jobs) + len(spectra) :], strict=True):
         own_cases = [(kind, share) for case, kind, share, _, _ in cases if case is at]
         for (kind, share), cost in zip(own_cases, outcome["costs"], strict=True):
             rows.append(row(about(replicate, k, at), kind, "rise of the loss, quadratic", "nats", 0, cost, x=share))
-            lowest.setdefault((at.level, kind, "quadratic"), []).append(cost)
+            lowest.setdefault((at.level, kind, "quadratic"), {})[share] = cost
     for at, outcome in zip(chosen, found[len(jobs) : len(jobs) + len(spectra)], strict=True):
         spectrum, place = spectrum_from(outcome), about(replicate, k, at)
         rows.append(row(place, "imp", "largest eigenvalue", "nats", 0, max(spectrum.nodes), x=math.nan))
         rows.append(row(place, "imp", "trace", "nats", 0, spectrum.trace, x=math.nan))
+        rows.append(row(place, "imp", "share to the last level", "share", 0, one_cut[at.level], x=math.nan))
         for kind in KINDS:
             theory = largest_prunable(spectrum, at.run.weights, at.mask, EPSILON, kind)
             rows.append(row(place, kind, "largest share, theory", "share", 0, theory, x=math.nan))
             for where in ("projection", "subspace", "quadratic"):
                 if (at.level, kind, where) not in lowest:
                     continue
-                measured = _largest(SHARES, lowest[at.level, kind, where], EPSILON)
+                measured = _largest(lowest[at.level, kind, where], EPSILON)
                 rows.append(row(place, kind, f"largest share, {where}", "share", 0, measured, x=math.nan))
     return rows
 
@@ -274,10 +277,10 @@ def _search(recipe: Recipe) -> Recipe:
     return recipe.replace(optimizer=optimizer, schedule=Linear(), steps=f"{length}it", evaluations=1)
 
 
-def _largest(shares: Sequence[float], rises: Sequence[float], epsilon: float) -> float:
-    """The share at which the rise first passes ``epsilon``, linear between those that were tried."""
+def _largest(rises: Mapping[float, float], epsilon: float) -> float:
+    """The share at which the rise first passes ``epsilon``, linear between those that were tried, which increase."""
     before_share, before_rise = 0.0, 0.0
-    for share, rise in zip(shares, rises, strict=True):
+    for share, rise in rises.items():
         if rise > epsilon:
             part = (epsilon - before_rise) / (rise - before_rise)
             return before_share + part * (share - before_share)

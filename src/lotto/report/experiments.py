@@ -59,7 +59,8 @@ def write_experiments(folder: Path) -> Path:
     for result in read(folder):
         table = readable(result.frame)
         draw = DRAWN_BY[result.about.get("paper", "stabilizing")]
-        plot = plots.svg(draw(result.about["name"], summary(result.frame, keys_of(result.frame))))
+        means, tolerance = summary(result.frame, keys_of(result.frame)), float(result.about["recipe"]["tolerance"])
+        plot = plots.svg(draw(result.about["name"], means, tolerance))
         files.write_text(result.path.with_suffix(".svg"), plot)
         sections.append(
             {

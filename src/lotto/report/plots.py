@@ -142,6 +142,11 @@ def line(axis: Axes, found: pd.DataFrame, x: str, colour: str, label: str, **sty
     )  # fmt: skip
 
 
+def circle(axis: Axes, found: pd.DataFrame, colour: str, named: bool) -> None:
+    """Circles around the means of levels that match."""
+    axis.plot(found["density"], found["mean"], "o", ms=9, mfc="none", mec=colour, label="matching" if named else None)
+
+
 def panels(count: int, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` panels, at most two side by side; ``height`` is that of one row, in inches."""
     rows, columns = -(-count // 2), min(count, 2)

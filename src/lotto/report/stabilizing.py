@@ -11,8 +11,8 @@ AGAINST_DENSITY = ("sparsity", "retraining")
 TITLES = {"imp": "IMP", "random": "random mask", "reinit": "new init"}
 
 
-def draw(name: str, means: pd.DataFrame) -> Figure:
-    """The plot of an experiment, from the means and spreads of its rows."""
+def draw(name: str, means: pd.DataFrame, tolerance: float = 0.0) -> Figure:
+    """The plot of an experiment, from the means and spreads of its rows; none of these marks matching levels."""
     if name in AGAINST_DENSITY:
         return _against_density(means)
     if name == "instability":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,10 @@ from lotto.report import plots
 STYLES = {"magnitude": plots.COLOURS["imp"], "random": plots.COLOURS["random"]}
 
 
-def draw(name: str, means: pd.DataFrame) -> Figure:
-    """The plot of an experiment, from the means and spreads of its rows."""
+def draw(name: str, means: pd.DataFrame, tolerance: float = 0.0) -> Figure:
+    """The plot of an experiment, from the means and spreads of its rows; ``tolerance`` is that of matching levels."""
     drawn: dict[str, Callable[[pd.DataFrame], Figure]] = {
-        "connectivity": _connectivity,
+        "connectivity": partial(_connectivity, tolerance),
         "projection": _projection,
         "robustness": _robustness,
         "pruning_limit": _pruning_limit,
@@ -27,14 +28,22 @@ def draw(name: str, means: pd.DataFrame) -> Figure:
     return drawn[name](means)
 
 
-def _connectivity(means: pd.DataFrame) -> Figure:
-    """Error and successive barrier against density for each rewind step; the matrix of barriers for the last."""
+def _connectivity(tolerance: float, means: pd.DataFrame) -> Figure:
+    """Error and successive barrier against density for each rewind step; the matrix of barriers for the last.
+
+    Circles: levels that match; of a barrier, both its ends. On the matrix's diagonal they are dots.
+    """
     made, (errors, barriers, matrix) = plots.panels(3, 3.2)
     found = means[means["measure"] == "barrier"]
     next_to = found[found["x"] == found["level"] + 1]
+    matching: list[int] = []
     for i, (k, part) in enumerate(means[means["measure"] == "error"].groupby("rewind_step")):
-        plots.line(errors, part, "density", f"C{i}", f"k = {k}")
-        plots.line(barriers, next_to[next_to["rewind_step"] == k], "density", f"C{i}", f"k = {k}")
+        steps = next_to[next_to["rewind_step"] == k]
+        dense = float(part[part["level"] == 0]["mean"].iloc[0])
+        matching = list(part[part["mean"] <= dense + tolerance + 1e-9]["level"])
+        for axis, shown, needed in ((errors, part, ("level",)), (barriers, steps, ("level", "x"))):
+            plots.line(axis, shown, "density", f"C{i}", f"k = {k}")
+            plots.circle(axis, shown[shown[list(needed)].isin(matching).all(axis=1)], f"C{i}", i == 0)
     for axis, title in ((errors, "test error, points"), (barriers, "barrier to the next level, points")):
         plots.density_axis(axis, list(means["density"].unique()))
         axis.set_title(title, fontsize=10)
@@ -45,6 +54,7 @@ def _connectivity(means: pd.DataFrame) -> Figure:
     for at in last.to_dict("records"):
         grid[int(at["level"]), int(at["x"])] = grid[int(at["x"]), int(at["level"])] = at["mean"]
     shown = matrix.imshow(grid, cmap="viridis", origin="lower")
+    matrix.plot(matching, matching, "o", color=plots.COLOURS["imp"], ms=3)
     matrix.grid(False)
     matrix.set_xlabel("level")
     matrix.set_title(f"barrier between levels, k = {last['rewind_step'].max()}", fontsize=10)
@@ -113,7 +123,7 @@ def _robustness(means: pd.DataFrame) -> Figure:
 
 
 def _pruning_limit(means: pd.DataFrame) -> Figure:
-    """Rise of the loss against the share pruned, a panel for each level; vertical lines: the theory."""
+    """Rise of the loss against the share pruned, a panel for each level; vertical lines: the theory, and one cut."""
     levels = sorted(means[means["measure"] == "largest share, theory"]["level"].unique())
     made, axes = plots.panels(len(levels), 3.2)
     for axis, level in zip(axes, levels, strict=True):
@@ -126,6 +136,10 @@ def _pruning_limit(means: pd.DataFrame) -> Figure:
                     plots.line(axis, part, "x", colour, f"{kind}, {where}", ls=dashes)
             theory = here[(here["kind"] == kind) & (here["measure"] == "largest share, theory")]
             axis.axvline(float(theory["mean"].iloc[-1]), color=colour, ls=":", lw=1.5)
+        for share in here[here["measure"] == "share to the last level"]["mean"].iloc[-1:]:
+            axis.axvline(
+                float(share), color=plots.COLOURS["dense"], ls="-", lw=3, alpha=0.4, label="one cut to the end"
+            )
         axis.axhline(0.1, color=plots.COLOURS["dense"], lw=1)
         axis.set_yscale("symlog", linthresh=0.1)
         axis.set_xlabel("share pruned at once (dotted: theory)")
