@@ -69,17 +69,19 @@ class Execution:
     """Worker processes, or auto (one per core)."""
     threads: int = 1
     """Threads of each worker; one gives the same bits every time."""
+    stack: str = "auto"
+    """Jobs that train together in each worker: a number, measured, or auto (measured on a GPU, else 1)."""
     out: Path | None = None
     """Folder of the results (default: in lotto-results)."""
     store: Path | None = None
     """Folder where runs are remembered (default: LOTTO_STORE or the user's cache)."""
 
-    def engine(self) -> Engine:
-        """The engine."""
+    def engine(self, recipe: Recipe) -> Engine:
+        """The engine for a recipe."""
         from lotto.engine import make
         from lotto.store import Store
 
-        return make(self.jobs, Store(self.store), self.threads)
+        return make(self.jobs, Store(self.store), self.threads, self.stack, recipe.device)
 
 
 def imp(
@@ -150,7 +152,7 @@ def imp(
         "seed": seed,
     }
     plan = make_plan(chosen, **options)
-    engine = execution.engine()
+    engine = execution.engine(chosen)
     folder = writable(execution.out or Path("lotto-results") / recipe)
     with Display(console, plan.jobs) as display:
         result = run_plan(plan, engine, display)
@@ -215,7 +217,7 @@ def run(
     given = tuple(rewind_to.split(",")) if rewind_to else ()
     looked_at = tuple(whole_numbers(look_at, "--look-at")) if look_at else ()
     folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe)
-    engine = execution.engine()
+    engine = execution.engine(chosen)
     for experiment in experiments:
         began = time.perf_counter()
         rewinds = given or experiment.rewind_to

@@ -180,7 +180,7 @@ def imp(
         recipe, levels, rate, rewind_to, replicates, controls, control_levels, density, one_shot, after, order,
         rewind_optimizer, finetune_lr, seed, adaptive, particles,
     )  # fmt: skip
-    return run_plan(plan, engine or make(jobs, store), progress)
+    return run_plan(plan, engine or make(jobs, store, device=recipe.device), progress)
 
 
 def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> ImpResult:

@@ -8,13 +8,15 @@ checkpoint.safetensors    a training on its way, gone when it is finished
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -25,7 +27,7 @@ from lotto.entries import Entries
 from lotto.errors import StorageError, UsageError
 from lotto.job import Job, Run, State
 from lotto.task import Outcome, Task
-from lotto.training import Checkpoint, train
+from lotto.training import Checkpoint, train, train_together
 from lotto.training.network import device_of
 
 log = logging.getLogger(__name__)
@@ -129,6 +131,48 @@ class Store:
             if (found := self.lookup(work)) is None:
                 raise StorageError(f"What was just written to {self.folder(work.key)} cannot be read back.")
             return found, True
+
+    def obtain_together(
+        self,
+        jobs: Sequence[Job],
+        *,
+        on_step: Callable[[int, int, float], None] | None = None,
+        execution: Mapping[str, Any] | None = None,
+        checkpoint_seconds: float = 30.0,
+    ) -> list[tuple[Run, bool]]:
+        """`obtain` for several jobs of one recipe, which train together; each is remembered as if trained alone.
+
+        Args:
+            jobs: what is wanted.
+            on_step: progress, see `training.train_together`.
+            execution: how they are executed, for the manifests.
+            checkpoint_seconds: time between checkpoints.
+        """
+        if any(job.key is None for job in jobs):
+            return [(run, True) for run in train_together(jobs, on_step=on_step)]
+        with contextlib.ExitStack() as locks:
+            for key in sorted({job.key for job in jobs if job.key is not None}):  # in one order: nobody waits in a ring
+                locks.enter_context(self.entries.locked(key))
+            missing = [i for i, job in enumerate(jobs) if self.lookup(job) is None]
+            execution = {**(execution or {}), "device": str(device_of(jobs[0].recipe))}
+            extended = [i for i in missing if self._run(jobs[i]) is not None]  # stored, but for a step
+            for i in extended:
+                tell = None if on_step is None else partial(on_step, i)
+                self._train(jobs[i], tell, execution, checkpoint_seconds)
+            if fresh := [i for i in missing if i not in extended]:
+                runs = train_together(
+                    [jobs[i] for i in fresh],
+                    resume=[self._read_checkpoint(jobs[i]) for i in fresh],
+                    on_step=None if on_step is None else lambda n, step, loss: on_step(fresh[n], step, loss),
+                    on_checkpoint=lambda n, point: self._write_checkpoint(jobs[fresh[n]], point),
+                    checkpoint_seconds=checkpoint_seconds,
+                )
+                for i, run in zip(fresh, runs, strict=True):
+                    self._write(jobs[i], run, execution)
+            found = [self.lookup(job) for job in jobs]
+        if any(run is None for run in found):
+            raise StorageError(f"What was just written to {self.root} cannot be read back.")
+        return [(run, i in missing) for i, run in enumerate(found) if run is not None]
 
     # --- tasks ----------------------------------------------------------------------------------------
 

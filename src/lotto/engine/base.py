@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from lotto.engine.stacks import measured_width
 from lotto.engine.threads import limited_threads
 from lotto.job import Job, Run
 from lotto.recipe import Recipe
@@ -100,15 +101,21 @@ class Engine(ABC):
     Args:
         store: where runs are remembered.
         threads: threads of each training.
+        stack: jobs that train together in one place; None = measured with the first job.
     """
 
-    slots: int = 1
-    """How many jobs run at the same time."""
+    workers: int = 1
+    """Places where jobs run at the same time."""
 
-    def __init__(self, store: Store, threads: int = 1) -> None:
-        self.store, self.threads = store, threads
+    def __init__(self, store: Store, threads: int = 1, stack: int | None = 1) -> None:
+        self.store, self.threads, self.stack = store, threads, stack
         self._told_unidentified = False
         self._checked: dict[tuple[object, ...], Recipe] = {}
+
+    @property
+    def slots(self) -> int:
+        """How many jobs run at the same time."""
+        return self.workers * (self.stack or 1)
 
     @abstractmethod
     def _submit(self, job: Work) -> None:
@@ -167,6 +174,9 @@ class Engine(ABC):
                         continue
                     if isinstance(job, Job):
                         self._check_once(job.recipe)
+                        if self.stack is None:
+                            self.stack, why = measured_width(job.recipe, self.store, self.threads)
+                            log.info("%s", why)
                     self._submit(job)
                     taken += 1
                     tell(JobStarted(job))

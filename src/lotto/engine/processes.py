@@ -1,4 +1,4 @@
-"""Jobs over worker processes, started by spawn, one thread each unless asked otherwise.
+"""Jobs, or stacks of them, over worker processes, started by spawn, one thread each unless asked otherwise.
 
 Workers write their runs to the store and report progress in a small file each; the parent polls the files.
 A worker that dies is reported and its job is run once more; it goes on from its last checkpoint.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import os
 import signal
 import struct
@@ -19,7 +20,7 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from lotto import files
 from lotto.data import Arrays
 from lotto.engine.base import Engine, Found, JobAdvanced, Progress
 from lotto.engine.memory import keep_freed_memory
+from lotto.engine.stacks import companies
 from lotto.errors import WorkerError
-from lotto.job import Run, State
+from lotto.job import Job, Run, State
 from lotto.store import Store, Work
 
 log = logging.getLogger(__name__)
@@ -47,13 +49,15 @@ class Processes(Engine):
         store: where runs are remembered; shared by the workers.
         workers: number of processes.
         threads: threads of each.
+        stack: jobs that train together in a worker; None = measured.
     """
 
-    def __init__(self, store: Store, workers: int, threads: int = 1) -> None:
-        super().__init__(store, threads)
-        self.slots = workers
+    def __init__(self, store: Store, workers: int, threads: int = 1, stack: int | None = 1) -> None:
+        super().__init__(store, threads, stack)
+        self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
-        self._taken: dict[Future[Any], tuple[Work, Path]] = {}
+        self._waiting: list[Work] = []
+        self._taken: dict[Future[Any], tuple[list[Work], Path]] = {}
         self._solo: deque[Work] = deque()
         self._alone: Work | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -62,24 +66,35 @@ class Processes(Engine):
     def _submit(self, job: Work) -> None:
         if self._solo:
             self._solo.append(job)  # after those that may have killed a worker have run alone
-            return
+        else:
+            self._waiting.append(job)
+
+    def _flush(self) -> None:
+        """Give the waiting jobs to the workers, in stacks of a fair size."""
+        waiting, self._waiting = self._waiting, []
+        free = max(1, self.workers - len(self._taken))
+        for company in companies(waiting, min(self.stack or 1, -(-len(waiting) // free))):
+            self._give(company)
+
+    def _give(self, jobs: list[Work]) -> None:
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="lotto-")
         self._counter += 1
         report = Path(self._scratch.name) / f"progress-{self._counter}"
-        arguments = (self._portable(job), str(self.store.root), str(report), self.threads, self.slots)
+        portable = [self._portable(job) for job in jobs]
+        arguments = (portable, str(self.store.root), str(report), self.threads, self.workers)
         try:
             future = self._started_pool().submit(_work, *arguments)
         except BrokenProcessPool as error:  # a worker died while nobody was looking
-            self._solo.append(job)
+            self._solo.extend(jobs)
             self._restart(error)
             return
-        self._taken[future] = (job, report)
+        self._taken[future] = (jobs, report)
 
     def _started_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.slots, initializer=_start_worker, initargs=(self.threads, os.getpid())
+                self.workers, initializer=_start_worker, initargs=(self.threads, os.getpid())
             )
         return self._pool
 
@@ -101,14 +116,16 @@ class Processes(Engine):
         return stand_in
 
     def _collect(self, progress: Progress) -> list[tuple[Work, Found, bool]]:
+        self._flush()
         seen: dict[Path, bytes] = {}
         while True:
             done, _ = wait(self._taken, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            for job, report in self._taken.values():
+            for jobs, report in self._taken.values():
                 content = report.read_bytes() if report.exists() else b""
-                if len(content) == _PROGRESS.size and content != seen.get(report):
+                if len(content) == len(jobs) * _PROGRESS.size and content != seen.get(report):
                     seen[report] = content
-                    progress(JobAdvanced(job, *_PROGRESS.unpack(content)))
+                    for job, at in zip(jobs, _PROGRESS.iter_unpack(content), strict=True):
+                        progress(JobAdvanced(job, *at))
             if done:
                 break
         finished = []
@@ -117,13 +134,13 @@ class Processes(Engine):
             if isinstance(error := future.exception(), BrokenProcessPool):
                 broken = error
                 continue
-            job, report = self._taken.pop(future)
+            jobs, report = self._taken.pop(future)
             report.unlink(missing_ok=True)
-            trained, run = future.result()
-            found = run or self.store.lookup(job)
-            if found is None:
-                raise WorkerError(f"The run of {_named(job)} is missing from {self.store.root}.")
-            finished.append((job, found, trained))
+            for job, (trained, run) in zip(jobs, future.result(), strict=True):
+                found = run or self.store.lookup(job)
+                if found is None:
+                    raise WorkerError(f"The run of {_named(job)} is missing from {self.store.root}.")
+                finished.append((job, found, trained))
         if broken is not None:
             self._restart(broken)
         elif self._solo and not self._taken:
@@ -134,7 +151,7 @@ class Processes(Engine):
         """After a worker died: run what was on its way once more, one job at a time, so that the guilty is known."""
         if "un-serialize" in str(error):
             raise WorkerError(f"A worker cannot read its job: {error.__cause__ or error}.") from error
-        suspects = [job for job, _ in self._taken.values()]
+        suspects = [job for jobs, _ in self._taken.values() for job in jobs]
         self._taken.clear()
         self._stop_pool(kill=True)
         if self._alone is not None and self._alone in suspects:
@@ -149,7 +166,7 @@ class Processes(Engine):
     def _run_alone(self) -> None:
         waiting, self._solo = self._solo, deque()
         job = self._alone = waiting.popleft()
-        self._submit(job)
+        self._give([job])
         self._solo.extend(waiting)
 
     def _stop_pool(self, kill: bool) -> None:
@@ -159,6 +176,7 @@ class Processes(Engine):
 
     def _close(self, finished: bool) -> None:
         self._taken.clear()
+        self._waiting.clear()
         self._solo.clear()
         self._alone = None
         self._stop_pool(kill=not finished)
@@ -207,20 +225,34 @@ def _named(job: Work) -> str:
     return repr(job.label or job.recipe.name)
 
 
-def _work(job: Work, root: str, report: str, threads: int, workers: int) -> tuple[bool, Found | None]:
-    """Train one job; the run itself travels back only if the store does not remember it."""
-    data = job.recipe.data
-    if isinstance(data, SpooledArrays):
-        object.__setattr__(job.recipe, "data", _unspool(data.path))
+def _work(jobs: list[Work], root: str, report: str, threads: int, workers: int) -> list[tuple[bool, Found | None]]:
+    """Train jobs, several of them stacked; the runs themselves travel back only if the store does not remember them."""
+    for job in jobs:
+        data = job.recipe.data
+        if isinstance(data, SpooledArrays):
+            object.__setattr__(job.recipe, "data", _unspool(data.path))
+    reached = [(job.from_step, math.nan) for job in jobs]
 
-    def on_step(step: int, loss: float) -> None:
+    def on_step(number: int, step: int, loss: float) -> None:
+        reached[number] = (step, loss)
         with contextlib.suppress(OSError):  # a display is no reason to lose a training
-            Path(report).write_bytes(_PROGRESS.pack(step, loss))
+            Path(report).write_bytes(b"".join(_PROGRESS.pack(*at) for at in reached))
 
-    execution = {"engine": "processes", "workers": workers, "threads": threads}
-    run, trained = Store(root).obtain(job, on_step=on_step, execution=execution)
-    if job.key is not None:
-        return trained, None
+    execution: dict[str, Any] = {"engine": "processes", "workers": workers, "threads": threads}
+    found: list[tuple[Found, bool]]
+    if len(jobs) > 1:
+        trainings = [job for job in jobs if isinstance(job, Job)]
+        execution["stack"] = len(jobs)
+        found = [*Store(root).obtain_together(trainings, on_step=on_step, execution=execution)]
+    else:
+        found = [Store(root).obtain(jobs[0], on_step=partial(on_step, 0), execution=execution)]
+    return [
+        (trained, None if job.key is not None else _whole(run)) for job, (run, trained) in zip(jobs, found, strict=True)
+    ]
+
+
+def _whole(run: Found) -> Found:
+    """A run that can travel."""
     if not isinstance(run, Run):
-        return trained, run
-    return trained, replace(run, states={s: State(v.weights, v.optimizer) for s, v in run.states.items()})
+        return run
+    return replace(run, states={s: State(v.weights, v.optimizer) for s, v in run.states.items()})

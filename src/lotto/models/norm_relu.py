@@ -20,11 +20,17 @@ WIDTH = 64
 
 
 class NormReLU(nn.BatchNorm2d):
-    """``relu(BatchNorm(x) + residual)``; names and values of the state are those of `torch.nn.BatchNorm2d`."""
+    """``relu(BatchNorm(x) + residual)``; names and values of the state are those of `torch.nn.BatchNorm2d`.
+
+    Attributes:
+        fused: whether the kernels may be used; under `torch.func.vmap` they cannot.
+    """
+
+    fused = True
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Shape (batch, channels, height, width); ``residual`` has the same."""
-        if self.training and _suits(x, residual) and self.affine and self.track_running_stats:
+        if self.training and self.fused and _suits(x, residual) and self.affine and self.track_running_stats:
             return self._fused(x, residual)
         out = super().forward(x)
         if residual is not None:

@@ -1,9 +1,10 @@
-"""Training one network: a pure function of a `Job`."""
+"""Training one network, or several at once: a pure function of a `Job`."""
 
 from __future__ import annotations
 
 from lotto.training.check import check_trainable
 from lotto.training.evaluate import Metrics, evaluate
 from lotto.training.loop import Checkpoint, train
+from lotto.training.together import train_together
 
-__all__ = ["Checkpoint", "Metrics", "check_trainable", "evaluate", "train"]
+__all__ = ["Checkpoint", "Metrics", "check_trainable", "evaluate", "train", "train_together"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -86,7 +86,7 @@ def _run(
 ) -> str:
     recipe = job.recipe
     network = Network(recipe, point.state.weights)
-    learner = Perceptron(job, network) if suits(job, network) else Autograd(job, network)
+    learner = learner_of(job, network)
     updates = Updates(recipe.optimizer, learner.parameters)
     optimizer_state.restore(updates, learner, point.state.optimizer)
     began = time.perf_counter() - point.seconds
@@ -108,23 +108,28 @@ def _run(
 
         point.step = done = step + 1
         if len(losses) == LOSS_CHECK or done in records or done in job.steps or done == job.end:
-            _collect(point, losses, job)
+            collect(point, fetched(losses), job)
             if on_step is not None:
                 on_step(done, point.loss_sum / max(1, point.loss_count))
         if done in records:
-            point.history.append(_record(point, recipe, learner.evaluated()))
+            point.history.append(record(point, recipe, learner.evaluated()))
             point.loss_sum, point.loss_count = 0.0, 0
         if done in job.steps:
             point.kept[done] = state()
         if on_checkpoint is not None and done < job.end and time.monotonic() - saved > checkpoint_seconds:
-            _collect(point, losses, job)
+            collect(point, fetched(losses), job)
             point.state = state()
             point.seconds = time.perf_counter() - began
             on_checkpoint(point)
             saved = time.monotonic()
     if not point.history or point.history[-1]["step"] != job.end:
-        point.history.append(_record(point, recipe, learner.evaluated()))
+        point.history.append(record(point, recipe, learner.evaluated()))
     return learner.describe()
+
+
+def learner_of(job: Job, network: Network) -> Autograd | Perceptron:
+    """What computes the gradients of a job."""
+    return Perceptron(job, network) if suits(job, network) else Autograd(job, network)
 
 
 def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
@@ -133,12 +138,17 @@ def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
     return {round(total * i / times) for i in range(1, times + 1)} | {job.end}
 
 
-def _collect(point: Checkpoint, losses: list[torch.Tensor], job: Job) -> None:
+def fetched(losses: list[torch.Tensor]) -> list[float]:
+    """The losses of the last steps, from the device; empties the list."""
+    values: list[float] = torch.stack(losses).double().tolist() if losses else []
+    losses.clear()
+    return values
+
+
+def collect(point: Checkpoint, losses: Sequence[float], job: Job) -> None:
     """Add the losses of the last steps, one by one so that the sum does not depend on when it is called."""
-    if not losses:
-        return
     first = point.step - len(losses)
-    for i, value in enumerate(torch.stack(losses).double().tolist()):
+    for i, value in enumerate(losses):
         if not math.isfinite(value):
             raise DivergedError(
                 f"The loss of {job.label or job.recipe.name} became {value} at step {first + i} (learning rate "
@@ -146,10 +156,10 @@ def _collect(point: Checkpoint, losses: list[torch.Tensor], job: Job) -> None:
             )
         point.loss_sum += value
     point.loss_count += len(losses)
-    losses.clear()
 
 
-def _record(point: Checkpoint, recipe: Recipe, network: Network) -> dict[str, float]:
+def record(point: Checkpoint, recipe: Recipe, network: Network) -> dict[str, float]:
+    """What a run's history says of a step: losses since the last record, errors on the splits."""
     return {
         "step": point.step,
         "learning_rate": recipe.learning_rate(max(0, point.step - 1)),
