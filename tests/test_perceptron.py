@@ -11,6 +11,7 @@ from conftest import same_tensors, small_recipe
 from lotto import SGD, Adam, AdamW, Job, Mask, RMSprop, masks
 from lotto.training import loop, perceptron, sparse, train
 from lotto.training.autograd import Autograd
+from lotto.training.cross_entropy import by_operators, cross_entropy
 from lotto.training.network import Network
 from lotto.training.perceptron import DenseLayer, Perceptron
 from lotto.training.sparse import SparseLayer
@@ -126,18 +127,57 @@ def test_another_loss(monkeypatch, densities):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cross_entropy_is_that_of_autograd_to_the_bit(dtype):
+def test_cross_entropy_by_operators_is_that_of_autograd_to_the_bit(dtype):
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(33, 5, generator=generator, dtype=dtype) * 4
     y = torch.randint(0, 5, (33,), generator=generator)
     y[3] = -100  # which torch does not count
-    loss, gradient = perceptron.cross_entropy(outputs, y)
+    loss, gradient = by_operators(outputs, y)
     expected, by_autograd = perceptron.differentiated(torch.nn.functional.cross_entropy, outputs.clone(), y)
     assert torch.equal(loss, expected)
     assert torch.equal(gradient, by_autograd)
     hot = torch.nn.functional.one_hot(y.clamp(min=0), 5) * (y >= 0)[:, None]
     by_hand = (outputs.double().softmax(1) - hot) * (y >= 0)[:, None] / 32
     torch.testing.assert_close(gradient.double(), by_hand, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
+def test_cross_entropy_in_one_piece(dtype, near, turned, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(33, 5, generator=generator, dtype=dtype) * 30
+    y = torch.randint(0, 5, (33,), generator=generator)
+    given = outputs.t().contiguous().t() if turned else outputs
+    monkeypatch.setattr(lotto.training.cross_entropy, "by_operators", lambda *given: pytest.fail("not in one piece"))
+    loss, gradient = cross_entropy(given, y)
+    assert loss.dtype == gradient.dtype == dtype
+    assert gradient.stride() == given.stride()
+    exact = outputs.double().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(exact, y)
+    expected.backward()
+    torch.testing.assert_close(loss.double(), expected.detach(), rtol=near, atol=0)
+    torch.testing.assert_close(gradient.double(), exact.grad, rtol=0, atol=near)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_comes_through(bad):
+    outputs, y = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
+    outputs[2] = bad
+    loss, _ = cross_entropy(outputs, y)
+    assert not torch.isfinite(loss)
+
+
+def test_a_class_that_does_not_count_and_many_outputs_go_by_operators():
+    x, y = torch.randn(40, 12), torch.arange(40) % 6
+    y[5] = -100
+    recipe = small_recipe(data=lotto.data.Arrays(x, y, x, y.clamp(min=0)), steps="3it")
+    assert perceptron._loss(Job(recipe)) is by_operators
+    assert perceptron._loss(Job(small_recipe())) is cross_entropy
+    outputs, y = torch.randn(2, 10_000), torch.tensor([3, 9_999])
+    loss, gradient = cross_entropy(outputs, y)
+    expected, by_hand = by_operators(outputs, y)
+    assert torch.equal(loss, expected)
+    assert torch.equal(gradient, by_hand)
 
 
 def test_without_numba_all_layers_are_dense(monkeypatch):

@@ -352,7 +352,8 @@ def bench(
     """Measure speed as ratios within one run, pair by pair.
 
     Args:
-        names: which benchmarks: lenet, resnet, sparse, wide, path, again (default: all).
+        names: which benchmarks: lenet, resnet, sparse, wide, width, stacked, path, hessian, again,
+            replicates, whole, memory (default: all).
         repetitions: interleaved repetitions of each pair.
         out: write the table as CSV.
     """

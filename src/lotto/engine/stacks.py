@@ -15,7 +15,6 @@ from lotto import identity
 from lotto.engine.threads import limited_threads
 from lotto.errors import UsageError
 from lotto.job import Job
-from lotto.optimizers import Updates
 from lotto.recipe import Recipe
 from lotto.store import Store, Work
 from lotto.streams import private_torch_rng
@@ -87,12 +86,12 @@ class PaceTask(Task):
         """``alone`` and ``stacked``: seconds per step and network; ``stacked`` is None where it is impossible."""
         jobs = [Job(self.recipe, i, i) for i in range(self.width)]
         with limited_threads(self.threads), flushed_denormals(), private_torch_rng():
-            alone = _best(_alone(jobs[0]), device_of(self.recipe))
+            one = _best(alone(jobs[0]), device_of(self.recipe))
             try:
-                stacked = _best(_stacked(jobs), device_of(self.recipe)) / self.width
+                each = _best(in_a_stack(jobs), device_of(self.recipe)) / self.width
             except UsageError as error:
-                return {"alone": alone, "stacked": None, "reason": str(error)}
-        return {"alone": alone, "stacked": stacked, "reason": ""}
+                return {"alone": one, "stacked": None, "reason": str(error)}
+        return {"alone": one, "stacked": each, "reason": ""}
 
 
 def measured_width(recipe: Recipe, store: Store, threads: int) -> tuple[int, str]:
@@ -107,10 +106,10 @@ def measured_width(recipe: Recipe, store: Store, threads: int) -> tuple[int, str
     return WIDTH, f"Stacks of {WIDTH}, {ratio:.1f} times as quick: {times}. Stacked runs equal others up to rounding."
 
 
-def _alone(job: Job) -> Callable[[int], None]:
+def alone(job: Job) -> Callable[[int], None]:
+    """A function that takes so many training steps of one network."""
     recipe = job.recipe
     learner = learner_of(job, Network(recipe, job.initial_state().weights))
-    updates = Updates(recipe.optimizer, learner.parameters)
     device = learner.network.device
 
     def steps(count: int) -> None:
@@ -118,19 +117,18 @@ def _alone(job: Job) -> Callable[[int], None]:
             job.order_seed, 0, count, recipe.batch_size, recipe.augment, learner.by_feature
         )
         for step, (x, y) in enumerate(batches):
-            learner.backward(x, y, step)
-            updates.step(recipe.learning_rate(step))
+            learner.train(x, y, step, recipe.learning_rate(step))
 
     return steps
 
 
-def _stacked(jobs: Sequence[Job]) -> Callable[[int], None]:
+def in_a_stack(jobs: Sequence[Job]) -> Callable[[int], None]:
+    """The same of several networks at once."""
     stack = Stacked(jobs, [job.initial_state() for job in jobs])
 
     def steps(count: int) -> None:
         for step, (x, y) in enumerate(stack.batches(0, count)):
-            stack.backward(x, y)
-            stack.step(jobs[0].recipe.learning_rate(step))
+            stack.train(x, y, jobs[0].recipe.learning_rate(step))
 
     return steps
 

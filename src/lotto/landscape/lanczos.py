@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lotto.errors import UsageError
 from lotto.landscape.curvature import Hessian
 from lotto.streams import stream
+
+ONE_THREAD: dict[str, Any] = {"limits": 1, "user_api": "blas"}
+"""Threads of NumPy's and scipy's BLAS would fight with torch's over the cores, product by product: half of the time."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ def top_of(
         operator = LinearOperator((hessian.size, hessian.size), matvec=product, dtype=np.float64)
         start = stream(seed, "lanczos").standard_normal(hessian.size)
         try:
-            values, vectors = eigsh(operator, k, which="LA", tol=tolerance, maxiter=iterations, v0=start)
+            with threadpool_limits(**ONE_THREAD):  # here, where scipy's BLAS has been loaded
+                values, vectors = eigsh(operator, k, which="LA", tol=tolerance, maxiter=iterations, v0=start)
             converged = True
         except ArpackNoConvergence as stopped:
             values, vectors, converged = stopped.eigenvalues, stopped.eigenvectors, False
@@ -96,6 +102,7 @@ def top_of(
     return Top(tuple(float(values[i]) for i in order), tuple(residuals), converged)
 
 
+@threadpool_limits.wrap(**ONE_THREAD)
 def spectrum_of(
     hessian: Hessian, steps: int, probes: int, seed: int = 0, on_product: Callable[[], None] = lambda: None
 ) -> Spectrum:

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from lotto.job import Job
+from lotto.optimizers import Updates
 from lotto.streams import torch_seed
 from lotto.training.network import Network
 from lotto.weights import clone
 
 
 class Autograd:
-    """What the loop trains: parameters by name, their gradients for a batch, and the weights as a state dict.
+    """What the loop trains: steps of the optimizer on batches, the weights as a state dict.
 
     Args:
         job: what is trained.
@@ -34,8 +35,15 @@ class Autograd:
         ]
         # Someone's own model or loss may draw random numbers (dropout); ours do not.
         self.draws = not (isinstance(job.recipe.model, str) and isinstance(job.recipe.loss, str))
+        self.updates = Updates(job.recipe.optimizer, self.parameters)
 
-    def backward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+    def train(self, x: Tensor, y: Tensor, step: int, lr: float) -> Tensor:
+        """One step on a batch; returns its loss."""
+        loss = self._backward(x, y, step)
+        self.updates.step(lr)
+        return loss
+
+    def _backward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Set the gradients of a batch; returns its loss."""
         if self.draws:
             torch.manual_seed(torch_seed(self.job.order_seed, "forward", step))

@@ -11,7 +11,6 @@ import torch
 
 from lotto.errors import DivergedError
 from lotto.job import Job, Run, State
-from lotto.optimizers import Updates
 from lotto.recipe import Recipe
 from lotto.streams import private_torch_rng
 from lotto.training import optimizer_state
@@ -87,8 +86,7 @@ def _run(
     recipe = job.recipe
     network = Network(recipe, point.state.weights)
     learner = learner_of(job, network)
-    updates = Updates(recipe.optimizer, learner.parameters)
-    optimizer_state.restore(updates, learner, point.state.optimizer)
+    optimizer_state.restore(learner, point.state.optimizer)
     began = time.perf_counter() - point.seconds
     records = evaluation_steps(recipe, job)
     batches = recipe.arrays.to(network.device).batches(
@@ -98,13 +96,12 @@ def _run(
     saved = time.monotonic()
 
     def state() -> State:
-        return State(learner.weights(), optimizer_state.read(updates, learner))
+        return State(learner.weights(), optimizer_state.read(learner))
 
     if point.step in job.steps:
         point.kept.setdefault(point.step, point.state)
     for step, (x, y) in enumerate(batches, start=point.step):
-        losses.append(learner.backward(x, y, step))
-        updates.step(recipe.learning_rate(step))
+        losses.append(learner.train(x, y, step, recipe.learning_rate(step)))
 
         point.step = done = step + 1
         if len(losses) == LOSS_CHECK or done in records or done in job.steps or done == job.end:

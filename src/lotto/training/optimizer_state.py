@@ -6,22 +6,21 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lotto.optimizers import Updates
 from lotto.training.autograd import Autograd
 from lotto.training.perceptron import Perceptron
 
 
-def read(updates: Updates, learner: Autograd | Perceptron) -> dict[str, Tensor]:
+def read(learner: Autograd | Perceptron) -> dict[str, Tensor]:
     """Copies of the state as ``parameter/quantity`` -> tensor on the CPU, in the shape of the weight."""
     return {
         f"{name}/{quantity}": learner.expand(name, value)
-        for name, quantities in updates.states.items()
+        for name, quantities in learner.updates.states.items()
         for quantity, value in quantities.items()
     }
 
 
-def restore(updates: Updates, learner: Autograd | Perceptron, tensors: Mapping[str, Tensor]) -> None:
+def restore(learner: Autograd | Perceptron, tensors: Mapping[str, Tensor]) -> None:
     """Give the optimizer the state that `read` returned."""
     for name, tensor in tensors.items():
         parameter, _, quantity = name.rpartition("/")
-        updates.states[parameter][quantity] = learner.compress(parameter, tensor)
+        learner.updates.states[parameter][quantity] = learner.compress(parameter, tensor)

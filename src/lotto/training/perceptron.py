@@ -6,22 +6,21 @@ optimizer and momentum see nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lotto.data import Arrays
 from lotto.job import Job
 from lotto.models.mlp import MLP
 from lotto.objectives import Objective
+from lotto.optimizers import SGD, Updates
+from lotto.training.cross_entropy import by_operators, cross_entropy
 from lotto.training.network import Network
 from lotto.training.sparse import SparseLayer, pays
-
-_ATEN = torch.ops.aten
-_MEAN, _NOT_A_CLASS = 1, -100
-"""The reduction and the ignored class of torch's cross-entropy."""
 
 
 def suits(job: Job, network: Network) -> bool:
@@ -40,8 +39,8 @@ class Perceptron:
 
     def __init__(self, job: Job, network: Network) -> None:
         self.network = network
-        closed = job.recipe.loss == "cross-entropy" and job.recipe.arrays.class_targets
-        self.loss = cross_entropy if closed else partial(differentiated, job.recipe.loss_function)
+        optimizer = job.recipe.optimizer
+        self.loss = _loss(job)
         state = {n: t.detach().clone() for n, t in network.module.state_dict().items()}
         names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
         mask: Mapping[str, Tensor] = job.mask or {}
@@ -52,13 +51,24 @@ class Perceptron:
         }
         self.sparse = {f"{name}.weight": layer for name, layer in named.items() if isinstance(layer, SparseLayer)}
         self.by_feature = bool(self.sparse)
+        self.updates = Updates(optimizer, self.parameters)
+        # Without momentum and decay the products themselves move the weights, and gradients are nowhere.
+        self.plain = isinstance(optimizer, SGD) and not optimizer.momentum and not optimizer.weight_decay
 
-    @torch.no_grad()
-    def backward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
-        """Set the gradients of a batch; returns its loss.
+    def train(self, x: Tensor, y: Tensor, step: int, lr: float) -> Tensor:
+        """One step on a batch; returns its loss.
 
         Inputs have the shape (features, batch) where `by_feature`, else any with the batch first.
         """
+        if self.plain:
+            return self._backward(x, y, lr)
+        loss = self._backward(x, y)
+        self.updates.step(lr)
+        return loss
+
+    @torch.no_grad()
+    def _backward(self, x: Tensor, y: Tensor, lr: float | None = None) -> Tensor:
+        """Set the gradients, or with a learning rate go down along them at once; returns the loss."""
         activations = [(x if self.by_feature else x.flatten(1)).to(self.network.dtype)]
         for layer in self.layers:
             forward = layer.forward_by_feature if self.by_feature else layer.forward
@@ -68,10 +78,13 @@ class Perceptron:
         if self.by_feature:
             gradient = gradient.t()
         for layer, below in zip(reversed(self.layers), reversed(activations), strict=True):
-            layer.set_gradients(gradient, below, self.by_feature)
-            if layer is not self.layers[0]:
-                gradient = layer.input_gradient(gradient, self.by_feature)
-                gradient = torch.ops.aten.threshold_backward(gradient, below, 0)
+            passed = None if layer is self.layers[0] else layer.input_gradient(gradient, self.by_feature)
+            if lr is None:
+                layer.set_gradients(gradient, below, self.by_feature)
+            else:
+                layer.descend(gradient, below, self.by_feature, lr)
+            if passed is not None:
+                gradient = torch.ops.aten.threshold_backward(passed, below, 0)
         return loss
 
     def describe(self) -> str:
@@ -100,13 +113,13 @@ class Perceptron:
         return tensor.clone()
 
 
-def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean cross-entropy of outputs (batch, classes) and classes (batch,), and its gradient: autograd's own
-    sums, in the same bits, without its fixed costs, which are a sixth of a small network's step."""
-    logs = torch.log_softmax(outputs, 1)
-    loss, total = _ATEN.nll_loss_forward(logs, y, None, _MEAN, _NOT_A_CLASS)
-    gradient = _ATEN.nll_loss_backward(torch.ones_like(loss), logs, y, None, _MEAN, _NOT_A_CLASS, total)
-    return loss, _ATEN._log_softmax_backward_data(gradient, logs, 1, logs.dtype)
+def _loss(job: Job) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """What gives the loss of outputs and its gradient."""
+    data = job.recipe.arrays
+    if job.recipe.loss != "cross-entropy" or not data.class_targets:
+        return partial(differentiated, job.recipe.loss_function)
+    every = not isinstance(data, Arrays) or int(data.y["train"].min()) >= 0  # torch leaves out class -100
+    return cross_entropy if every else by_operators
 
 
 @torch.enable_grad()
@@ -145,6 +158,16 @@ class DenseLayer:
         found = torch.mm(gradient, x.t()) if by_feature else torch.mm(gradient.t(), x)
         self.weight.grad = found if self.mask is None else found.mul_(self.mask)
         self.bias.grad = gradient.sum(1 if by_feature else 0)
+
+    def descend(self, gradient: Tensor, x: Tensor, by_feature: bool, lr: float) -> None:
+        """A step of plain gradient descent, in which the product is added to the weights as it is made."""
+        if by_feature:
+            self.weight.addmm_(gradient, x.t(), alpha=-lr)
+        else:
+            self.weight.addmm_(gradient.t(), x, alpha=-lr)
+        if self.mask is not None:
+            self.weight.mul_(self.mask)
+        self.bias.add_(gradient.sum(1 if by_feature else 0), alpha=-lr)
 
 
 def _layer(state: dict[str, Tensor], name: str, mask: Tensor | None) -> DenseLayer | SparseLayer:

@@ -56,6 +56,14 @@ class SparseLayer:
         """At the unpruned weights, from shapes (outputs, batch) and (inputs, batch)."""
         self._kernels.outer(*self._rows, gradient.contiguous().numpy(), x.numpy(), *self._gradients)
 
+    def descend(self, gradient: Tensor, x: Tensor, by_feature: bool, lr: float) -> None:
+        """A step of plain gradient descent."""
+        self.set_gradients(gradient, x, by_feature)
+        assert self.weight.grad is not None
+        assert self.bias.grad is not None
+        self.weight.add_(self.weight.grad, alpha=-lr)
+        self.bias.add_(self.bias.grad, alpha=-lr)
+
     def expand(self, values: Tensor) -> Tensor:
         """Values at the unpruned places of a weight, 0 elsewhere."""
         return values.new_zeros(self.shape.numel()).index_copy_(0, self.places, values.detach()).view(self.shape)

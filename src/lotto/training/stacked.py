@@ -61,8 +61,8 @@ class Stacked:
                 found[by_name[name]][i] *= mask.to(parameter.device, parameter.dtype)
         return [(self.parameters[n], m) for n, m in found.items()]
 
-    def backward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Set the gradients of a batch for each network, shape (networks, batch, ...); returns their losses.
+    def train(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
+        """One step of each network on a batch of its own, shape (networks, batch, ...); returns their losses.
 
         Raises:
             UsageError: if the module or the loss cannot be mapped over networks, or draws random numbers.
@@ -80,6 +80,7 @@ class Stacked:
         if self.masked:
             pairs = [(p.grad, m) for p, m in self.masked if p.grad is not None]
             torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])
+        self.updates.step(lr)
         return losses.detach()
 
     def _outputs(self, x: Tensor) -> Tensor:
@@ -109,10 +110,6 @@ class Stacked:
                 continue
             by_seed = dict(zip(streams, found, strict=True))
             yield torch.stack([by_seed[s][0] for s in seeds]), torch.stack([by_seed[s][1] for s in seeds])
-
-    def step(self, lr: float) -> None:
-        """One step of the optimizer for all."""
-        self.updates.step(lr)
 
     def state(self, i: int) -> State:
         """A copy of weights and optimizer of network ``i``, on the CPU."""

@@ -117,8 +117,7 @@ def _advance(
             collect(point, columns[:, i].tolist(), job)
 
     for step, (x, y) in enumerate(stack.batches(first, last), start=first):
-        losses.append(stack.backward(x, y))
-        stack.step(recipe.learning_rate(step))
+        losses.append(stack.train(x, y, recipe.learning_rate(step)))
 
         done = step + 1
         wanted = [done in at or done in job.steps for at, (job, _) in zip(records, members, strict=True)]

@@ -1,0 +1,76 @@
+"""Speed as ratios within one run, and memory; see `harness` for how and `rivals` for what lotto is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from lotto import files
+from lotto.benchmarks.analyses import hessian, path
+from lotto.benchmarks.commands import again, replicates, whole
+from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
+from lotto.benchmarks.memory import memory, memory_table
+from lotto.benchmarks.steps import lenet, resnet, sparse, stacked, wide, width
+from lotto.engine import available_cores
+from lotto.engine.memory import keep_freed_memory
+from lotto.engine.threads import limited_threads
+from lotto.errors import UsageError, unknown
+
+__all__ = ["BENCHMARKS", "Benchmark", "measure", "run_benchmarks"]
+
+BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
+    "lenet": lenet,
+    "resnet": resnet,
+    "sparse": sparse,
+    "wide": wide,
+    "path": path,
+    "hessian": hessian,
+    "again": again,
+    "stacked": stacked,
+    "width": width,
+    "replicates": replicates,
+    "whole": whole,
+}
+MEMORY = "memory"
+"""The one benchmark that is no comparison."""
+
+
+def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out: Path | None = None) -> pd.DataFrame:
+    """Run benchmarks and print their ratios.
+
+    Args:
+        names: keys of `BENCHMARKS`; empty for all.
+        repetitions: how often each contender runs; they take turns, after one uncounted turn.
+        console: where the tables go.
+        out: a CSV file for the rows.
+
+    Returns:
+        One row per comparison: what against what, seconds of both (medians), ratio (median, min, max), goal.
+
+    Raises:
+        UsageError: for an unknown name; lists the choices.
+    """
+    for name in names:
+        if name not in (*BENCHMARKS, MEMORY):
+            raise unknown("benchmark", name, [*BENCHMARKS, MEMORY])
+    if repetitions < 1:
+        raise UsageError(f"repetitions is 1 or more; got {repetitions}.")
+    keep_freed_memory()  # as lotto's workers do; all contenders gain alike
+    rows: list[Row] = []
+    for name in names or (*BENCHMARKS, MEMORY):
+        if name == MEMORY:
+            with console.status("measuring memory"):
+                rows += (found := memory())
+            console.print(memory_table(found))
+            continue
+        benchmark = BENCHMARKS[name]()
+        with limited_threads(benchmark.threads or available_cores()), console.status(f"measuring {name}"):
+            rows += measure(name, benchmark, repetitions)
+        console.print(ratio_table(benchmark.title, [r for r in rows if r["benchmark"] == name]))
+    frame = pd.DataFrame(rows)
+    if out is not None:
+        files.write_text(out, frame.to_csv(index=False))
+    return frame

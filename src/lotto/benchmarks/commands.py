@@ -1,0 +1,72 @@
+"""Whole commands: all levels of IMP, from nothing and again; what more replicates cost."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import partial
+
+from lotto import recipes
+from lotto.benchmarks.harness import Benchmark, Contender
+from lotto.benchmarks.rivals import half_left, usual
+from lotto.data.catalog import MNIST
+from lotto.engine import Serial
+from lotto.imp import imp
+from lotto.recipe import Recipe
+from lotto.store import Store
+
+
+def whole(levels: int = 16, replicates: int = 8) -> Benchmark:
+    """A whole `lotto imp` of LeNet-300-100 with an epoch for each training, against one such epoch of the usual loop.
+
+    Workers, data, pruning and files are in it; longer trainings make their share smaller.
+    """
+    recipe = recipes.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
+    title = f"LeNet-300-100/MNIST, IMP of {levels} levels and {replicates} replicates, 1 epoch each, per training"
+    return Benchmark(
+        title,
+        {
+            "whole command": lambda: _imp(recipe, levels, replicates),
+            "usual loop, one level": usual(recipe, half_left(recipe), MNIST),
+        },
+        [("whole command", "usual loop, one level", "≥ 20")],
+        replicates={"whole command": (levels + 1) * replicates},
+    )
+
+
+def replicates() -> Benchmark:
+    """What a replicate costs as there are more of them: a dense training and a level of LeNet-300-100 each."""
+    recipe = recipes.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
+    names = {f"{count} replicates, each": count for count in (1, 2, 4, 8)}
+    contenders: dict[str, Contender] = {n: partial(_imp, recipe, 1, count) for n, count in names.items()}
+    one = next(iter(names))
+    pairs = [(name, one, "–") for name in list(names)[1:]]
+    title = "LeNet-300-100/MNIST, whole commands of 2 trainings of an epoch"
+    return Benchmark(title, contenders, pairs, replicates=names)
+
+
+def _imp(recipe: Recipe, levels: int, count: int) -> None:
+    """From nothing, with a worker per core."""
+    with tempfile.TemporaryDirectory(prefix="lotto-") as folder:
+        imp(recipe, levels, replicates=count, controls=(), store=Store(folder))
+
+
+def again() -> Benchmark:
+    """IMP of 4 levels on MNIST-1D, and the same command again."""
+    recipe = recipes.mlp_mnist1d(device="cpu")
+
+    store = Store(tempfile.mkdtemp(prefix="lotto-"))
+    atexit.register(shutil.rmtree, store.root, ignore_errors=True)
+
+    def again() -> None:
+        imp(recipe, 4, replicates=1, controls=(), engine=Serial(store))
+
+    def first() -> None:
+        store.clear()
+        again()
+
+    first()
+    return Benchmark(
+        "IMP of MNIST-1D, 5 trainings", {"again": again, "first run": first}, [("again", "first run", "≥ 50")], 1
+    )

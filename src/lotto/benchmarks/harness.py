@@ -1,0 +1,92 @@
+"""How speed is compared: contenders take turns, and the ratio is taken pair by pair."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from lotto.training.network import flushed_denormals
+
+Contender = Callable[[], None]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is measured.
+
+    Attributes:
+        title: what the table is called.
+        contenders: by name; they take turns.
+        pairs: (quicker, slower, goal): which are compared, and how many times quicker the one should be.
+        threads: of all contenders; None = all cores.
+        replicates: how many a contender trains at once, where more than one: its time is divided by it.
+    """
+
+    title: str
+    contenders: dict[str, Contender]
+    pairs: Sequence[tuple[str, str, str]]
+    threads: int | None = None
+    replicates: Mapping[str, int] = field(default_factory=dict)
+
+
+def measure(name: str, benchmark: Benchmark, repetitions: int) -> list[Row]:
+    """Let the contenders take turns and compare pairs of them turn by turn.
+
+    Each turn begins with another one: a contender is not always measured after the same neighbour.
+    """
+    names = list(benchmark.contenders)
+    seconds: dict[str, list[float]] = {c: [] for c in names}
+    with flushed_denormals():
+        for turn in range(repetitions + 1):
+            at = turn % len(names)
+            for contender in names[at:] + names[:at]:
+                began = time.perf_counter()
+                benchmark.contenders[contender]()
+                if turn:
+                    seconds[contender].append((time.perf_counter() - began) / benchmark.replicates.get(contender, 1))
+    rows: list[Row] = []
+    for quicker, slower, goal in benchmark.pairs:
+        ratios = [b / a for a, b in zip(seconds[quicker], seconds[slower], strict=True)]
+        rows.append(
+            {
+                "benchmark": name,
+                "title": benchmark.title,
+                "what": quicker,
+                "against": slower,
+                "seconds": statistics.median(seconds[quicker]),
+                "seconds_against": statistics.median(seconds[slower]),
+                "ratio": statistics.median(ratios),
+                "ratio_min": min(ratios),
+                "ratio_max": max(ratios),
+                "goal": goal,
+                "repetitions": repetitions,
+            }
+        )
+    return rows
+
+
+def ratio_table(title: str, rows: Sequence[Row]) -> Table:
+    """The readable table of one benchmark."""
+    table = Table(title=title, caption="times in seconds: medians; quicker by: median (min to max) of the turns")
+    for column in ("what", "against", "time", "time against", "quicker by", "goal"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["what"]),
+            str(row["against"]),
+            f"{row['seconds']:.3g}",
+            f"{row['seconds_against']:.3g}",
+            f"{row['ratio']:.2f}× ({row['ratio_min']:.2f} to {row['ratio_max']:.2f})",
+            str(row["goal"]),
+        )
+    return table
+
+
+def ignore(result: object) -> None:
+    """A contender returns nothing."""

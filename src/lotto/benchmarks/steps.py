@@ -1,0 +1,162 @@
+"""Training steps: of small and wide perceptrons, dense and sparse, of a ResNet, alone and stacked."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from loky import ProcessPoolExecutor
+from torch import nn
+
+from lotto import masks, recipes
+from lotto.benchmarks.harness import Benchmark, Contender, ignore
+from lotto.benchmarks.rivals import arrays_of, half_left, tight, usual
+from lotto.data import Arrays
+from lotto.data.catalog import CIFAR10, MNIST
+from lotto.engine import available_cores
+from lotto.engine.memory import keep_freed_memory
+from lotto.engine.stacks import WIDTH, alone, in_a_stack
+from lotto.job import Job
+from lotto.masks import Mask
+from lotto.pruning import prune
+from lotto.recipe import Recipe
+from lotto.training import train
+from lotto.training.network import Network, flushed_denormals
+from lotto.training.perceptron import Perceptron
+
+
+def lenet() -> Benchmark:
+    """An epoch of LeNet-300-100 on MNIST at half density, test evaluation included."""
+    recipe = recipes.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
+    mask, half = half_left(recipe), recipe.replace(precision="bfloat16")
+    return Benchmark(
+        "LeNet-300-100/MNIST, one epoch and a test evaluation, all cores",
+        {
+            "lotto": lambda: ignore(train(Job(recipe, mask=mask))),
+            "usual loop": usual(recipe, mask, MNIST),
+            "tight loop": tight(recipe, mask),
+            "lotto, bfloat16": lambda: ignore(train(Job(half, mask=mask))),
+        },
+        [("lotto", "usual loop", "≥ 8"), ("lotto", "tight loop", "≥ 0.87"), ("lotto, bfloat16", "lotto", "–")],
+    )
+
+
+@cache
+def _resnet_recipe(steps: int) -> Recipe:
+    """The steps are what an epoch consists of; the evaluation, alike for all, is kept small."""
+    recipe = recipes.resnet20_cifar10_fast(steps=f"{steps}it", evaluations=0, device="cpu")
+    x, y = arrays_of(recipe).x, arrays_of(recipe).y
+    small = Arrays(x["train"], y["train"], x["test"][:128], y["test"][:128], mean=CIFAR10.mean, std=CIFAR10.std)
+    return recipe.replace(data=small)
+
+
+def resnet(steps: int = 24) -> Benchmark:
+    """Steps of ResNet-20 on CIFAR-10 with augmentation, at half density."""
+    recipe = _resnet_recipe(steps)
+    mask, cores = half_left(recipe), available_cores()
+    workers = ProcessPoolExecutor(cores, initializer=_start_worker)
+    atexit.register(workers.shutdown, kill_workers=True)
+    each = "lotto, a worker per core, per replicate"
+
+    def one_per_core() -> None:
+        for future in [workers.submit(_trained, steps, mask) for _ in range(cores)]:
+            future.result()
+
+    return Benchmark(
+        f"ResNet-20/CIFAR-10, {steps} steps of batch {recipe.batch_size}, all cores",
+        {
+            "lotto": lambda: ignore(train(Job(recipe, mask=mask))),
+            each: one_per_core,
+            "usual loop": usual(recipe, mask, CIFAR10),
+        },
+        [("lotto", "usual loop", "≥ 2.2"), (each, "usual loop", "≥ 4")],
+        replicates={each: cores},
+    )
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+
+def _trained(steps: int, mask: Mask) -> None:
+    with flushed_denormals():
+        train(Job(_resnet_recipe(steps), mask=mask))
+
+
+def _steps(recipe: Recipe, density: float, count: int) -> Contender:
+    """``count`` training steps at a density, with nothing around them."""
+    mask = prune(recipe.initial(0), masks.ones(recipe), rate=1 - density) if density < 1 else None
+    job = Job(recipe, mask=mask)
+    learner = Perceptron(job, Network(recipe, job.initial_state().weights))
+
+    def contender() -> None:
+        batches = arrays_of(recipe).batches(0, 0, count, recipe.batch_size, None, learner.by_feature)
+        for step, (x, y) in enumerate(batches):
+            learner.train(x, y, step, recipe.learning_rate(step))
+
+    return contender
+
+
+def _sparse(recipe: Recipe, title: str, count: int, goals: dict[float, str]) -> Benchmark:
+    contenders = {f"{d:.0%} left": _steps(recipe, d, count) for d in (1.0, *goals)}
+    pairs = [(f"{d:.0%} left", "100% left", goal) for d, goal in goals.items()]
+    return Benchmark(f"{title}, {count} training steps, one thread", contenders, pairs, threads=1)
+
+
+def sparse() -> Benchmark:
+    """Steps of LeNet-300-100 on MNIST as fewer weights are left."""
+    recipe = recipes.lenet_mnist_sgd(device="cpu")
+    return _sparse(recipe, "LeNet-300-100/MNIST", 100, {0.2: "–", 0.1: "–", 0.05: "≥ 2", 0.02: "≥ 3"})
+
+
+def wide() -> Benchmark:
+    """Steps of a perceptron with two layers of 4,096 units as fewer weights are left."""
+    recipe = recipes.lenet_mnist_sgd(model="mlp-4096-4096", device="cpu")
+    return _sparse(recipe, "784-4096-4096-10/MNIST", 4, {0.2: "–", 0.1: "–", 0.05: "–", 0.02: "≥ 5"})
+
+
+def width() -> Benchmark:
+    """Steps of perceptrons with two hidden layers as these grow, with all and with a twentieth of the weights."""
+    contenders: dict[str, Contender] = {}
+    pairs = []
+    for units in (128, 512, 2048):
+        recipe = recipes.lenet_mnist_sgd(model=f"mlp-{units}-{units}", device="cpu")
+        every, few = f"{units} units", f"{units} units, 5% left"
+        contenders |= {every: _steps(recipe, 1.0, 10), few: _steps(recipe, 0.05, 10)}
+        pairs.append((few, every, "–"))
+        if units > 128:
+            pairs.append((every, f"{units // 4} units", "–"))
+    return Benchmark("784-n-n-10/MNIST, 10 training steps, one thread", contenders, pairs, threads=1)
+
+
+def stacked() -> Benchmark:
+    """Steps of several networks in a stack against one after another: whether it pays depends on the network."""
+    contenders: dict[str, Contender] = {}
+    pairs, replicates = [], {}
+    small = recipes.mlp_mnist1d(device="cpu")
+    own = small.replace(model=_own)  # trained by autograd, as any class of a user
+    resnet_ = _resnet_recipe(2).replace(model="resnet-8")
+    for name, recipe, count in (
+        ("own 40-64-10", own, 200),
+        ("40-256-256-10", small, 100),
+        ("LeNet-300-100", recipes.lenet_mnist_sgd(device="cpu"), 20),
+        ("ResNet-8", resnet_, 2),
+    ):
+        jobs = [Job(recipe, i, i) for i in range(WIDTH)]
+        one, all_ = f"{name}, alone", f"{name}, {WIDTH} stacked"
+        contenders |= {one: _repeated(alone(jobs[0]), count), all_: _repeated(in_a_stack(jobs), count)}
+        replicates[all_] = WIDTH
+        pairs.append((all_, one, "–"))
+    title = "Steps of networks in a stack, per network, one thread"
+    return Benchmark(title, contenders, pairs, threads=1, replicates=replicates)
+
+
+def _own() -> nn.Module:
+    return nn.Sequential(nn.Linear(40, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def _repeated(steps: Callable[[int], None], count: int) -> Contender:
+    return lambda: steps(count)
