@@ -144,7 +144,11 @@ def _pruning_limit(means: pd.DataFrame) -> Figure:
         axis.set_yscale("symlog", linthresh=0.1)
         axis.set_xlabel("share pruned at once (dotted: theory)")
         axis.set_title(f"{100 * here['density'].iloc[0]:.3g} % left: rise of the training loss", fontsize=9)
-    axes[0].legend(frameon=False, fontsize=8)
+    names = axes[0].get_legend_handles_labels()
+    if len(axes) % 2 and len(axes) > 1:  # in the place that is left over
+        made.legend(*names, frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(0.9, 0.15))
+    else:
+        axes[0].legend(*names, frameon=False, fontsize=8)
     return made
 
 
