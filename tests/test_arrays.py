@@ -11,10 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lotto
 from lotto import UsageError
 from lotto.data import NAMES, Arrays, Augment, load
 from lotto.data.arrays import check_batch_size, image_statistics, permutation
 from lotto.data.catalog import PUBLISHED, Download
+from lotto.data.normalise import normalised
 from lotto.data.procedural import digits, mnist1d
 from lotto.streams import stream
 
@@ -87,6 +89,21 @@ def test_uint8_images_are_normalised_like_the_float64_formula(channels):
         np.testing.assert_array_equal(y.numpy(), labels)
     whole = torch.cat([x for x, _ in data.evaluation("test", 4)]).numpy()
     np.testing.assert_allclose(whole, reference(data.x["test"].numpy()), rtol=2e-6, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(7, 1, 5, 5), (7, 3, 4, 6), (9, 12), (1, 3, 2, 2), (0, 3, 2, 2), (6, 2, 3, 3)])
+def test_one_pass_gives_the_bits_of_three(shape, monkeypatch):
+    generator = np.random.default_rng(0)
+    x = torch.from_numpy(generator.integers(0, 256, shape).astype(np.uint8))
+    channels = shape[1] if len(shape) == 4 else 1
+    scale, shift = (torch.from_numpy(generator.normal(size=channels).astype(np.float32)) for _ in range(2))
+    scale, shift = (t.view(-1, *[1] * (len(shape) - 2)) for t in (scale, shift))
+    once = normalised(x, scale, shift)
+    monkeypatch.setattr(lotto.data.normalise, "can_compile", lambda: False)
+    thrice = normalised(x, scale, shift)
+    assert once.dtype == torch.float32
+    assert torch.equal(once, thrice)
+    assert torch.equal(thrice, x.float() * scale + shift)
 
 
 def test_uint8_images_are_by_default_normalised_with_their_own_statistics():

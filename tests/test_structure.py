@@ -18,7 +18,7 @@ MODULES = sorted(
 )
 
 ORDER = [
-    {"errors", "streams"},
+    {"errors", "streams", "compiled"},
     {"files", "weights", "steps"},
     {"masks", "optimizers", "schedules", "objectives", "models", "data", "identity"},
     {"pruning", "initialisation", "tickets"},

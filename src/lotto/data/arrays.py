@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lotto.data.augment import Augment
+from lotto.data.normalise import normalised
 from lotto.errors import UsageError
 from lotto.streams import stream
 
@@ -197,8 +198,12 @@ class Arrays:
         """Scale and shift uint8 images, or their features by examples, to float32; floating inputs pass unchanged."""
         if self._scale is None or self._shift is None:
             return x
-        scale, shift = self._by_feature if by_feature else (self._scale, self._shift)
-        return x.to(torch.float32).mul_(scale).add_(shift)
+        if not by_feature:
+            return normalised(x, self._scale, self._shift)
+        if self._scale.numel() == 1:
+            return normalised(x, self._scale.view(1, 1), self._shift.view(1, 1))
+        scale, shift = self._by_feature
+        return normalised(x.unsqueeze(0), scale, shift).squeeze(0)
 
     @cached_property
     def _by_feature(self) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,13 @@ These are a sixth of a small network's step, and torch's own operators on a few 
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from lotto.compiled import can_compile
 
 _ATEN = torch.ops.aten
 _MEAN, _NOT_A_CLASS = 1, -100
@@ -27,10 +28,10 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         outputs: in any layout; the gradient has the same.
         y: each at least 0 and less than the number of classes.
     """
-    if outputs.numel() > SMALL or outputs.device.type != "cpu" or not _can_compile():
+    if outputs.numel() > SMALL or outputs.device.type != "cpu" or not can_compile():
         return by_operators(outputs, y)
     gradient = torch.empty_like(outputs)
-    loss = _kernel()(outputs.numpy(), y.numpy(), gradient.numpy())
+    loss = _kernel(gradient.numpy().dtype)(outputs.numpy(), y.numpy(), gradient.numpy())
     return torch.scalar_tensor(loss, dtype=outputs.dtype), gradient
 
 
@@ -43,16 +44,13 @@ def by_operators(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _can_compile() -> bool:
-    return find_spec("numba") is not None
+def _kernel(dtype: np.dtype[Any]) -> Any:
+    """Compiled at first use, about a second in each process; one version for every layout."""
+    from numba import from_dtype, int64, njit, types
 
+    numbers = types.Array(from_dtype(dtype), 2, "A")
 
-@cache
-def _kernel() -> Any:
-    """Compiled at first use, about a second in each process."""
-    from numba import njit
-
-    @njit(nogil=True)
+    @njit(types.float64(numbers, int64[::1], numbers), nogil=True)
     def kernel(outputs, y, gradient):  # type: ignore[no-untyped-def]
         """Writes the gradient, returns the mean loss; NaN and infinity come through."""
         batch, classes = outputs.shape

@@ -7,12 +7,13 @@ whole vector of numbers. Kernels run on one thread.
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from lotto.compiled import can_compile
 
 SPARSE = 0.25
 """Density below which a layer is quicker sparse: about where both cost the same (`lotto bench sparse wide`)."""
@@ -77,7 +78,7 @@ class SparseLayer:
 
 def pays(mask: Tensor) -> bool:
     """Whether a layer with this mask is quicker sparse, here."""
-    return find_spec("numba") is not None and 0 < int(mask.sum()) < SPARSE * mask.numel()
+    return can_compile() and 0 < int(mask.sum()) < SPARSE * mask.numel()
 
 
 class Kernels(NamedTuple):
