@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import time
 
+import pandas as pd
 import pytest
+import torch
+from loky import ProcessPoolExecutor
+from rich.console import Console
 
-from lotto.benchmarks import BENCHMARKS, Benchmark, measure
+import lotto
+from conftest import small_recipe
+from lotto.benchmarks import BENCHMARKS, Benchmark, commands, measure, run_benchmarks
+from lotto.benchmarks.memory import _peaks
+from lotto.benchmarks.rivals import power_iterations
+from lotto.engine import stacks
 
 
 def test_ratios_are_turn_by_turn():
@@ -30,3 +39,46 @@ def test_ratios_are_turn_by_turn():
 def test_a_benchmark_runs(name):
     (row,) = measure(name, BENCHMARKS[name](), 1)
     assert row["ratio"] > 1
+
+
+def test_the_rival_of_lanczos_finds_the_same_eigenvalues():
+    recipe = small_recipe(precision="float64")
+    weights = lotto.train(small_recipe()).weights
+    values = power_iterations(small_recipe(), weights, 3, 240)
+    expected = lotto.hessian.top(recipe, {n: t.double() for n, t in weights.items()}, k=3, examples=240).values
+    assert values == pytest.approx(expected, rel=2e-3)
+
+
+def test_memory_is_what_the_steps_take():
+    base, peak = _peaks(small_recipe(), 1)
+    assert 10 < base <= peak
+    with ProcessPoolExecutor(1) as worker:
+        before, wide = worker.submit(_peaks, small_recipe(model="mlp-2048-2048"), 1).result()
+    weights = sum(t.numel() * t.element_size() for t in small_recipe(model="mlp-2048-2048").initial(0).values())
+    assert wide - before > weights / 2**20, "at least weights and gradients"
+
+
+def test_alone_and_stacked_take_steps():
+    recipe = small_recipe(model="mlp-4")
+    jobs = [lotto.Job(recipe, seed) for seed in range(2)]
+    for steps in (stacks.alone(jobs[0]), stacks.in_a_stack(jobs)):
+        steps(3)
+    assert torch.get_num_threads() == 1
+
+
+def test_rows_are_saved(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        BENCHMARKS, "again", lambda: Benchmark("t", {"a": lambda: None, "b": lambda: None}, [("a", "b", "–")])
+    )
+    frame = run_benchmarks(["again"], 1, Console(quiet=True), tmp_path / "rows.csv")
+    assert list(frame["what"]) == ["a"]
+    assert len(pd.read_csv(tmp_path / "rows.csv")) == 1
+
+
+def test_a_whole_command_begins_from_nothing(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(commands, "imp", lambda recipe, levels, **given: calls.append((levels, given)))
+    commands._imp(small_recipe(), 16, 8)
+    ((levels, given),) = calls
+    assert (levels, given["replicates"], given["controls"]) == (16, 8, ())
+    assert not given["store"].root.exists()

@@ -38,7 +38,7 @@ class SparseLayer:
         self._rows = (ends, mask.nonzero()[:, 1].numpy().astype(np.int32))
         self._values, self._offsets = self.weight.numpy(), bias.numpy()
         self._gradients = (self.weight.grad.numpy(), self.bias.grad.numpy())
-        self._kernels = kernels(self._values.dtype)
+        self._kernels, self._zero = kernels(self._values.dtype), self._values.dtype.type(0)
         self._buffers: dict[int, Tensor] = {}
 
     def forward_by_feature(self, x: Tensor, relu: bool) -> Tensor:
@@ -55,15 +55,12 @@ class SparseLayer:
 
     def set_gradients(self, gradient: Tensor, x: Tensor, by_feature: bool = True) -> None:
         """At the unpruned weights, from shapes (outputs, batch) and (inputs, batch)."""
-        self._kernels.outer(*self._rows, gradient.contiguous().numpy(), x.numpy(), *self._gradients)
+        self._kernels.outer(*self._rows, gradient.contiguous().numpy(), x.numpy(), *self._gradients, self._zero)
 
     def descend(self, gradient: Tensor, x: Tensor, by_feature: bool, lr: float) -> None:
-        """A step of plain gradient descent."""
-        self.set_gradients(gradient, x, by_feature)
-        assert self.weight.grad is not None
-        assert self.bias.grad is not None
-        self.weight.add_(self.weight.grad, alpha=-lr)
-        self.bias.add_(self.bias.grad, alpha=-lr)
+        """A step of plain gradient descent, in which gradients are nowhere."""
+        moved, rate = (self._values, self._offsets), self._values.dtype.type(lr)
+        self._kernels.outer(*self._rows, gradient.contiguous().numpy(), x.numpy(), *moved, rate)
 
     def expand(self, values: Tensor) -> Tensor:
         """Values at the unpruned places of a weight, 0 elsewhere."""
@@ -135,15 +132,18 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
                     to[j] += a * row[j]
 
     @compiled
-    def outer(ends, columns, gradient, x, out, sums):  # type: ignore[no-untyped-def]
-        """``out = gradient @ x.T`` at the unpruned places, four of a row at a time, and the rows' ``sums``."""
+    def outer(ends, columns, gradient, x, out, sums, rate):  # type: ignore[no-untyped-def]
+        """``out = gradient @ x.T`` at the unpruned places, four of a row at a time, and the rows' ``sums``.
+
+        With a ``rate`` other than 0 both are not set, but moved against it.
+        """
         batch = x.shape[1]
         for i in range(len(ends) - 1):
             row, k, end = gradient[i], ends[i], ends[i + 1]
             total = zero
             for j in range(batch):
                 total += row[j]
-            sums[i] = total
+            sums[i] = sums[i] - rate * total if rate else total
             while k + 4 <= end:
                 xa, xb, xc, xd = x[columns[k]], x[columns[k + 1]], x[columns[k + 2]], x[columns[k + 3]]
                 a, b, c, d = zero, zero, zero, zero
@@ -152,13 +152,19 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
                     b += row[j] * xb[j]
                     c += row[j] * xc[j]
                     d += row[j] * xd[j]
-                out[k], out[k + 1], out[k + 2], out[k + 3] = a, b, c, d
+                if rate:
+                    out[k] -= rate * a
+                    out[k + 1] -= rate * b
+                    out[k + 2] -= rate * c
+                    out[k + 3] -= rate * d
+                else:
+                    out[k], out[k + 1], out[k + 2], out[k + 3] = a, b, c, d
                 k += 4
             while k < end:
                 a, xa = zero, x[columns[k]]
                 for j in range(batch):
                     a += row[j] * xa[j]
-                out[k] = a
+                out[k] = out[k] - rate * a if rate else a
                 k += 1
 
     return Kernels(multiply, multiply_turned, outer)
