@@ -25,6 +25,7 @@ from lotto.recipe import Recipe
 from lotto.training import train
 from lotto.training.network import Network, flushed_denormals
 from lotto.training.perceptron import Perceptron
+from lotto.training.sparse import SPARSE
 
 EACH = "lotto, a worker per core, per replicate"
 
@@ -105,11 +106,11 @@ def _trained(recipe: Callable[..., Recipe], arguments: tuple[int, ...], mask: Ma
         train(Job(recipe(*arguments), mask=mask))
 
 
-def _steps(recipe: Recipe, density: float, count: int) -> Contender:
-    """``count`` training steps at a density, with nothing around them."""
+def _steps(recipe: Recipe, density: float, count: int, crossover: float = SPARSE) -> Contender:
+    """``count`` training steps at a density, with nothing around them; layers above ``crossover`` are dense."""
     mask = prune(recipe.initial(0), masks.ones(recipe), rate=1 - density) if density < 1 else None
     job = Job(recipe, mask=mask)
-    learner = Perceptron(job, Network(recipe, job.initial_state().weights))
+    learner = Perceptron(job, Network(recipe, job.initial_state().weights), crossover)
 
     def contender() -> None:
         batches = arrays_of(recipe).batches(0, 0, count, recipe.batch_size, None, learner.by_feature)
@@ -121,7 +122,10 @@ def _steps(recipe: Recipe, density: float, count: int) -> Contender:
 
 def _sparse(recipe: Recipe, title: str, count: int, goals: dict[float, str]) -> Benchmark:
     contenders = {f"{d:.0%} left": _steps(recipe, d, count) for d in (1.0, *goals)}
+    least, masked = min(goals), f"{min(goals):.0%} left, dense layers and a mask"
+    contenders[masked] = _steps(recipe, least, count, crossover=0.0)
     pairs = [(f"{d:.0%} left", "100% left", goal) for d, goal in goals.items()]
+    pairs.append((f"{least:.0%} left", masked, "–"))
     return Benchmark(f"{title}, {count} training steps, one thread", contenders, pairs, threads=1)
 
 

@@ -20,7 +20,7 @@ from lotto.objectives import Objective
 from lotto.optimizers import SGD, Updates
 from lotto.training.cross_entropy import by_operators, cross_entropy
 from lotto.training.network import Network
-from lotto.training.sparse import SparseLayer, pays
+from lotto.training.sparse import SPARSE, SparseLayer, pays
 
 
 def suits(job: Job, network: Network) -> bool:
@@ -35,16 +35,17 @@ class Perceptron:
     Args:
         job: what is trained.
         network: its module, with the start's weights; it is not trained but evaluated.
+        crossover: density below which a layer is sparse.
     """
 
-    def __init__(self, job: Job, network: Network) -> None:
+    def __init__(self, job: Job, network: Network, crossover: float = SPARSE) -> None:
         self.network = network
         optimizer = job.recipe.optimizer
         self.loss = _loss(job)
         state = {n: t.detach().clone() for n, t in network.module.state_dict().items()}
         names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
         mask: Mapping[str, Tensor] = job.mask or {}
-        self.layers: list[Any] = [_layer(state, name, mask.get(f"{name}.weight")) for name in names]
+        self.layers: list[Any] = [_layer(state, name, mask.get(f"{name}.weight"), crossover) for name in names]
         named = dict(zip(names, self.layers, strict=True))
         self.parameters = {
             f"{name}.{part}": getattr(layer, part) for name, layer in named.items() for part in ("weight", "bias")
@@ -170,6 +171,8 @@ class DenseLayer:
         self.bias.add_(gradient.sum(1 if by_feature else 0), alpha=-lr)
 
 
-def _layer(state: dict[str, Tensor], name: str, mask: Tensor | None) -> DenseLayer | SparseLayer:
+def _layer(state: dict[str, Tensor], name: str, mask: Tensor | None, crossover: float) -> DenseLayer | SparseLayer:
     weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-    return DenseLayer(weight, bias, mask) if mask is None or not pays(mask) else SparseLayer(weight, bias, mask)
+    return (
+        DenseLayer(weight, bias, mask) if mask is None or not pays(mask, crossover) else SparseLayer(weight, bias, mask)
+    )

@@ -73,9 +73,9 @@ class SparseLayer:
         return found
 
 
-def pays(mask: Tensor) -> bool:
+def pays(mask: Tensor, crossover: float = SPARSE) -> bool:
     """Whether a layer with this mask is quicker sparse, here."""
-    return can_compile() and 0 < int(mask.sum()) < SPARSE * mask.numel()
+    return can_compile() and 0 < int(mask.sum()) < crossover * mask.numel()
 
 
 class Kernels(NamedTuple):
