@@ -38,7 +38,7 @@ def whole(levels: int = 16, replicates: int = 8) -> Benchmark:
 def replicates() -> Benchmark:
     """What a replicate costs as there are more of them: a dense training and a level of LeNet-300-100 each."""
     recipe = recipes.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
-    names = {f"{count} replicates, each": count for count in (1, 2, 4, 8)}
+    names = {f"{count} replicate{'s, each' if count > 1 else ''}": count for count in (1, 2, 4, 8)}
     contenders: dict[str, Contender] = {n: partial(_imp, recipe, 1, count) for n, count in names.items()}
     one = next(iter(names))
     pairs = [(name, one, "–") for name in list(names)[1:]]
