@@ -22,6 +22,7 @@ from lotto import masks
 from lotto.data import Split
 from lotto.engine import Chain, Progress, together
 from lotto.job import Run, State
+from lotto.landscape.limit import EPSILON
 from lotto.landscape.path import PathTask, path_of
 from lotto.levels import Level, LevelFinished, cut, dense_level, next_level, rewind_point, train_controls
 from lotto.plan import Plan
@@ -42,8 +43,8 @@ POINTS = 11
 """Positions on the path between two levels."""
 FREE_SHARES = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
 """Cuts larger than `FIRST_SHARE` that are looked at before a level is trained."""
-EPSILON, EXAMPLES = 0.1, 10_000
-"""Rise of the loss in nats that a projection may have to be free, on at most so many training examples."""
+EXAMPLES = 10_000
+"""A projection is free if the loss rises by at most `EPSILON` on at most so many training examples."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,14 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
     limit = float(_errors(dense, split).mean()) + recipe.tolerance
     _tell(tell, chains)
     trials: list[Trial] = []
-    share, refused = FIRST_SHARE, 0
+    share = FIRST_SHARE
     while len(chains[0]) <= plan.levels and share >= LEAST_SHARE:
         last = [chain[-1] for chain in chains]
         density, size = masks.density(last[0].mask), masks.size(last[0].mask)
         if masks.count(last[0].mask) <= plan.target * size + 1:  # to the weight, but for rounding
             break
-        free = 0.0 if refused == len(chains[0]) else (yield from free_share(plan, last, rewound))
+        again = bool(trials) and not trials[-1].kept  # what was free has been tried
+        free = 0.0 if again else (yield from free_share(plan, last, rewound))
         tried = min(max(share, free), 1 - plan.target / density) if plan.target else max(share, free)
         number, rule = len(chains[0]), scaled(plan.pruning, tried)
         chosen = [cut(rule, last[r], rewound[r], plan.seed + r) for r in every]
@@ -107,7 +109,6 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
                 chain.append(level)
             _tell(tell, chains)
         else:
-            refused = number
             share = share if tried > share else BACK_OFF * share
             log.info(
                 "Level %d at %.3g %% is not kept: error %.2f (limit %.2f), barrier %.2f. The next cut is %.3g %%.",

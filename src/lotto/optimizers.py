@@ -58,6 +58,11 @@ class SGD(Optimizer):
         if self.momentum < 0 or (self.nesterov and not self.momentum):
             raise UsageError(f"Momentum is 0 or more, and greater than 0 for Nesterov's; got {self.momentum!r}.")
 
+    @property
+    def plain(self) -> bool:
+        """Whether a step is nothing but ``-lr`` times the gradient."""
+        return not self.momentum and not self.weight_decay
+
     def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
         """The momentum; zeros give the same first step as no buffer."""
         return {"momentum_buffer": torch.zeros_like(parameter, requires_grad=False)} if self.momentum else {}
@@ -66,7 +71,7 @@ class SGD(Optimizer):
         self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float
     ) -> None:
         """See `torch.optim.SGD`."""
-        if not self.momentum and not self.weight_decay:  # one kernel less around the same arithmetic
+        if self.plain:  # one kernel less around the same arithmetic
             torch._foreach_add_(parameters, gradients, alpha=-lr)
             return
         sgd(

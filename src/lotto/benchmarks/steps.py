@@ -111,13 +111,7 @@ def _steps(recipe: Recipe, density: float, count: int, crossover: float = SPARSE
     mask = prune(recipe.initial(0), masks.ones(recipe), rate=1 - density) if density < 1 else None
     job = Job(recipe, mask=mask)
     learner = Perceptron(job, Network(recipe, job.initial_state().weights), crossover)
-
-    def contender() -> None:
-        batches = arrays_of(recipe).batches(0, 0, count, recipe.batch_size, None, learner.by_feature)
-        for step, (x, y) in enumerate(batches):
-            learner.train(x, y, step, recipe.learning_rate(step))
-
-    return contender
+    return _repeated(alone(job, learner), count)
 
 
 def _sparse(recipe: Recipe, title: str, count: int, goals: dict[float, str]) -> Benchmark:

@@ -200,8 +200,6 @@ class Arrays:
             return x
         if not by_feature:
             return normalised(x, self._scale, self._shift)
-        if self._scale.numel() == 1:
-            return normalised(x, self._scale.view(1, 1), self._shift.view(1, 1))
         scale, shift = self._by_feature
         return normalised(x.unsqueeze(0), scale, shift).squeeze(0)
 
@@ -210,7 +208,7 @@ class Arrays:
         """Scale and shift, shape (features, 1)."""
         assert self._scale is not None
         assert self._shift is not None
-        scale, shift = (t.expand(self.shape).reshape(-1, 1) for t in (self._scale, self._shift))
+        scale, shift = (t.expand(self.shape).reshape(-1, 1).contiguous() for t in (self._scale, self._shift))
         return scale, shift
 
     @staticmethod

@@ -13,19 +13,17 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from lotto.engine.stacks import measured_width
+from lotto.engine.stacks import Found, measured_width
 from lotto.engine.threads import limited_threads
-from lotto.job import Job, Run
+from lotto.job import Job
 from lotto.recipe import Recipe
 from lotto.store import Store, Work
-from lotto.task import Outcome, Task
+from lotto.task import Task
 from lotto.training import check_trainable
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Found = Run | Outcome
-"""The run of a job, or the outcome of a task."""
 Chain = Generator[list[Any], list[Any], T]
 """Yields jobs and tasks, is sent what they gave in the same order."""
 

@@ -20,7 +20,7 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ from lotto import files
 from lotto.data import Arrays
 from lotto.engine.base import Engine, Found, JobAdvanced, Progress
 from lotto.engine.memory import keep_freed_memory
-from lotto.engine.stacks import companies
+from lotto.engine.stacks import companies, obtain
 from lotto.errors import WorkerError
-from lotto.job import Job, Run, State
+from lotto.job import Run, State
 from lotto.store import Store, Work
 
 log = logging.getLogger(__name__)
@@ -238,14 +238,8 @@ def _work(jobs: list[Work], root: str, report: str, threads: int, workers: int) 
         with contextlib.suppress(OSError):  # a display is no reason to lose a training
             Path(report).write_bytes(b"".join(_PROGRESS.pack(*at) for at in reached))
 
-    execution: dict[str, Any] = {"engine": "processes", "workers": workers, "threads": threads}
-    found: list[tuple[Found, bool]]
-    if len(jobs) > 1:
-        trainings = [job for job in jobs if isinstance(job, Job)]
-        execution["stack"] = len(jobs)
-        found = [*Store(root).obtain_together(trainings, on_step=on_step, execution=execution)]
-    else:
-        found = [Store(root).obtain(jobs[0], on_step=partial(on_step, 0), execution=execution)]
+    execution = {"engine": "processes", "workers": workers, "threads": threads}
+    found = obtain(Store(root), jobs, on_step, execution)
     return [
         (trained, None if job.key is not None else _whole(run)) for job, (run, trained) in zip(jobs, found, strict=True)
     ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from lotto.engine.base import Engine, Found, JobAdvanced, Progress
-from lotto.engine.stacks import companies
-from lotto.job import Job
+from lotto.engine.stacks import companies, obtain
 from lotto.store import Store, Work
 
 
@@ -27,20 +26,13 @@ class Serial(Engine):
     def _collect(self, progress: Progress) -> list[tuple[Work, Found, bool]]:
         company = companies(self._taken, self.stack or 1)[0]
         self._taken = [job for job in self._taken if all(job is not other for other in company)]
-        execution = {"engine": "serial", "threads": self.threads}
-        jobs = [job for job in company if isinstance(job, Job)]
-        if len(jobs) > 1:
-            obtained = self.store.obtain_together(
-                jobs,
-                on_step=lambda i, step, loss: progress(JobAdvanced(jobs[i], step, loss)),
-                execution={**execution, "stack": len(jobs)},
-            )
-            return [(job, run, trained) for job, (run, trained) in zip(jobs, obtained, strict=True)]
-        (job,) = company
-        found, trained = self.store.obtain(
-            job, on_step=lambda step, loss: progress(JobAdvanced(job, step, loss)), execution=execution
+        obtained = obtain(
+            self.store,
+            company,
+            lambda i, step, loss: progress(JobAdvanced(company[i], step, loss)),
+            {"engine": "serial", "threads": self.threads},
         )
-        return [(job, found, trained)]
+        return [(job, found, trained) for job, (found, trained) in zip(company, obtained, strict=True)]
 
     def _close(self, finished: bool) -> None:
         self._taken.clear()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,15 +14,17 @@ import torch
 from lotto import identity
 from lotto.engine.threads import limited_threads
 from lotto.errors import UsageError
-from lotto.job import Job
+from lotto.job import Job, Run
 from lotto.recipe import Recipe
 from lotto.store import Store, Work
 from lotto.streams import private_torch_rng
 from lotto.task import Outcome, Task
-from lotto.training.loop import learner_of
+from lotto.training.loop import Learner, learner_of
 from lotto.training.network import Network, device_of, flushed_denormals
 from lotto.training.stacked import Stacked
 
+Found = Run | Outcome
+"""The run of a job, or the outcome of a task."""
 WIDTH = 8
 """Jobs in a stack where measuring says that stacking pays."""
 GAIN = 1.1
@@ -44,10 +46,28 @@ def companies(jobs: Sequence[Work], most: int) -> list[list[Work]]:
     return found
 
 
+def obtain(
+    store: Store, company: Sequence[Work], on_step: Callable[[int, int, float], None], execution: Mapping[str, Any]
+) -> list[tuple[Found, bool]]:
+    """What each of a company gives, and whether it had to be computed; several train together.
+
+    Args:
+        store: where runs are remembered.
+        company: see `companies`.
+        on_step: called with (number in the company, steps done, mean loss lately).
+        execution: how it is executed, for the manifests.
+    """
+    jobs = [job for job in company if isinstance(job, Job)]
+    if len(jobs) > 1:
+        return [*store.obtain_together(jobs, on_step=on_step, execution={**execution, "stack": len(jobs)})]
+    (work,) = company
+    return [store.obtain(work, on_step=partial(on_step, 0), execution=execution)]
+
+
 def _join(job: Work, company: Sequence[Work]) -> bool:
     if isinstance(job, Task) or isinstance(company[0], Task):
         return False
-    if job.recipe is not company[0].recipe and job.recipe != company[0].recipe:
+    if job.recipe != company[0].recipe:
         return False
     return job.key is None or all(job.key != other.key for other in company)
 
@@ -84,11 +104,11 @@ class PaceTask(Task):
 
     def execute(self, on_step: Callable[[int, float], None] | None = None) -> Outcome:
         """``alone`` and ``stacked``: seconds per step and network; ``stacked`` is None where it is impossible."""
-        jobs = [Job(self.recipe, i, i) for i in range(self.width)]
+        jobs, device = [Job(self.recipe, i, i) for i in range(self.width)], device_of(self.recipe)
         with limited_threads(self.threads), flushed_denormals(), private_torch_rng():
-            one = _best(alone(jobs[0]), device_of(self.recipe))
+            one = _best(alone(jobs[0]), device)
             try:
-                each = _best(in_a_stack(jobs), device_of(self.recipe)) / self.width
+                each = _best(in_a_stack(jobs), device) / self.width
             except UsageError as error:
                 return {"alone": one, "stacked": None, "reason": str(error)}
         return {"alone": one, "stacked": each, "reason": ""}
@@ -106,10 +126,10 @@ def measured_width(recipe: Recipe, store: Store, threads: int) -> tuple[int, str
     return WIDTH, f"Stacks of {WIDTH}, {ratio:.1f} times as quick: {times}. Stacked runs equal others up to rounding."
 
 
-def alone(job: Job) -> Callable[[int], None]:
-    """A function that takes so many training steps of one network."""
+def alone(job: Job, learner: Learner | None = None) -> Callable[[int], None]:
+    """A function that takes so many training steps of one network, with the learner that the loop would choose."""
     recipe = job.recipe
-    learner = learner_of(job, Network(recipe, job.initial_state().weights))
+    learner = learner or learner_of(job, Network(recipe, job.initial_state().weights))
     device = learner.network.device
 
     def steps(count: int) -> None:

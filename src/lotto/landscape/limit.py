@@ -16,6 +16,8 @@ from lotto.landscape.lanczos import Spectrum
 from lotto.weights import Weights
 
 KINDS = ("random", "magnitude")
+EPSILON = 0.1
+"""Rise of the training loss, in nats, up to which a point belongs to the sublevel set."""
 
 
 def largest_prunable(

@@ -19,7 +19,7 @@ from lotto import masks
 from lotto.engine import Chain
 from lotto.job import Job, Run, State
 from lotto.landscape.hessian import SpectrumTask, spectrum_from
-from lotto.landscape.limit import KINDS, largest_prunable
+from lotto.landscape.limit import EPSILON, KINDS, largest_prunable
 from lotto.landscape.path import Path, PathTask, has_batchnorm, path_of
 from lotto.landscape.plane import PlaneTask, plane_of
 from lotto.landscape.quadratic import LARGEST, QuadraticTask
@@ -38,8 +38,6 @@ MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 """Perturbations in units of the distance between successive pruned rewind points."""
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Shares of the remaining weights that are pruned at once."""
-EPSILON = 0.1
-"""Rise of the training loss, in nats, up to which a point belongs to the sublevel set."""
 SPECTRUM = {"steps": 32, "probes": 3}
 SPECTRUM_EXAMPLES = 2_000
 SEARCH = 0.25

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lotto.landscape.limit import EPSILON
 from lotto.report import plots
 
 STYLES = {"magnitude": plots.COLOURS["imp"], "random": plots.COLOURS["random"]}
@@ -140,8 +141,8 @@ def _pruning_limit(means: pd.DataFrame) -> Figure:
             axis.axvline(
                 float(share), color=plots.COLOURS["dense"], ls="-", lw=3, alpha=0.4, label="one cut to the end"
             )
-        axis.axhline(0.1, color=plots.COLOURS["dense"], lw=1)
-        axis.set_yscale("symlog", linthresh=0.1)
+        axis.axhline(EPSILON, color=plots.COLOURS["dense"], lw=1)
+        axis.set_yscale("symlog", linthresh=EPSILON)
         axis.set_xlabel("share pruned at once (dotted: theory)")
         axis.set_title(f"{100 * here['density'].iloc[0]:.3g} % left: rise of the training loss", fontsize=9)
     names = axes[0].get_legend_handles_labels()

@@ -19,6 +19,7 @@ from lotto.training.evaluate import evaluate_splits
 from lotto.training.network import Network, flushed_denormals
 from lotto.training.perceptron import Perceptron, suits
 
+Learner = Autograd | Perceptron
 LOSS_CHECK = 50
 """Losses are fetched from the device and checked once in so many steps, to keep the device busy."""
 
@@ -124,7 +125,7 @@ def _run(
     return learner.describe()
 
 
-def learner_of(job: Job, network: Network) -> Autograd | Perceptron:
+def learner_of(job: Job, network: Network) -> Learner:
     """What computes the gradients of a job."""
     return Perceptron(job, network) if suits(job, network) else Autograd(job, network)
 

@@ -54,7 +54,7 @@ class Perceptron:
         self.by_feature = bool(self.sparse)
         self.updates = Updates(optimizer, self.parameters)
         # Without momentum and decay the products themselves move the weights, and gradients are nowhere.
-        self.plain = isinstance(optimizer, SGD) and not optimizer.momentum and not optimizer.weight_decay
+        self.plain = isinstance(optimizer, SGD) and optimizer.plain
 
     def train(self, x: Tensor, y: Tensor, step: int, lr: float) -> Tensor:
         """One step on a batch; returns its loss.

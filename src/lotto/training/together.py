@@ -13,7 +13,7 @@ from lotto.errors import UsageError
 from lotto.job import Job, Run
 from lotto.streams import private_torch_rng
 from lotto.training.loop import LOSS_CHECK, Checkpoint, collect, evaluation_steps, record
-from lotto.training.network import flushed_denormals
+from lotto.training.network import Network, flushed_denormals
 from lotto.training.stacked import Stacked, optimizer_clock
 
 
@@ -44,7 +44,7 @@ def train_together(
         DivergedError: when a loss becomes NaN or infinite.
         UsageError: if the jobs have different recipes, or the network cannot be stacked.
     """
-    if any(job.recipe is not jobs[0].recipe and job.recipe != jobs[0].recipe for job in jobs):
+    if any(job.recipe != jobs[0].recipe for job in jobs):
         raise UsageError("Jobs that train together have one recipe.")
     points = [
         found or Checkpoint(job.from_step, job.initial_state())
@@ -65,8 +65,7 @@ def train_together(
                 _advance(chosen, jobs, points, last, on_step, saving)
         for job, point in zip(jobs, points, strict=True):
             if not point.history or point.history[-1]["step"] != job.end:
-                network = Stacked([job], [point.state]).network
-                point.history.append(record(point, job.recipe, network))
+                point.history.append(record(point, job.recipe, Network(job.recipe, point.state.weights)))
     about = f"stacked, {len(jobs)} together"
     return [
         Run((job.from_step, job.end), point.history, point.kept, seconds=point.seconds, arithmetic=about)
