@@ -16,7 +16,7 @@ from lotto import UsageError
 from lotto.data import NAMES, Arrays, Augment, load
 from lotto.data.arrays import check_batch_size, image_statistics, permutation
 from lotto.data.catalog import PUBLISHED, Download
-from lotto.data.normalise import normalised
+from lotto.data.normalise import normalised, picked, picked_by_feature
 from lotto.data.procedural import digits, mnist1d
 from lotto.streams import stream
 
@@ -104,6 +104,22 @@ def test_one_pass_gives_the_bits_of_three(shape, monkeypatch):
     assert once.dtype == torch.float32
     assert torch.equal(once, thrice)
     assert torch.equal(thrice, x.float() * scale + shift)
+
+
+@pytest.mark.parametrize("shape", [(40, 1, 4, 6), (40, 3, 4, 6), (40, 3, 5, 3), (40, 28), (40, 7), (40, 1)])
+@pytest.mark.parametrize("batch", [1, 17, 64])
+def test_picked_inputs_have_the_bits_of_those_picked_turned_and_normalised_one_after_another(shape, batch):
+    generator = np.random.default_rng(batch)
+    x = torch.from_numpy(generator.integers(0, 256, shape).astype(np.uint8))
+    index = torch.from_numpy(generator.integers(0, len(x), batch))
+    channels = shape[1] if len(shape) == 4 else 1
+    scale, shift = (torch.from_numpy(generator.normal(size=channels).astype(np.float32)) for _ in range(2))
+    scale, shift = (t.view(-1, *[1] * (len(shape) - 2)) for t in (scale, shift))
+    expected = x[index].float() * scale + shift
+    assert torch.equal(picked(x, index, scale, shift), expected)
+    by_feature = picked_by_feature(x, index, *(t.expand(x.shape[1:]).reshape(-1).contiguous() for t in (scale, shift)))
+    assert by_feature.is_contiguous()
+    assert torch.equal(by_feature, expected.flatten(1).t())
 
 
 def test_uint8_images_are_by_default_normalised_with_their_own_statistics():

@@ -12,12 +12,9 @@ import torch
 from torch import Tensor
 
 from lotto.data.augment import Augment
-from lotto.data.normalise import normalised
+from lotto.data.normalise import normalised, picked, picked_by_feature, suits
 from lotto.errors import UsageError
 from lotto.streams import stream
-
-AT_ONCE = 8
-"""Batches that are picked together, which takes less time than one by one."""
 
 Split = Literal["train", "validation", "test"]
 Batch = tuple[Tensor, Tensor]
@@ -194,31 +191,26 @@ class Arrays:
             other._scale, other._shift = self._scale.to(device), self._shift.to(device)
         return other
 
-    def normalise(self, x: Tensor, by_feature: bool = False) -> Tensor:
-        """Scale and shift uint8 images, or their features by examples, to float32; floating inputs pass unchanged."""
+    def normalise(self, x: Tensor) -> Tensor:
+        """Scale and shift uint8 images to float32; floating inputs pass unchanged."""
         if self._scale is None or self._shift is None:
             return x
-        if not by_feature:
-            return normalised(x, self._scale, self._shift)
-        scale, shift = self._by_feature
-        return normalised(x.unsqueeze(0), scale, shift).squeeze(0)
+        return normalised(x, self._scale, self._shift)
 
-    @cached_property
-    def _by_feature(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift, shape (features, 1)."""
+    def _normalised(self, index: Tensor, by_feature: bool) -> Tensor:
+        """Training inputs that are bytes, picked and normalised at once."""
         assert self._scale is not None
         assert self._shift is not None
-        scale, shift = (t.expand(self.shape).reshape(-1, 1).contiguous() for t in (self._scale, self._shift))
-        return scale, shift
+        x = self.x["train"]
+        if by_feature:
+            return picked_by_feature(x, index, *self._by_feature)
+        return picked(x, index, self._scale, self._shift)
 
-    @staticmethod
-    def _turned(x: Tensor) -> Tensor:
-        """Batches of shape (batches, examples, ...) as (batches, features, examples)."""
-        x = x.flatten(2)
-        if x.device.type != "cpu" or x.dtype != torch.uint8:
-            return x.transpose(1, 2).contiguous()
-        # Bytes are turned by NumPy: a third of the time it takes as floats.
-        return torch.from_numpy(np.ascontiguousarray(x.numpy().transpose(0, 2, 1)))
+    @cached_property
+    def _by_feature(self) -> list[Tensor]:
+        """Scale and shift of each feature."""
+        values = [t for t in (self._scale, self._shift) if t is not None]
+        return [t.expand(self.shape).reshape(-1).contiguous() for t in values]
 
     def batches(
         self,
@@ -236,22 +228,19 @@ class Arrays:
         x, y, size = self.x["train"], self.y["train"], self.size()
         check_batch_size(batch_size, size)
         per_epoch = size // batch_size
-        turned = by_feature and augment is None
-        epoch, order, step = -1, y, start
-        while step < stop:
+        epoch, order, targets = -1, y, y
+        for step in range(start, stop):
             at, within = divmod(step, per_epoch)
             if at != epoch:
                 epoch, order = at, torch.from_numpy(permutation(seed, at, size)).to(x.device)
-            together = min(AT_ONCE, per_epoch - within, stop - step)
-            index = order[within * batch_size : (within + together) * batch_size]
-            inputs = x.index_select(0, index).unflatten(0, (together, batch_size))
-            targets = y.index_select(0, index).unflatten(0, (together, batch_size))
-            for inputs_, targets_ in zip(self._turned(inputs) if turned else inputs, targets, strict=True):
-                if augment is not None:
-                    inputs_ = augment(inputs_, seed, step)
-                inputs_ = self.normalise(inputs_, turned)
-                yield inputs_.flatten(1).t().contiguous() if by_feature and not turned else inputs_, targets_
-                step += 1
+                targets = y.index_select(0, order)
+            chosen = slice(within * batch_size, (within + 1) * batch_size)
+            if augment is None and suits(x):
+                yield self._normalised(order[chosen], by_feature), targets[chosen]
+                continue
+            inputs = x.index_select(0, order[chosen])
+            inputs = self.normalise(inputs if augment is None else augment(inputs, seed, step))
+            yield inputs.flatten(1).t().contiguous() if by_feature else inputs, targets[chosen]
 
     def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All examples of a split in their own order, not augmented."""
