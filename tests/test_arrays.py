@@ -16,7 +16,7 @@ from lotto import UsageError
 from lotto.data import NAMES, Arrays, Augment, load
 from lotto.data.arrays import check_batch_size, image_statistics, permutation
 from lotto.data.catalog import PUBLISHED, Download
-from lotto.data.normalise import normalised, picked, picked_by_feature
+from lotto.data.normalise import normalised, picker
 from lotto.data.procedural import digits, mnist1d
 from lotto.streams import stream
 
@@ -116,8 +116,8 @@ def test_picked_inputs_have_the_bits_of_those_picked_turned_and_normalised_one_a
     scale, shift = (torch.from_numpy(generator.normal(size=channels).astype(np.float32)) for _ in range(2))
     scale, shift = (t.view(-1, *[1] * (len(shape) - 2)) for t in (scale, shift))
     expected = x[index].float() * scale + shift
-    assert torch.equal(picked(x, index, scale, shift), expected)
-    by_feature = picked_by_feature(x, index, *(t.expand(x.shape[1:]).reshape(-1).contiguous() for t in (scale, shift)))
+    assert torch.equal(picker(x, scale, shift)(index.numpy()), expected)
+    by_feature = picker(x, scale, shift, by_feature=True)(index.numpy())
     assert by_feature.is_contiguous()
     assert torch.equal(by_feature, expected.flatten(1).t())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from lotto.training.autograd import Autograd
 from lotto.training.cross_entropy import by_operators, cross_entropy
 from lotto.training.network import Network
 from lotto.training.perceptron import DenseLayer, Perceptron
-from lotto.training.sparse import SparseLayer
+from lotto.training.sparse import SMALL, SparseLayer
 
 OPTIMIZERS = [
     SGD(0.1),
@@ -53,7 +55,9 @@ CASES = {
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 @pytest.mark.parametrize("densities", CASES.values(), ids=CASES)
-def test_trains_like_autograd(monkeypatch, optimizer, densities):
+@pytest.mark.parametrize("small", [0, SMALL])
+def test_trains_like_autograd(monkeypatch, optimizer, densities, small):
+    monkeypatch.setattr(loop, "Perceptron", partial(Perceptron, small=small))
     recipe = small_recipe(precision="float64", optimizer=optimizer, steps="12it")
     job = Job(recipe, mask=densities and random_mask(recipe, *densities), keep=(5,))
     ours, theirs = train(job), by_autograd(monkeypatch, job)
@@ -71,9 +75,23 @@ def test_layers_are_sparse_below_the_crossover_only():
     recipe = small_recipe()
     mask = random_mask(recipe, 0.5, 0.24, 0.05)
     network = Network(recipe, masks.apply(recipe.initial(0), mask))
-    layers = Perceptron(Job(recipe, mask=mask), network).layers
+    layers = Perceptron(Job(recipe, mask=mask), network, small=0).layers
     assert [type(layer) for layer in layers] == [DenseLayer, SparseLayer, SparseLayer]
     assert len(layers[1].weight) == int(mask["fc2.weight"].sum())
+
+
+def test_small_layers_are_sparse_beside_a_sparse_one():
+    recipe = small_recipe()
+    size = recipe.initial(0)["fc2.weight"].numel()
+    for densities, small, expected in (
+        ((0.05, 1.0, 1.0), size, (SparseLayer, SparseLayer, SparseLayer)),
+        ((0.05, 1.0, 1.0), size - 1, (SparseLayer, DenseLayer, SparseLayer)),
+        ((1.0, 1.0, 1.0), size, (DenseLayer, DenseLayer, DenseLayer)),
+    ):
+        mask = random_mask(recipe, *densities)
+        network = Network(recipe, masks.apply(recipe.initial(0), mask))
+        layers = Perceptron(Job(recipe, mask=mask), network, small=small).layers
+        assert tuple(type(layer) for layer in layers) == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -87,11 +105,13 @@ def test_products_of_a_sparse_layer(dtype):
     layer = SparseLayer(weight * mask, bias, mask)
     close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
     weight = (weight * mask).double()
+    x[x < 0] = 0.0  # as if by ReLU
+    passed = weight.T @ gradient.double() * (x > 0)
     for _ in range(2):  # again in the same memory
         expected = weight @ x.double() + bias.double()[:, None]
         torch.testing.assert_close(layer.forward_by_feature(x, False).double(), expected, **close)
         torch.testing.assert_close(layer.forward_by_feature(x, True).double(), expected.relu(), **close)
-        torch.testing.assert_close(layer.input_gradient(gradient).double(), weight.T @ gradient.double(), **close)
+        torch.testing.assert_close(layer.input_gradient(gradient, x).double(), passed, **close)
         layer.set_gradients(gradient, x)
         torch.testing.assert_close(layer.weight.grad.double(), (gradient.double() @ x.T.double())[mask], **close)
         torch.testing.assert_close(layer.bias.grad.double(), gradient.double().sum(1), **close)
@@ -100,6 +120,8 @@ def test_products_of_a_sparse_layer(dtype):
         outputs = layer.forward_by_feature(x, relu)
         assert outputs[0, 3].isnan()
         assert not outputs[0, :3].isnan().any()
+    gradient[0, 5] = torch.nan
+    assert layer.input_gradient(gradient, x)[:, 5][mask[0] & (x[:, 5] > 0)].isnan().all()
 
 
 def test_batches_by_feature_are_the_turned_ones():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lotto.data.augment import Augment
-from lotto.data.normalise import normalised, picked, picked_by_feature, suits
+from lotto.data.normalise import Picker, normalised, picker, suits
 from lotto.errors import UsageError
 from lotto.streams import stream
 
@@ -197,21 +197,6 @@ class Arrays:
             return x
         return normalised(x, self._scale, self._shift)
 
-    def _normalised(self, index: Tensor, by_feature: bool) -> Tensor:
-        """Training inputs that are bytes, picked and normalised at once."""
-        assert self._scale is not None
-        assert self._shift is not None
-        x = self.x["train"]
-        if by_feature:
-            return picked_by_feature(x, index, *self._by_feature)
-        return picked(x, index, self._scale, self._shift)
-
-    @cached_property
-    def _by_feature(self) -> list[Tensor]:
-        """Scale and shift of each feature."""
-        values = [t for t in (self._scale, self._shift) if t is not None]
-        return [t.expand(self.shape).reshape(-1).contiguous() for t in values]
-
     def batches(
         self,
         seed: int,
@@ -228,17 +213,21 @@ class Arrays:
         x, y, size = self.x["train"], self.y["train"], self.size()
         check_batch_size(batch_size, size)
         per_epoch = size // batch_size
-        epoch, order, targets = -1, y, y
+        picked: Picker | None = None
+        if augment is None and self._scale is not None and self._shift is not None and suits(x):
+            picked = picker(x, self._scale, self._shift, by_feature)
+        epoch, order, indices, targets = -1, np.empty(0), y, y
         for step in range(start, stop):
             at, within = divmod(step, per_epoch)
             if at != epoch:
-                epoch, order = at, torch.from_numpy(permutation(seed, at, size)).to(x.device)
-                targets = y.index_select(0, order)
+                epoch, order = at, permutation(seed, at, size)
+                indices = torch.from_numpy(order).to(x.device)
+                targets = y.index_select(0, indices)
             chosen = slice(within * batch_size, (within + 1) * batch_size)
-            if augment is None and suits(x):
-                yield self._normalised(order[chosen], by_feature), targets[chosen]
+            if picked is not None:
+                yield picked(order[chosen]), targets[chosen]
                 continue
-            inputs = x.index_select(0, order[chosen])
+            inputs = x.index_select(0, indices[chosen])
             inputs = self.normalise(inputs if augment is None else augment(inputs, seed, step))
             yield inputs.flatten(1).t().contiguous() if by_feature else inputs, targets[chosen]
 

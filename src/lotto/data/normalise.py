@@ -5,6 +5,7 @@ The kernels round twice, as torch's operators do, so the bits are the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,8 @@ from lotto.compiled import can_compile
 
 WORD = 4
 """Bytes that are turned together."""
+
+Picker = Callable[[np.ndarray], Tensor]
 
 PADDING = 16
 """Words after a row of a turned batch: rows of a power of two would share few lines of a processor's first cache."""
@@ -34,37 +37,37 @@ def normalised(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         scale: float32; one number, or one for each channel, in a shape that ``x`` is broadcast with.
         shift: likewise.
     """
-    if not suits(x):
+    if not suits(x) or not x.numel():
         return x.to(torch.float32).mul_(scale).add_(shift)
-    return picked(x, torch.arange(len(x)), scale, shift)
+    return picker(x, scale, shift)(np.arange(len(x)))
 
 
-def picked(x: Tensor, index: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``normalised(x[index], scale, shift)`` of inputs that `suits`."""
-    out = torch.empty((len(index), *x.shape[1:]), dtype=torch.float32)
-    if out.numel():
-        channels = scale.numel()
-        rows, made = (t.view(len(t), channels, -1).numpy() for t in (x, out))
-        _kernels()[0](rows, index.numpy(), scale.view(-1).numpy(), shift.view(-1).numpy(), made)
-    return out
+def picker(x: Tensor, scale: Tensor, shift: Tensor, by_feature: bool = False) -> Picker:
+    """A function of indices: ``normalised(x[index], scale, shift)``, of inputs that `suits`.
 
-
-def picked_by_feature(x: Tensor, index: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``normalised(x[index], ...).flatten(1).t()`` of inputs that `suits`, contiguous, shape (features, len(index)).
-
-    Args:
-        x: uint8, shape (n, ...).
-        index: of the examples that are picked, int64.
-        scale: one float32 for each feature.
-        shift: likewise.
+    With ``by_feature`` it gives the same as ``.flatten(1).t()``, contiguous, shape (features, len(index)).
     """
-    rows = x.flatten(1).numpy()
-    features, word = rows.shape[1], np.uint32 if rows.shape[1] % WORD == 0 else np.uint8
-    words = rows.view(word)
-    turned = np.empty((words.shape[1], len(index) + PADDING), word)
-    out = torch.empty((features, len(index)), dtype=torch.float32)
-    _kernels()[1](words, index.numpy(), scale.numpy(), shift.numpy(), turned, out.numpy())
-    return out
+    pick, turn = _kernels()
+    size = len(x)
+
+    def by_example(index: np.ndarray) -> Tensor:
+        out = torch.empty((len(index), *x.shape[1:]), dtype=torch.float32)
+        pick(rows, index, a, b, out.numpy().reshape(len(index), len(a), -1))
+        return out
+
+    def turned(index: np.ndarray) -> Tensor:
+        out = torch.empty((features, len(index)), dtype=torch.float32)
+        turn(words, index, a, b, np.empty((words.shape[1], len(index) + PADDING), words.dtype), out.numpy())
+        return out
+
+    if not by_feature:
+        a, b = scale.numpy().reshape(-1), shift.numpy().reshape(-1)
+        rows = x.numpy().reshape(size, len(a), -1)
+        return by_example
+    a, b = (np.ascontiguousarray(t.expand(x.shape[1:]).numpy()).reshape(-1) for t in (scale, shift))
+    features = len(a)
+    words = x.numpy().reshape(size, features).view(np.uint32 if features % WORD == 0 else np.uint8)
+    return turned
 
 
 @cache

@@ -6,7 +6,7 @@ optimizer and momentum see nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from lotto.objectives import Objective
 from lotto.optimizers import SGD, Updates
 from lotto.training.cross_entropy import by_operators, cross_entropy
 from lotto.training.network import Network
-from lotto.training.sparse import SPARSE, SparseLayer, pays
+from lotto.training.sparse import SMALL, SPARSE, SparseLayer, pays
 
 
 def suits(job: Job, network: Network) -> bool:
@@ -36,17 +36,17 @@ class Perceptron:
         job: what is trained.
         network: its module, with the start's weights; it is not trained but evaluated.
         crossover: density below which a layer is sparse.
+        small: where one layer is sparse, so are those of at most so many weights.
     """
 
-    def __init__(self, job: Job, network: Network, crossover: float = SPARSE) -> None:
+    def __init__(self, job: Job, network: Network, crossover: float = SPARSE, small: int = SMALL) -> None:
         self.network = network
         optimizer = job.recipe.optimizer
         self.loss = _loss(job)
         state = {n: t.detach().clone() for n, t in network.module.state_dict().items()}
         names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
-        mask: Mapping[str, Tensor] = job.mask or {}
-        self.layers: list[Any] = [_layer(state, name, mask.get(f"{name}.weight"), crossover) for name in names]
-        named = dict(zip(names, self.layers, strict=True))
+        named = _layers(state, names, job.mask or {}, crossover, small)
+        self.layers: list[Any] = list(named.values())
         self.parameters = {
             f"{name}.{part}": getattr(layer, part) for name, layer in named.items() for part in ("weight", "bias")
         }
@@ -79,13 +79,13 @@ class Perceptron:
         if self.by_feature:
             gradient = gradient.t()
         for layer, below in zip(reversed(self.layers), reversed(activations), strict=True):
-            passed = None if layer is self.layers[0] else layer.input_gradient(gradient, self.by_feature)
+            given = gradient
+            if layer is not self.layers[0]:
+                gradient = layer.input_gradient(given, below, self.by_feature)
             if lr is None:
-                layer.set_gradients(gradient, below, self.by_feature)
+                layer.set_gradients(given, below, self.by_feature)
             else:
-                layer.descend(gradient, below, self.by_feature, lr)
-            if passed is not None:
-                gradient = torch.ops.aten.threshold_backward(passed, below, 0)
+                layer.descend(given, below, self.by_feature, lr)
         return loss
 
     def describe(self) -> str:
@@ -135,10 +135,10 @@ def differentiated(loss_function: Objective, outputs: Tensor, y: Tensor) -> tupl
 class DenseLayer:
     """A layer with all its weights, shape (outputs, inputs), and perhaps a mask."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, mask: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, mask: Tensor) -> None:
         self.weight, self.bias = weight, bias
         self.turned, self.column = weight.t(), bias[:, None]
-        self.mask = None if mask is None or bool(mask.all()) else mask.to(weight.dtype)
+        self.mask = None if bool(mask.all()) else mask.to(weight.dtype)
 
     def forward(self, x: Tensor, relu: bool) -> Tensor:
         """Shape (batch, inputs) to (batch, outputs), perhaps with ReLU."""
@@ -150,9 +150,10 @@ class DenseLayer:
         outputs = torch.mm(self.weight, x).add_(self.column)
         return outputs.relu_() if relu else outputs
 
-    def input_gradient(self, gradient: Tensor, by_feature: bool) -> Tensor:
-        """The gradient with respect to the layer's inputs, in the shape of these."""
-        return torch.mm(self.turned, gradient) if by_feature else torch.mm(gradient, self.weight)
+    def input_gradient(self, gradient: Tensor, x: Tensor, by_feature: bool) -> Tensor:
+        """The gradient with respect to the layer's inputs, in the shape of these; 0 where ReLU made them 0."""
+        passed = torch.mm(self.turned, gradient) if by_feature else torch.mm(gradient, self.weight)
+        return torch.ops.aten.threshold_backward.default(passed, x, 0)
 
     def set_gradients(self, gradient: Tensor, x: Tensor, by_feature: bool) -> None:
         """Masked, so that pruned weights and their momentum stay 0."""
@@ -171,8 +172,18 @@ class DenseLayer:
         self.bias.add_(gradient.sum(1 if by_feature else 0), alpha=-lr)
 
 
-def _layer(state: dict[str, Tensor], name: str, mask: Tensor | None, crossover: float) -> DenseLayer | SparseLayer:
-    weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-    return (
-        DenseLayer(weight, bias, mask) if mask is None or not pays(mask, crossover) else SparseLayer(weight, bias, mask)
-    )
+def _layers(
+    state: Mapping[str, Tensor], names: Sequence[str], mask: Mapping[str, Tensor], crossover: float, small: int
+) -> dict[str, DenseLayer | SparseLayer]:
+    """Layers are sparse where that pays; if one is, small ones are, too: the kernels' fixed costs are lower."""
+    found = {}
+    for name in names:
+        weight, m = state[f"{name}.weight"], mask.get(f"{name}.weight")
+        found[name] = torch.ones_like(weight, dtype=torch.bool) if m is None else m
+    paying = {name for name, m in found.items() if pays(m, crossover)}
+    if paying:
+        paying |= {name for name, m in found.items() if 0 < int(m.sum()) <= small}
+    return {
+        name: (SparseLayer if name in paying else DenseLayer)(state[f"{name}.weight"], state[f"{name}.bias"], m)
+        for name, m in found.items()
+    }

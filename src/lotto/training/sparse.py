@@ -15,6 +15,9 @@ from torch import Tensor
 
 from lotto.compiled import can_compile
 
+SMALL = 1 << 12
+"""Weights of a layer that is quicker here than by torch's operators, even with all of them."""
+
 SPARSE = 0.25
 """Density below which a layer is quicker sparse: about where both cost the same (`lotto bench sparse wide`)."""
 
@@ -33,9 +36,12 @@ class SparseLayer:
         self.places = mask.flatten().nonzero().squeeze(1)
         self.weight = weight.flatten()[self.places]
         self.weight.grad, self.bias.grad = torch.zeros_like(self.weight), torch.zeros_like(bias)
-        # Compressed rows: the weights of row i are values[ends[i]:ends[i + 1]], in these columns.
-        ends = np.concatenate([[0], mask.sum(1).cumsum(0).numpy()]).astype(np.int32)
-        self._rows = (ends, mask.nonzero()[:, 1].numpy().astype(np.int32))
+        # Compressed rows: the weights of row i are values[ends[i]:ends[i + 1]], in these columns. The same by columns,
+        # whose weights are values[places].
+        outputs, inputs = mask.nonzero().numpy().T.astype(np.int32)
+        places = np.argsort(inputs, kind="stable").astype(np.int32)
+        self._rows = (_ends(outputs, len(mask)), inputs)
+        self._columns = (_ends(inputs, mask.shape[1]), outputs[places], places)
         self._values, self._offsets = self.weight.numpy(), bias.numpy()
         self._gradients = (self.weight.grad.numpy(), self.bias.grad.numpy())
         self._kernels, self._zero = kernels(self._values.dtype), self._values.dtype.type(0)
@@ -47,10 +53,12 @@ class SparseLayer:
         self._kernels.multiply(*self._rows, self._values, self._offsets, x.numpy(), relu, outputs.numpy())
         return outputs
 
-    def input_gradient(self, gradient: Tensor, by_feature: bool = True) -> Tensor:
-        """Shape (outputs, batch) to (inputs, batch); valid until the next call."""
+    def input_gradient(self, gradient: Tensor, x: Tensor, by_feature: bool = True) -> Tensor:
+        """Shape (outputs, batch) to (inputs, batch), 0 where ReLU made ``x`` 0; valid until the next call."""
         inputs = self._buffer(1, gradient)
-        self._kernels.multiply_turned(*self._rows, self._values, gradient.contiguous().numpy(), inputs.numpy())
+        self._kernels.multiply_turned(
+            *self._columns, self._values, gradient.contiguous().numpy(), x.numpy(), inputs.numpy()
+        )
         return inputs
 
     def set_gradients(self, gradient: Tensor, x: Tensor, by_feature: bool = True) -> None:
@@ -71,6 +79,11 @@ class SparseLayer:
         if found is None or found.shape[1] != like.shape[1]:
             found = self._buffers[axis] = like.new_empty(self.shape[axis], like.shape[1])
         return found
+
+
+def _ends(lines: np.ndarray, count: int) -> np.ndarray:
+    """Where each of ``count`` lines ends, after a 0."""
+    return np.concatenate([[0], np.bincount(lines, minlength=count).cumsum()]).astype(np.int32)
 
 
 def pays(mask: Tensor, crossover: float = SPARSE) -> bool:
@@ -121,15 +134,26 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
                     row[j] = zero if row[j] < zero else row[j]  # NaN stays
 
     @compiled
-    def multiply_turned(ends, columns, values, gradient, out):  # type: ignore[no-untyped-def]
-        """``out = values.T @ gradient``."""
-        out[:] = 0
+    def multiply_turned(ends, rows, places, values, gradient, x, out):  # type: ignore[no-untyped-def]
+        """``out = values.T @ gradient``, 0 where ``x`` is not above 0; four weights at a time."""
+        batch = x.shape[1]
         for i in range(len(ends) - 1):
-            row = gradient[i]
-            for k in range(ends[i], ends[i + 1]):
-                a, to = values[k], out[columns[k]]
-                for j in range(len(row)):
-                    to[j] += a * row[j]
+            row, seen, k, end = out[i], x[i], ends[i], ends[i + 1]
+            for j in range(batch):
+                row[j] = zero
+            while k + 4 <= end:
+                a, b, c, d = values[places[k]], values[places[k + 1]], values[places[k + 2]], values[places[k + 3]]
+                ga, gb, gc, gd = gradient[rows[k]], gradient[rows[k + 1]], gradient[rows[k + 2]], gradient[rows[k + 3]]
+                for j in range(batch):
+                    row[j] += a * ga[j] + b * gb[j] + c * gc[j] + d * gd[j]
+                k += 4
+            while k < end:
+                a, ga = values[places[k]], gradient[rows[k]]
+                for j in range(batch):
+                    row[j] += a * ga[j]
+                k += 1
+            for j in range(batch):
+                row[j] = zero if seen[j] <= zero else row[j]
 
     @compiled
     def outer(ends, columns, gradient, x, out, sums, rate):  # type: ignore[no-untyped-def]
