@@ -158,7 +158,7 @@ def kernels() -> Kernels:
     compiled = njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True)
     inline = njit(inline="always")
     block = 256
-    high, half, sign = np.uint32(16), np.uint32(0x8000), np.uint16(0x7FFF)
+    high, half = np.uint32(16), np.uint32(0x8000)
     zero, nothing = np.float32(0), np.uint16(0)
 
     @inline
@@ -192,7 +192,7 @@ def kernels() -> Kernels:
             row, to = x[i], out[i]
             for j in range(len(factor)):
                 value = number(row[j]) * factor[j] + shift[j]
-                to[j] = nothing if value <= zero else rounded(value)
+                to[j] = rounded(zero if value <= zero else value)  # NaN stays
 
     @compiled
     def scale_add(x, factor, shift, residual, out):  # type: ignore[no-untyped-def]
@@ -200,7 +200,7 @@ def kernels() -> Kernels:
             row, other, to = x[i], residual[i], out[i]
             for j in range(len(factor)):
                 value = number(row[j]) * factor[j] + shift[j] + number(other[j])
-                to[j] = nothing if value <= zero else rounded(value)
+                to[j] = rounded(zero if value <= zero else value)
 
     @compiled
     def gradient_sums(x, out, given, mean, total, product):  # type: ignore[no-untyped-def]
@@ -208,10 +208,19 @@ def kernels() -> Kernels:
         a, b = np.empty(width, np.float32), np.empty(width, np.float32)
         for start in range(0, len(x), block):
             a[:], b[:] = zero, zero
-            for i in range(start, min(start + block, len(x))):
+            end = min(start + block, len(x))
+            for i in range(start, end - 1, 2):  # two rows at a time, so the sums are passed less often
                 row, gate, gradient = x[i], out[i], given[i]
+                next_row, next_gate, next_gradient = x[i + 1], out[i + 1], given[i + 1]
                 for j in range(width):
-                    value = number(gradient[j]) if gate[j] & sign else zero
+                    value = number(gradient[j] if gate[j] else nothing)
+                    next_value = number(next_gradient[j] if next_gate[j] else nothing)
+                    a[j] += value + next_value
+                    b[j] += value * (number(row[j]) - mean[j]) + next_value * (number(next_row[j]) - mean[j])
+            if (end - start) % 2:
+                row, gate, gradient = x[end - 1], out[end - 1], given[end - 1]
+                for j in range(width):
+                    value = number(gradient[j] if gate[j] else nothing)
                     a[j] += value
                     b[j] += value * (number(row[j]) - mean[j])
             for j in range(width):
@@ -223,7 +232,7 @@ def kernels() -> Kernels:
         for i in range(len(x)):
             row, gate, gradient, to = x[i], out[i], given[i], inputs[i]
             for j in range(len(factor)):
-                value = number(gradient[j]) if gate[j] & sign else zero
+                value = number(gradient[j] if gate[j] else nothing)
                 to[j] = rounded(value * factor[j] + number(row[j]) * slope[j] + offset[j])
 
     @compiled
@@ -231,7 +240,7 @@ def kernels() -> Kernels:
         for i in range(len(x)):
             row, gate, gradient, to, other = x[i], out[i], given[i], inputs[i], residual[i]
             for j in range(len(factor)):
-                bits = gradient[j] if gate[j] & sign else nothing
+                bits = gradient[j] if gate[j] else nothing
                 other[j] = bits
                 to[j] = rounded(number(bits) * factor[j] + number(row[j]) * slope[j] + offset[j])
 
