@@ -21,7 +21,7 @@ ORDER = [
     {"errors", "streams", "compiled"},
     {"files", "weights", "steps"},
     {"masks", "optimizers", "schedules", "objectives", "models", "data", "identity"},
-    {"pruning", "initialisation", "tickets"},
+    {"pruning", "initialisation", "tickets", "channels"},
     {"recipe"},
     {"recipes", "job", "task"},
     {"training", "entries"},

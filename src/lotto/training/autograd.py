@@ -8,6 +8,7 @@ from torch import Tensor
 from lotto.job import Job
 from lotto.optimizers import Updates
 from lotto.streams import torch_seed
+from lotto.training.compacted import compacted
 from lotto.training.network import Network
 from lotto.weights import clone
 
@@ -36,6 +37,8 @@ class Autograd:
         # Someone's own model or loss may draw random numbers (dropout); ours do not.
         self.draws = not (isinstance(job.recipe.model, str) and isinstance(job.recipe.loss, str))
         self.updates = Updates(job.recipe.optimizer, self.parameters)
+        self.small = compacted(job, network)
+        self.outputs = network if self.small is None else network.with_module(self.small)
 
     def train(self, x: Tensor, y: Tensor, step: int, lr: float) -> Tensor:
         """One step on a batch; returns its loss."""
@@ -47,7 +50,7 @@ class Autograd:
         """Set the gradients of a batch; returns its loss."""
         if self.draws:
             torch.manual_seed(torch_seed(self.job.order_seed, "forward", step))
-        loss = self.job.recipe.loss_function(self.network(x), y)
+        loss = self.job.recipe.loss_function(self.outputs(x), y)
         for parameter in self.parameters.values():
             parameter.grad = None  # as zero_grad does, without its profiling
         loss.backward()
@@ -58,14 +61,16 @@ class Autograd:
 
     def describe(self) -> str:
         """For the record of a run."""
-        return "autograd"
+        return "autograd" if self.small is None else f"autograd, {self.small.share:.1%} of the multiplications"
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the whole state dict, on the CPU."""
-        return clone(self.module.state_dict())
+        return clone(self.evaluated().module.state_dict())
 
     def evaluated(self) -> Network:
         """The network to evaluate."""
+        if self.small is not None:
+            self.small.put_back()
         return self.network
 
     def expand(self, name: str, tensor: Tensor) -> Tensor:

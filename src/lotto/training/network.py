@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -48,6 +49,12 @@ class Network:
         self.module.to(self.device)
         if self.layout == torch.channels_last:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def with_module(self, module: nn.Module) -> Network:
+        """Another module that takes the same inputs on the same device, in the same precision and layout."""
+        other = copy.copy(self)
+        other.module = module
+        return other
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Give the module other weights."""

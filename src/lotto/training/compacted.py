@@ -1,0 +1,158 @@
+"""Training without the units that a mask has cut off: the same network and outcome at less cost.
+
+A unit that nothing reads any more takes part in no output, so its own weights have the gradient 0: only weight decay
+and momentum still move them. The parameters stay whole, and with them optimizer, masks and what is stored; forward and
+backward see the rows and columns that are left. The running statistics of a removed unit, which nothing reads either,
+stay as they were.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+
+from lotto.channels import Space, channel_spaces, shape_of, traced
+from lotto.errors import UsageError
+from lotto.job import Job
+from lotto.training.network import Network
+
+WORTH = 0.9
+"""Picking weights costs some time: more than this share of the multiplications left is not worth it."""
+
+
+class Compacted(nn.Module):
+    """The forward of a module by rows and columns of its parameters.
+
+    Args:
+        graph: of the module; it gets parameters and buffers of its own.
+        whole: the module.
+        picks: for parameters and buffers that lose something, the indices that are left, of rows and of columns
+            (None = all).
+        share: of the multiplications that are left.
+    """
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        whole: nn.Module,
+        picks: Mapping[str, tuple[Tensor | None, Tensor | None]],
+        share: float,
+    ) -> None:
+        super().__init__()
+        self.graph, self.picks, self.share = copy.deepcopy(graph), picks, share
+        self._parameters_of, self._buffers_of = dict(whole.named_parameters()), dict(whole.named_buffers())
+        for name, tensor in (*self.graph.named_parameters(), *self.graph.named_buffers()):
+            tensor.data = self._picked(name, tensor.data)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gradients reach the whole parameters, 0 where nothing was picked."""
+        values = {name: self._picked(name, parameter) for name, parameter in self._parameters_of.items()}
+        outputs: Tensor = functional_call(self.graph, values, (x,))
+        return outputs
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Give the module the running statistics of the units that are left."""
+        for name, buffer in self.graph.named_buffers():
+            rows, _ = self.picks.get(name, (None, None))
+            whole = self._buffers_of[name]
+            if rows is None:
+                whole.copy_(buffer)
+            else:
+                whole.index_copy_(0, rows, buffer)
+
+    def _picked(self, name: str, tensor: Tensor) -> Tensor:
+        for axis, index in enumerate(self.picks.get(name, ())):
+            if index is not None:
+                tensor = tensor.index_select(axis, index)
+        return tensor
+
+
+def compacted(job: Job, network: Network) -> Compacted | None:
+    """The network's forward without what the job's mask has cut off; None where that is nothing, or not worth it."""
+    masks = {name: mask for name, mask in (job.mask or {}).items() if mask.dim() > 1}
+    if all(bool(mask.reshape(*mask.shape[:2], -1).any(2).any(0).all()) for mask in masks.values()):
+        return None  # every input of every layer is read
+    if len(list(network.module.parameters())) < len(list(network.module.named_parameters(remove_duplicate=False))):
+        return None  # tied weights
+    example = torch.zeros(2, *job.recipe.arrays.shape, device=network.device)
+    try:
+        graph = traced(network.module)
+        spaces = channel_spaces(graph, example.double() if network.dtype == torch.float64 else example)
+    except (UsageError, RuntimeError):  # a forward that cannot be followed is trained whole
+        return None
+    left = _left(graph, spaces, masks)
+    share = _share(graph, spaces, left)
+    if share > WORTH:
+        return None
+    return Compacted(graph, network.module, _picks(graph, spaces, left, network.device), share)
+
+
+def _left(graph: fx.GraphModule, spaces: list[Space], masks: Mapping[str, Tensor]) -> list[Tensor]:
+    """For each space, which channels are read by a unit that is itself left, or by the outputs."""
+    left = [torch.ones(space.size, dtype=torch.bool) for space in spaces]
+    made_by = {name: i for i, space in enumerate(spaces) for name in space.producers}
+    while True:
+        before = sum(int(kept.sum()) for kept in left)
+        for i in reversed(range(len(spaces))):
+            read = torch.zeros_like(left[i])
+            for name, *_ in spaces[i].readers:
+                mask = masks.get(f"{name}.weight")
+                if mask is None:
+                    mask = torch.ones_like(graph.get_parameter(f"{name}.weight"), dtype=torch.bool)
+                by_channel = mask.cpu().reshape(len(mask), spaces[i].size, -1).any(2)
+                read |= (by_channel[left[made_by[name]]] if name in made_by else by_channel).any(0)
+            if not bool(read.any()):
+                read[0] = True  # a layer has at least one unit
+            left[i] &= read
+        if sum(int(kept.sum()) for kept in left) == before:
+            return left
+
+
+def _share(graph: fx.GraphModule, spaces: list[Space], left: list[Tensor]) -> float:
+    """Multiplications of all layers with what is left, as a share of those with everything."""
+    rows = {
+        name: float(kept.float().mean()) for space, kept in zip(spaces, left, strict=True) for name in space.producers
+    }
+    columns = {
+        name: float(kept.float().mean())
+        for space, kept in zip(spaces, left, strict=True)
+        for name, _, _ in space.readers
+    }
+    layers, less, all_ = dict(graph.named_modules()), 0.0, 0.0
+    for node in graph.graph.nodes:
+        weight = getattr(layers.get(str(node.target)), "weight", None) if node.op == "call_module" else None
+        shape = shape_of(node)
+        if isinstance(weight, Tensor) and weight.dim() > 1 and shape is not None:
+            work = weight.numel() * math.prod(shape[2:])
+            all_ += work
+            less += work * rows.get(str(node.target), 1.0) * columns.get(str(node.target), 1.0)
+    return less / all_ if all_ else 1.0
+
+
+def _picks(
+    graph: fx.GraphModule, spaces: list[Space], left: list[Tensor], device: torch.device
+) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+    rows: dict[str, Tensor] = {}
+    columns: dict[str, Tensor] = {}
+    for space, kept in zip(spaces, left, strict=True):
+        if bool(kept.all()):
+            continue
+        index = kept.nonzero().squeeze(1)
+        for name in (*space.producers, *space.norms):
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                rows[f"{name}.{part}"] = index
+        for name, _, places in space.readers:
+            # A flattened layer has several columns for each channel.
+            each = places if graph.get_parameter(f"{name}.weight").dim() == 2 else 1
+            columns[f"{name}.weight"] = (index[:, None] * each + torch.arange(each)).flatten()
+
+    def on_device(index: Tensor | None) -> Tensor | None:
+        return None if index is None else index.to(device)
+
+    return {name: (on_device(rows.get(name)), on_device(columns.get(name))) for name in {**rows, **columns}}
