@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import lotto
 from conftest import same_tensors
 from lotto import SGD, Adam, Job, Mask, Recipe, masks
 from lotto.schedules import Linear
-from lotto.training import autograd, train
+from lotto.training import loop, train
+from lotto.training.autograd import Autograd
 from lotto.training.loop import learner_of
 from lotto.training.network import Network
 
@@ -42,7 +44,7 @@ def cutting(recipe, unread, seed=0):
 
 def whole(monkeypatch, job):
     with monkeypatch.context() as patch:
-        patch.setattr(autograd, "compacted", lambda job, network: None)
+        patch.setattr(loop, "Autograd", partial(Autograd, worth=0.0))
         return train(job)
 
 

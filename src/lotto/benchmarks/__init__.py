@@ -13,7 +13,7 @@ from lotto.benchmarks.analyses import hessian, path
 from lotto.benchmarks.commands import again, replicates, whole
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.memory import memory, memory_table
-from lotto.benchmarks.steps import lenet, resnet, sparse, stacked, wide, width
+from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
 from lotto.engine import available_cores
 from lotto.engine.memory import keep_freed_memory
 from lotto.engine.threads import limited_threads
@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "resnet": resnet,
     "sparse": sparse,
     "wide": wide,
+    "cut": cut,
     "path": path,
     "hessian": hessian,
     "again": again,

@@ -23,6 +23,8 @@ from lotto.masks import Mask
 from lotto.pruning import prune
 from lotto.recipe import Recipe
 from lotto.training import train
+from lotto.training.autograd import Autograd
+from lotto.training.compacted import WORTH
 from lotto.training.network import Network, flushed_denormals
 from lotto.training.perceptron import Perceptron
 from lotto.training.sparse import SPARSE
@@ -133,6 +135,30 @@ def wide() -> Benchmark:
     """Steps of a perceptron with two layers of 4,096 units as fewer weights are left."""
     recipe = recipes.lenet_mnist_sgd(model="mlp-4096-4096", device="cpu")
     return _sparse(recipe, "784-4096-4096-10/MNIST", 4, {0.2: "–", 0.1: "–", 0.05: "–", 0.02: "≥ 5"})
+
+
+def cut() -> Benchmark:
+    """Steps of VGG-11 on CIFAR-10 when nothing reads a half, or three quarters, of the channels of every layer."""
+    recipe = _resnet_recipe(2).replace(model="vgg-11")
+    contenders: dict[str, Contender] = {}
+    pairs = []
+    for share in (0.5, 0.75):
+        mask = _unread(recipe, share)
+        job = Job(recipe, mask=mask)
+        for name, worth in (("", WORTH), (", whole network", 0.0)):
+            learner = Autograd(job, Network(recipe, job.initial_state().weights), worth)
+            contenders[f"{share:.0%} unread{name}"] = _repeated(alone(job, learner), 2)
+        pairs.append((f"{share:.0%} unread", f"{share:.0%} unread, whole network", "–"))
+    return Benchmark("VGG-11/CIFAR-10, 2 training steps, one thread", contenders, pairs, threads=1)
+
+
+def _unread(recipe: Recipe, share: float) -> Mask:
+    """All weights but those that read the first channels of another layer."""
+    keep = {name: mask.clone() for name, mask in masks.ones(recipe).items()}
+    for mask in keep.values():
+        if mask.shape[1] > recipe.arrays.shape[0]:
+            mask[:, : round(share * mask.shape[1])] = False
+    return Mask(keep)
 
 
 def width() -> Benchmark:

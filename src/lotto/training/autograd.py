@@ -8,7 +8,7 @@ from torch import Tensor
 from lotto.job import Job
 from lotto.optimizers import Updates
 from lotto.streams import torch_seed
-from lotto.training.compacted import compacted
+from lotto.training.compacted import WORTH, compacted
 from lotto.training.network import Network
 from lotto.weights import clone
 
@@ -19,12 +19,13 @@ class Autograd:
     Args:
         job: what is trained.
         network: its module, with the start's weights.
+        worth: share of the multiplications below which it is trained without the units that nothing reads.
     """
 
     by_feature = False
     """Inputs have the batch first."""
 
-    def __init__(self, job: Job, network: Network) -> None:
+    def __init__(self, job: Job, network: Network, worth: float = WORTH) -> None:
         self.job, self.network = job, network
         self.module = network.module.train()
         self.parameters: dict[str, Tensor] = dict(self.module.named_parameters())
@@ -37,7 +38,7 @@ class Autograd:
         # Someone's own model or loss may draw random numbers (dropout); ours do not.
         self.draws = not (isinstance(job.recipe.model, str) and isinstance(job.recipe.loss, str))
         self.updates = Updates(job.recipe.optimizer, self.parameters)
-        self.small = compacted(job, network)
+        self.small = compacted(job, network, worth)
         self.outputs = network if self.small is None else network.with_module(self.small)
 
     def train(self, x: Tensor, y: Tensor, step: int, lr: float) -> Tensor:

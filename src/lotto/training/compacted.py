@@ -73,7 +73,7 @@ class Compacted(nn.Module):
         return tensor
 
 
-def compacted(job: Job, network: Network) -> Compacted | None:
+def compacted(job: Job, network: Network, worth: float = WORTH) -> Compacted | None:
     """The network's forward without what the job's mask has cut off; None where that is nothing, or not worth it."""
     masks = {name: mask for name, mask in (job.mask or {}).items() if mask.dim() > 1}
     if all(bool(mask.reshape(*mask.shape[:2], -1).any(2).any(0).all()) for mask in masks.values()):
@@ -88,7 +88,7 @@ def compacted(job: Job, network: Network) -> Compacted | None:
         return None
     left = _left(graph, spaces, masks)
     share = _share(graph, spaces, left)
-    if share > WORTH:
+    if share > worth:
         return None
     return Compacted(graph, network.module, _picks(graph, spaces, left, network.device), share)
 
