@@ -43,6 +43,8 @@ class Changes:
     """float32, bfloat16 or float64."""
     device: str | None = None
     """auto, cpu or cuda."""
+    compile: bool | None = None
+    """Compile the steps of convolutional and your own networks (torch.compile)."""
     set: UseAppendAction[tuple[str, ...]] = ()
     """Any field of the recipe: --set optimizer.momentum=0.9 --set schedule.kind=cosine."""
 
@@ -54,6 +56,7 @@ class Changes:
             "optimizer__lr": self.lr,
             "precision": self.precision,
             "device": self.device,
+            "compile": self.compile,
         }
         changed = overridden(recipes.get(name), {k: v for k, v in changes.items() if v is not None}, self.set)
         if isinstance(changed.data, str):

@@ -23,7 +23,7 @@ class NormReLU(nn.BatchNorm2d):
     """``relu(BatchNorm(x) + residual)``; names and values of the state are those of `torch.nn.BatchNorm2d`.
 
     Attributes:
-        fused: whether the kernels may be used; under `torch.func.vmap` they cannot.
+        fused: whether the kernels may be used; see `by_operators`.
     """
 
     fused = True
@@ -48,6 +48,13 @@ class NormReLU(nn.BatchNorm2d):
             running_mean.lerp_(mean, factor)
             running_var.lerp_(variance * (count / (count - 1)), factor)
         return out
+
+
+def by_operators(module: nn.Module) -> None:
+    """Have all of a module's layers use torch's operators: other transforms know nothing of our kernels."""
+    for layer in module.modules():
+        if isinstance(layer, NormReLU):
+            layer.fused = False
 
 
 def _suits(x: Tensor, residual: Tensor | None) -> bool:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import contextlib
+from collections.abc import Iterator
+from typing import cast
 
+import torch
+from torch import Tensor, nn
+
+from lotto.errors import UsageError
 from lotto.job import Job
+from lotto.models.norm_relu import by_operators
 from lotto.optimizers import Updates
 from lotto.streams import torch_seed
 from lotto.training.compacted import WORTH, compacted
@@ -39,11 +45,16 @@ class Autograd:
         self.draws = not (isinstance(job.recipe.model, str) and isinstance(job.recipe.loss, str))
         self.updates = Updates(job.recipe.optimizer, self.parameters)
         self.small = compacted(job, network, worth)
-        self.outputs = network if self.small is None else network.with_module(self.small)
+        module: nn.Module = self.module if self.small is None else self.small
+        if job.recipe.compile:
+            by_operators(module)
+            module = cast(nn.Module, torch.compile(module))
+        self.outputs = network.with_module(module)
 
     def train(self, x: Tensor, y: Tensor, step: int, lr: float) -> Tensor:
         """One step on a batch; returns its loss."""
-        loss = self._backward(x, y, step)
+        with _explained(self.job.recipe.name) if self.job.recipe.compile else contextlib.nullcontext():
+            loss = self._backward(x, y, step)
         self.updates.step(lr)
         return loss
 
@@ -62,7 +73,8 @@ class Autograd:
 
     def describe(self) -> str:
         """For the record of a run."""
-        return "autograd" if self.small is None else f"autograd, {self.small.share:.1%} of the multiplications"
+        less = "" if self.small is None else f", {self.small.share:.1%} of the multiplications"
+        return "autograd" + less + (", compiled" if self.job.recipe.compile else "")
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the whole state dict, on the CPU."""
@@ -84,3 +96,13 @@ class Autograd:
         if tensor.shape == parameter.shape:
             return self.network.like(tensor, parameter)
         return tensor.clone().to(parameter.device)
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """A compiler that fails, or that is not there, in one sentence."""
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as error:
+        reason = " ".join(str(error).splitlines()[:2]) or type(error).__name__
+        raise UsageError(f"{name} cannot be compiled: {reason}. Train it without compile.") from error

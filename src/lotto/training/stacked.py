@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 
 from lotto.errors import UsageError
 from lotto.job import Job, State
-from lotto.models.norm_relu import NormReLU
+from lotto.models.norm_relu import by_operators
 from lotto.optimizers import Updates
 from lotto.training.network import Network
 
@@ -30,9 +30,7 @@ class Stacked:
         self.jobs, self.recipe = jobs, jobs[0].recipe
         self.network = Network(self.recipe, states[0].weights)
         module = self.network.module.train()
-        for layer in module.modules():
-            if isinstance(layer, NormReLU):
-                layer.fused = False  # its kernels know nothing of a leading axis
+        by_operators(module)
         parameters: list[dict[str, Tensor]] = []
         buffers: list[dict[str, Tensor]] = []
         for state in states:
