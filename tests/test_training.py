@@ -26,7 +26,7 @@ from lotto import (
     UsageError,
     masks,
 )
-from lotto.training import evaluate, train
+from lotto.training import evaluate, loop, train
 from lotto.training.loop import Checkpoint
 
 OPTIMIZERS = [
@@ -271,6 +271,13 @@ def test_initialisations():
         assert not torch.equal(weights["fc1.weight"], recipe.initial(1)["fc1.weight"])
     uniform = small_recipe(model=Normed, init="module", norm_init="uniform").initial(0)["bn.weight"]
     assert ((uniform > 0) & (uniform < 1)).all()
+
+
+def test_a_gpu_is_not_waited_for_within_an_epoch(recipe):
+    assert loop.steps_between_looks(recipe, torch.device("cpu")) == loop.LOOK_EVERY
+    long = recipe.replace(batch_size=2)
+    assert long.per_epoch > loop.LOOK_EVERY
+    assert loop.steps_between_looks(long, torch.device("cuda")) == long.per_epoch
 
 
 def test_evaluation_steps_are_global_to_the_recipe():

@@ -33,12 +33,15 @@ class Augment:
         if x.dim() != 4:
             raise UsageError(f"Augmentation needs images of shape (channels, height, width); got {tuple(x.shape[1:])}.")
         generator = stream(seed, "augment", step)
+        # To a GPU without waiting for it: CUDA takes a copy of ordinary memory before the call returns.
         batch, height, width = x.shape[0], x.shape[2], x.shape[3]
         if self.crop:
-            top, left = torch.from_numpy(generator.integers(0, 2 * self.crop + 1, (2, batch))).to(x.device)
+            top, left = torch.from_numpy(generator.integers(0, 2 * self.crop + 1, (2, batch))).to(
+                x.device, non_blocking=True
+            )
             windows = F.pad(x, [self.crop] * 4).unfold(2, height, 1).unfold(3, width, 1)
             x = windows[torch.arange(batch, device=x.device), :, top, left]
         if self.flip:
-            chosen = torch.from_numpy(generator.integers(0, 2, batch).astype(bool)).to(x.device)
+            chosen = torch.from_numpy(generator.integers(0, 2, batch).astype(bool)).to(x.device, non_blocking=True)
             x = torch.where(chosen[:, None, None, None], x.flip(3), x)
         return x

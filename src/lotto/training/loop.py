@@ -20,8 +20,8 @@ from lotto.training.network import Network, flushed_denormals
 from lotto.training.perceptron import Perceptron, suits
 
 Learner = Autograd | Perceptron
-LOSS_CHECK = 50
-"""Losses are fetched from the device and checked once in so many steps, to keep the device busy."""
+LOOK_EVERY = 50
+"""Steps between looks at the losses on a CPU."""
 
 
 @dataclass
@@ -89,7 +89,7 @@ def _run(
     learner = learner_of(job, network)
     optimizer_state.restore(learner, point.state.optimizer)
     began = time.perf_counter() - point.seconds
-    records = evaluation_steps(recipe, job)
+    records, patience = evaluation_steps(recipe, job), steps_between_looks(recipe, network.device)
     batches = recipe.arrays.to(network.device).batches(
         job.order_seed, point.step, job.end, recipe.batch_size, recipe.augment, learner.by_feature
     )
@@ -105,7 +105,7 @@ def _run(
         losses.append(learner.train(x, y, step, recipe.learning_rate(step)))
 
         point.step = done = step + 1
-        if len(losses) == LOSS_CHECK or done in records or done in job.steps or done == job.end:
+        if len(losses) == patience or done in records or done in job.steps or done == job.end:
             collect(point, fetched(losses), job)
             if on_step is not None:
                 on_step(done, point.loss_sum / max(1, point.loss_count))
@@ -134,6 +134,11 @@ def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
     """Steps after which the network is evaluated: spread evenly over the recipe's training, and the end."""
     total, times = recipe.total, recipe.evaluations
     return {round(total * i / times) for i in range(1, times + 1)} | {job.end}
+
+
+def steps_between_looks(recipe: Recipe, device: torch.device) -> int:
+    """How often losses are fetched, to show them and to notice NaN: a GPU would have to be waited for each time."""
+    return LOOK_EVERY if device.type == "cpu" else max(LOOK_EVERY, recipe.per_epoch)
 
 
 def fetched(losses: list[torch.Tensor]) -> list[float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lotto.errors import UsageError
 from lotto.job import Job, Run
 from lotto.streams import private_torch_rng
-from lotto.training.loop import LOSS_CHECK, Checkpoint, collect, evaluation_steps, record
+from lotto.training.loop import Checkpoint, collect, evaluation_steps, record, steps_between_looks
 from lotto.training.network import Network, flushed_denormals
 from lotto.training.stacked import Stacked, optimizer_clock
 
@@ -103,6 +103,7 @@ def _advance(
     began = time.perf_counter()
     stack = Stacked([job for job, _ in members], [point.state for _, point in members])
     records = [evaluation_steps(recipe, job) for job, _ in members]
+    patience = steps_between_looks(recipe, stack.network.device)
     losses: list[Tensor] = []
     before = [point.seconds for _, point in members]
 
@@ -120,7 +121,7 @@ def _advance(
 
         done = step + 1
         wanted = [done in at or done in job.steps for at, (job, _) in zip(records, members, strict=True)]
-        if len(losses) == LOSS_CHECK or any(wanted) or done == last:
+        if len(losses) == patience or any(wanted) or done == last:
             settle(done)
             for i, (_, point) in zip(chosen, members, strict=True):
                 if on_step is not None:
