@@ -13,7 +13,7 @@ import pandas as pd
 from lotto.errors import UsageError
 
 FORMAT = "lotto.experiment"
-UNNAMED = ("name", "tolerance", "device", "rewind_to", "evaluations")
+UNNAMED = ("name", "tolerance", "device", "compile", "rewind_to", "evaluations")
 """Fields of a recipe that do not change what is trained."""
 
 
