@@ -91,6 +91,13 @@ def test_uint8_images_are_normalised_like_the_float64_formula(channels):
     np.testing.assert_allclose(whole, reference(data.x["test"].numpy()), rtol=2e-6, atol=2e-5)
 
 
+def test_one_deviation_for_several_means_is_that_of_each():
+    one, each = (images(mean=(0.1, 0.4, 0.8), std=std) for std in ((0.25,), (0.25, 0.25, 0.25)))
+    for by_feature in (False, True):
+        (x, _), (expected, _) = (next(iter(d.batches(0, 0, 1, 4, by_feature=by_feature))) for d in (one, each))
+        assert torch.equal(x, expected)
+
+
 @pytest.mark.parametrize("shape", [(7, 1, 5, 5), (7, 3, 4, 6), (9, 12), (1, 3, 2, 2), (0, 3, 2, 2), (6, 2, 3, 3)])
 def test_one_pass_gives_the_bits_of_three(shape, monkeypatch):
     generator = np.random.default_rng(0)

@@ -36,9 +36,12 @@ def test_compiled_steps_give_the_outcome_of_others():
     assert run.test_error == expected.test_error
 
 
-def test_how_it_is_computed_is_no_part_of_what_is_computed():
+def test_compiled_runs_are_remembered_as_such():
     recipe = small_recipe(model=own)
-    assert recipe.identity == recipe.replace(compile=True).identity
+    assert recipe.identity != recipe.replace(compile=True).identity
+    assert recipe.identity == recipe.replace(compile=False).identity
+    with pytest.raises(lotto.UsageError, match="compile is True or False; got 'no'"):
+        recipe.replace(compile="no")
 
 
 def test_a_compiler_that_fails_is_told_in_a_sentence(monkeypatch):

@@ -135,6 +135,28 @@ def test_what_is_not_understood_stays():
     torch.testing.assert_close(small(x), module(x))
 
 
+class Beside(nn.Module):
+    """A layer's weight is used beside the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        hidden = self.second(self.first(x).relu()).relu()
+        return self.last(nn.functional.linear(hidden, self.second.weight.t()).sigmoid())
+
+
+def test_a_layer_whose_weight_is_used_elsewhere_stays():
+    module = Beside().double()
+    with torch.no_grad():
+        module.second.weight[:, :3] = 0.0
+    x = torch.randn(3, 6, dtype=torch.float64)
+    small = compact(module, x)
+    assert small.first.out_features == 8
+    torch.testing.assert_close(small(x), module(x))
+
+
 class Branching(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x

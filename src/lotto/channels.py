@@ -105,8 +105,9 @@ class _Survey:
         self.all: list[Space] = []
         self.uses: dict[str, int] = {}
         for node in graph.graph.nodes:
-            if node.op == "call_module":
-                self.uses[node.target] = self.uses.get(node.target, 0) + 1
+            if node.op in ("call_module", "get_attr"):  # a layer, or one of its parameters beside it
+                name = str(node.target) if node.op == "call_module" else str(node.target).rpartition(".")[0]
+                self.uses[name] = self.uses.get(name, 0) + 1
 
     def spaces(self) -> list[Space]:
         """All spaces in which channels may go."""
@@ -173,14 +174,15 @@ class _Survey:
         first = inputs[0]
         if node.target in _RELU:
             return self._same(first, True)
-        if node.target in _FLATTEN and node.args[1:] == (1,):
+        if node.target in _FLATTEN and node.args[1:] == (1,) and not node.kwargs:
             return self._flat(first, shape)
         if node.target in _POOL:
             return self._same(first, False, node.kwargs.get("padding", node.args[3] if len(node.args) > 3 else 0))
         before = shape_of(node.all_input_nodes[0])
         if node.target in _MEAN and before is not None and len(before) > 2 and len(shape) == 2:
-            axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-            if isinstance(axes, (tuple, list)) and sorted(a % len(before) for a in axes) == [*range(2, len(before))]:
+            axes: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+            known = isinstance(axes, (tuple, list)) and all(isinstance(a, int) for a in axes)
+            if known and sorted(a % len(before) for a in axes) == [*range(2, len(before))]:
                 return self._same(first, False)
         if node.target in _ADD and len(inputs) == 2 and set(node.kwargs) == set():
             second = inputs[1]

@@ -56,7 +56,7 @@ class Recipe:
         tolerance: a level matches when its mean error is at most this many points above the dense mean.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's identity.
         compile: whether `torch.compile` makes the steps of networks that autograd trains: quicker on a GPU, and
-            half a minute or more in every worker first. Not part of a run's identity.
+            half a minute or more in every worker first. Random numbers in a forward may be others.
         name: what tables call the recipe. Not part of a run's identity.
     """
 
@@ -120,6 +120,8 @@ class Recipe:
             number = getattr(self, what)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise UsageError(f"{what} is a whole number from {least}; got {number!r}.")
+        if not isinstance(self.compile, bool):
+            raise UsageError(f"compile is True or False; got {self.compile!r}.")
         if not isinstance(self.tolerance, (int, float)) or not 0 <= self.tolerance < math.inf:
             raise UsageError(f"tolerance is a number from 0; got {self.tolerance!r}.")
         # Texts must be readable before anything is loaded.
@@ -266,6 +268,7 @@ class Recipe:
                 "precision": self.precision,
                 "channels_last": self.uses_channels_last,
                 "evaluations": self.evaluations,
+                **({"compile": True} if self.compile else {}),
             }
         )
 

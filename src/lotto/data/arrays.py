@@ -120,7 +120,7 @@ class Arrays:
                 raise UsageError(f"std is greater than 0; got {chosen}.")
             shape = (-1, *[1] * (x.dim() - 2)) if x.dim() > 2 else (-1,)
             values.append(torch.tensor(chosen, device=x.device).view(shape))
-        mean_, std_ = values
+        mean_, std_ = (t.contiguous() for t in torch.broadcast_tensors(*values))
         return 1.0 / (255.0 * std_), -mean_ / std_
 
     @property
@@ -184,7 +184,7 @@ class Arrays:
         if device in moved:
             return moved[device]
         other = moved[device] = object.__new__(Arrays)
-        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_moved", "_by_feature")})
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_moved",)})
         other.x = {k: v.to(device) for k, v in self.x.items()}
         other.y = {k: v.to(device) for k, v in self.y.items()}
         if self._scale is not None and self._shift is not None:
@@ -216,20 +216,20 @@ class Arrays:
         picked: Picker | None = None
         if augment is None and self._scale is not None and self._shift is not None and suits(x):
             picked = picker(x, self._scale, self._shift, by_feature)
-        epoch, order, indices, targets = -1, np.empty(0), y, y
+        epoch, order, indices = -1, np.empty(0), y
         for step in range(start, stop):
             at, within = divmod(step, per_epoch)
             if at != epoch:
                 epoch, order = at, permutation(seed, at, size)
                 indices = torch.from_numpy(order).to(x.device)
-                targets = y.index_select(0, indices)
             chosen = slice(within * batch_size, (within + 1) * batch_size)
+            targets = y.index_select(0, indices[chosen])
             if picked is not None:
-                yield picked(order[chosen]), targets[chosen]
+                yield picked(order[chosen]), targets
                 continue
             inputs = x.index_select(0, indices[chosen])
             inputs = self.normalise(inputs if augment is None else augment(inputs, seed, step))
-            yield inputs.flatten(1).t().contiguous() if by_feature else inputs, targets[chosen]
+            yield inputs.flatten(1).t().contiguous() if by_feature else inputs, targets
 
     def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All examples of a split in their own order, not augmented."""

@@ -14,7 +14,7 @@ from lotto.job import Job
 from lotto.models.norm_relu import by_operators
 from lotto.optimizers import Updates
 from lotto.streams import torch_seed
-from lotto.training.compacted import WORTH, compacted
+from lotto.training.compacted import WORTH, Compacted, compacted
 from lotto.training.network import Network
 from lotto.weights import clone
 
@@ -44,19 +44,35 @@ class Autograd:
         # Someone's own model or loss may draw random numbers (dropout); ours do not.
         self.draws = not (isinstance(job.recipe.model, str) and isinstance(job.recipe.loss, str))
         self.updates = Updates(job.recipe.optimizer, self.parameters)
+        self.whole = self._forward(self.module)
         self.small = compacted(job, network, worth)
-        module: nn.Module = self.module if self.small is None else self.small
-        if job.recipe.compile:
+        self.reduced = self.whole if self.small is None else self._forward(self.small)
+        self.outputs = self.reduced
+
+    def _forward(self, module: nn.Module) -> Network:
+        if self.job.recipe.compile:
             by_operators(module)
             module = cast(nn.Module, torch.compile(module))
-        self.outputs = network.with_module(module)
+        return self.network.with_module(module)
 
     def train(self, x: Tensor, y: Tensor, step: int, lr: float) -> Tensor:
         """One step on a batch; returns its loss."""
+        if self.small is not None:
+            self._choose(self.small, step)
         with _explained(self.job.recipe.name) if self.job.recipe.compile else contextlib.nullcontext():
             loss = self._backward(x, y, step)
         self.updates.step(lr)
         return loss
+
+    def _choose(self, small: Compacted, step: int) -> None:
+        """The whole network for the last steps before a state is kept, see `compacted`; else what is left of it."""
+        settling = any(kept - small.memory <= step < kept for kept in self.job.steps)
+        if settling and self.outputs is not self.whole:
+            small.put_back()
+            self.outputs = self.whole
+        elif not settling and self.outputs is self.whole:
+            small.take()
+            self.outputs = self.reduced
 
     def _backward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Set the gradients of a batch; returns its loss."""
@@ -82,7 +98,7 @@ class Autograd:
 
     def evaluated(self) -> Network:
         """The network to evaluate."""
-        if self.small is not None:
+        if self.small is not None and self.outputs is not self.whole:
             self.small.put_back()
         return self.network
 

@@ -2,8 +2,11 @@
 
 A unit that nothing reads any more takes part in no output, so its own weights have the gradient 0: only weight decay
 and momentum still move them. The parameters stay whole, and with them optimizer, masks and what is stored; forward and
-backward see the rows and columns that are left. The running statistics of a removed unit, which nothing reads either,
-stay as they were.
+backward see the rows and columns that are left.
+
+BatchNorm's running statistics of a removed unit are read by nothing, but a path to another network goes by them. They
+forget: where a state is kept, the whole network is trained for so many steps before that what they remember of earlier
+ones is below rounding.
 """
 
 from __future__ import annotations
@@ -24,16 +27,20 @@ from lotto.training.network import Network
 WORTH = 0.9
 """Picking weights costs some time: more than this share of the multiplications left is not worth it."""
 
+FORGOTTEN = 1e-9
+"""Share of an old value in a running average that is none any more."""
+
 
 class Compacted(nn.Module):
     """The forward of a module by rows and columns of its parameters.
 
     Args:
-        graph: of the module; it gets parameters and buffers of its own.
+        graph: of the module, with parameters and buffers of its own, which are made smaller.
         whole: the module.
         picks: for parameters and buffers that lose something, the indices that are left, of rows and of columns
             (None = all).
         share: of the multiplications that are left.
+        memory: steps after which running statistics have forgotten what was before.
     """
 
     def __init__(
@@ -42,11 +49,12 @@ class Compacted(nn.Module):
         whole: nn.Module,
         picks: Mapping[str, tuple[Tensor | None, Tensor | None]],
         share: float,
+        memory: int,
     ) -> None:
         super().__init__()
-        self.graph, self.picks, self.share = copy.deepcopy(graph), picks, share
+        self.graph, self.picks, self.share, self.memory = graph, picks, share, memory
         self._parameters_of, self._buffers_of = dict(whole.named_parameters()), dict(whole.named_buffers())
-        for name, tensor in (*self.graph.named_parameters(), *self.graph.named_buffers()):
+        for name, tensor in (*graph.named_parameters(), *graph.named_buffers()):
             tensor.data = self._picked(name, tensor.data)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,8 +64,14 @@ class Compacted(nn.Module):
         return outputs
 
     @torch.no_grad()
+    def take(self) -> None:
+        """Have the module's buffers, as far as units are left."""
+        for name, buffer in self.graph.named_buffers():
+            buffer.copy_(self._picked(name, self._buffers_of[name]))
+
+    @torch.no_grad()
     def put_back(self) -> None:
-        """Give the module the running statistics of the units that are left."""
+        """Give the module the buffers of the units that are left."""
         for name, buffer in self.graph.named_buffers():
             rows, _ = self.picks.get(name, (None, None))
             whole = self._buffers_of[name]
@@ -74,23 +88,40 @@ class Compacted(nn.Module):
 
 
 def compacted(job: Job, network: Network, worth: float = WORTH) -> Compacted | None:
-    """The network's forward without what the job's mask has cut off; None where that is nothing, or not worth it."""
+    """The network's forward without what the job's mask has cut off; None where that is nothing, or not worth it.
+
+    Of named models only: someone's own forward may do what a graph of it does not show.
+    """
     masks = {name: mask for name, mask in (job.mask or {}).items() if mask.dim() > 1}
+    if worth <= 0 or not isinstance(job.recipe.model, str):
+        return None
     if all(bool(mask.reshape(*mask.shape[:2], -1).any(2).any(0).all()) for mask in masks.values()):
         return None  # every input of every layer is read
-    if len(list(network.module.parameters())) < len(list(network.module.named_parameters(remove_duplicate=False))):
-        return None  # tied weights
+    memory = _memory(network.module)
+    if memory is None or job.end - job.from_step <= memory:
+        return None
     example = torch.zeros(2, *job.recipe.arrays.shape, device=network.device)
     try:
-        graph = traced(network.module)
-        spaces = channel_spaces(graph, example.double() if network.dtype == torch.float64 else example)
-    except (UsageError, RuntimeError):  # a forward that cannot be followed is trained whole
+        graph = copy.deepcopy(traced(network.module))
+    except UsageError:
         return None
+    spaces = channel_spaces(graph, example.double() if network.dtype == torch.float64 else example)
     left = _left(graph, spaces, masks)
     share = _share(graph, spaces, left)
     if share > worth:
         return None
-    return Compacted(graph, network.module, _picks(graph, spaces, left, network.device), share)
+    return Compacted(graph, network.module, _picks(graph, spaces, left, network.device), share, memory)
+
+
+def _memory(module: nn.Module) -> int | None:
+    """After how many steps running statistics have forgotten what was before; None if they never do."""
+    memory = 0
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats:
+            if layer.momentum is None or not 0 < layer.momentum <= 1:
+                return None
+            memory = max(memory, 1 if layer.momentum == 1 else math.ceil(math.log(FORGOTTEN, 1 - layer.momentum)))
+    return memory
 
 
 def _left(graph: fx.GraphModule, spaces: list[Space], masks: Mapping[str, Tensor]) -> list[Tensor]:
@@ -107,9 +138,10 @@ def _left(graph: fx.GraphModule, spaces: list[Space], masks: Mapping[str, Tensor
                     mask = torch.ones_like(graph.get_parameter(f"{name}.weight"), dtype=torch.bool)
                 by_channel = mask.cpu().reshape(len(mask), spaces[i].size, -1).any(2)
                 read |= (by_channel[left[made_by[name]]] if name in made_by else by_channel).any(0)
+            read &= left[i]
             if not bool(read.any()):
-                read[0] = True  # a layer has at least one unit
-            left[i] &= read
+                read[left[i].nonzero()[0]] = True  # a layer has at least one unit
+            left[i] = read
         if sum(int(kept.sum()) for kept in left) == before:
             return left
 

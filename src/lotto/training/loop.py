@@ -20,8 +20,8 @@ from lotto.training.network import Network, flushed_denormals
 from lotto.training.perceptron import Perceptron, suits
 
 Learner = Autograd | Perceptron
-LOOK_EVERY = 50
-"""Steps between looks at the losses on a CPU."""
+LOOK_EVERY, LOOK_RARELY = 50, 1000
+"""Steps between looks at the losses, on a CPU; on a GPU at most."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ def train(
     Args:
         job: what to train.
         resume: a checkpoint of the same job; the outcome is the same to the bit.
-        on_step: called every few steps with (steps done, mean loss lately).
+        on_step: called now and then with (steps done, mean loss lately).
         on_checkpoint: called with a checkpoint about every ``checkpoint_seconds``.
         checkpoint_seconds: see there.
 
@@ -116,6 +116,8 @@ def _run(
             point.kept[done] = state()
         if on_checkpoint is not None and done < job.end and time.monotonic() - saved > checkpoint_seconds:
             collect(point, fetched(losses), job)
+            if on_step is not None:
+                on_step(done, point.loss_sum / max(1, point.loss_count))
             point.state = state()
             point.seconds = time.perf_counter() - began
             on_checkpoint(point)
@@ -138,7 +140,7 @@ def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
 
 def steps_between_looks(recipe: Recipe, device: torch.device) -> int:
     """How often losses are fetched, to show them and to notice NaN: a GPU would have to be waited for each time."""
-    return LOOK_EVERY if device.type == "cpu" else max(LOOK_EVERY, recipe.per_epoch)
+    return LOOK_EVERY if device.type == "cpu" else min(max(LOOK_EVERY, recipe.per_epoch), LOOK_RARELY)
 
 
 def fetched(losses: list[torch.Tensor]) -> list[float]:

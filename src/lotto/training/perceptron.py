@@ -36,7 +36,7 @@ class Perceptron:
         job: what is trained.
         network: its module, with the start's weights; it is not trained but evaluated.
         crossover: density below which a layer is sparse.
-        small: where one layer is sparse, so are those of at most so many weights.
+        small: where one layer is sparse, so are those with at most so many weights left.
     """
 
     def __init__(self, job: Job, network: Network, crossover: float = SPARSE, small: int = SMALL) -> None:

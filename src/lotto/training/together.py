@@ -33,7 +33,7 @@ def train_together(
     Args:
         jobs: with one recipe.
         resume: a checkpoint of each job, or None.
-        on_step: called every few steps with (number of the job, steps done, mean loss lately).
+        on_step: called now and then with (number of the job, steps done, mean loss lately).
         on_checkpoint: called with (number of the job, checkpoint) about every ``checkpoint_seconds``.
         checkpoint_seconds: see there.
 
@@ -108,13 +108,15 @@ def _advance(
     before = [point.seconds for _, point in members]
 
     def settle(done: int) -> None:
-        """Fetch the losses since the last time."""
+        """Fetch the losses since the last time, and tell."""
         columns = torch.stack(losses).double().cpu() if losses else torch.zeros(0, len(members))
         losses.clear()
         share = (time.perf_counter() - began) / len(members)
         for i, (job, point) in enumerate(members):
             point.step, point.seconds = done, before[i] + share
             collect(point, columns[:, i].tolist(), job)
+            if on_step is not None:
+                on_step(chosen[i], done, point.loss_sum / max(1, point.loss_count))
 
     for step, (x, y) in enumerate(stack.batches(first, last), start=first):
         losses.append(stack.train(x, y, recipe.learning_rate(step)))
@@ -123,9 +125,6 @@ def _advance(
         wanted = [done in at or done in job.steps for at, (job, _) in zip(records, members, strict=True)]
         if len(losses) == patience or any(wanted) or done == last:
             settle(done)
-            for i, (_, point) in zip(chosen, members, strict=True):
-                if on_step is not None:
-                    on_step(i, done, point.loss_sum / max(1, point.loss_count))
         for i, (job, point) in enumerate(members):
             if done in records[i]:
                 point.history.append(record(point, recipe, stack.evaluated(i)))
