@@ -41,6 +41,15 @@ def test_a_benchmark_runs(name):
     assert row["ratio"] > 1
 
 
+def test_a_whole_experiment_against_the_usual_loop(monkeypatch):
+    seconds = iter([1.0, 2.0, 12.0, 3.0, 4.0])  # two epochs, the command, two epochs
+    monkeypatch.setattr(commands, "usual", lambda *_: lambda: None)
+    monkeypatch.setattr(commands, "timed", lambda _: next(seconds))
+    (row,) = commands.paper(levels=2, replicates=2, epochs=3)
+    assert (row["seconds"], row["seconds_against"]) == (2.0, 7.5)
+    assert (row["ratio_min"], row["ratio"], row["ratio_max"]) == (1.5, 3.75, 6.0)
+
+
 def test_the_rival_of_lanczos_finds_the_same_eigenvalues():
     recipe = small_recipe(precision="float64")
     weights = lotto.train(small_recipe()).weights

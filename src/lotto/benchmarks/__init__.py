@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lotto import files
 from lotto.benchmarks.analyses import hessian, path
-from lotto.benchmarks.commands import again, replicates, whole
+from lotto.benchmarks.commands import again, paper, replicates, whole
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.memory import memory, memory_table
 from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
@@ -35,15 +35,15 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "replicates": replicates,
     "whole": whole,
 }
-MEMORY = "memory"
-"""The one benchmark that is no comparison."""
+MEMORY, PAPER = "memory", "paper"
+"""The one benchmark that is no comparison, and the one that takes a quarter of an hour: only by name."""
 
 
 def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out: Path | None = None) -> pd.DataFrame:
     """Run benchmarks and print their ratios.
 
     Args:
-        names: keys of `BENCHMARKS`; empty for all.
+        names: keys of `BENCHMARKS`, `memory` or `paper`; empty for all but the last.
         repetitions: how often each contender runs; they take turns, after one uncounted turn.
         console: where the tables go.
         out: a CSV file for the rows.
@@ -55,8 +55,8 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
         UsageError: for an unknown name; lists the choices.
     """
     for name in names:
-        if name not in (*BENCHMARKS, MEMORY):
-            raise unknown("benchmark", name, [*BENCHMARKS, MEMORY])
+        if name not in (*BENCHMARKS, MEMORY, PAPER):
+            raise unknown("benchmark", name, [*BENCHMARKS, MEMORY, PAPER])
     if repetitions < 1:
         raise UsageError(f"repetitions is 1 or more; got {repetitions}.")
     keep_freed_memory()  # as lotto's workers do; all contenders gain alike
@@ -66,6 +66,11 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
             with console.status("measuring memory"):
                 rows += (found := memory())
             console.print(memory_table(found))
+            continue
+        if name == PAPER:
+            with limited_threads(available_cores()), console.status("measuring a whole experiment"):
+                rows += (found := paper())
+            console.print(ratio_table(found[0]["title"], found))
             continue
         benchmark = BENCHMARKS[name]()
         with limited_threads(benchmark.threads or available_cores()), console.status(f"measuring {name}"):

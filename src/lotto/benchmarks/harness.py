@@ -46,10 +46,9 @@ def measure(name: str, benchmark: Benchmark, repetitions: int) -> list[Row]:
         for turn in range(repetitions + 1):
             at = turn % len(names)
             for contender in names[at:] + names[:at]:
-                began = time.perf_counter()
-                benchmark.contenders[contender]()
+                took = timed(benchmark.contenders[contender])
                 if turn:
-                    seconds[contender].append((time.perf_counter() - began) / benchmark.replicates.get(contender, 1))
+                    seconds[contender].append(took / benchmark.replicates.get(contender, 1))
     rows: list[Row] = []
     for quicker, slower, goal in benchmark.pairs:
         ratios = [b / a for a, b in zip(seconds[quicker], seconds[slower], strict=True)]
@@ -69,6 +68,13 @@ def measure(name: str, benchmark: Benchmark, repetitions: int) -> list[Row]:
             }
         )
     return rows
+
+
+def timed(contender: Contender) -> float:
+    """Seconds that it takes."""
+    began = time.perf_counter()
+    contender()
+    return time.perf_counter() - began
 
 
 def ratio_table(title: str, rows: Sequence[Row]) -> Table:
