@@ -94,7 +94,7 @@ def _run(
         job.order_seed, point.step, job.end, recipe.batch_size, recipe.augment, learner.by_feature
     )
     losses: list[torch.Tensor] = []
-    saved = time.monotonic()
+    saved, looked = time.monotonic(), point.step
 
     def state() -> State:
         return State(learner.weights(), optimizer_state.read(learner))
@@ -105,7 +105,8 @@ def _run(
         losses.append(learner.train(x, y, step, recipe.learning_rate(step)))
 
         point.step = done = step + 1
-        if len(losses) == patience or done in records or done in job.steps or done == job.end:
+        if done - looked == patience or done in records or done in job.steps or done == job.end:
+            looked = done
             collect(point, fetched(losses), job)
             if on_step is not None:
                 on_step(done, point.loss_sum / max(1, point.loss_count))
@@ -116,8 +117,6 @@ def _run(
             point.kept[done] = state()
         if on_checkpoint is not None and done < job.end and time.monotonic() - saved > checkpoint_seconds:
             collect(point, fetched(losses), job)
-            if on_step is not None:
-                on_step(done, point.loss_sum / max(1, point.loss_count))
             point.state = state()
             point.seconds = time.perf_counter() - began
             on_checkpoint(point)

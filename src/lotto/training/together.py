@@ -103,28 +103,30 @@ def _advance(
     began = time.perf_counter()
     stack = Stacked([job for job, _ in members], [point.state for _, point in members])
     records = [evaluation_steps(recipe, job) for job, _ in members]
-    patience = steps_between_looks(recipe, stack.network.device)
+    patience, looked = steps_between_looks(recipe, stack.network.device), first
     losses: list[Tensor] = []
     before = [point.seconds for _, point in members]
 
     def settle(done: int) -> None:
-        """Fetch the losses since the last time, and tell."""
+        """Fetch the losses since the last time."""
         columns = torch.stack(losses).double().cpu() if losses else torch.zeros(0, len(members))
         losses.clear()
         share = (time.perf_counter() - began) / len(members)
         for i, (job, point) in enumerate(members):
             point.step, point.seconds = done, before[i] + share
             collect(point, columns[:, i].tolist(), job)
-            if on_step is not None:
-                on_step(chosen[i], done, point.loss_sum / max(1, point.loss_count))
 
     for step, (x, y) in enumerate(stack.batches(first, last), start=first):
         losses.append(stack.train(x, y, recipe.learning_rate(step)))
 
         done = step + 1
         wanted = [done in at or done in job.steps for at, (job, _) in zip(records, members, strict=True)]
-        if len(losses) == patience or any(wanted) or done == last:
+        if done - looked == patience or any(wanted) or done == last:
+            looked = done
             settle(done)
+            for i, (_, point) in zip(chosen, members, strict=True):
+                if on_step is not None:
+                    on_step(i, done, point.loss_sum / max(1, point.loss_count))
         for i, (job, point) in enumerate(members):
             if done in records[i]:
                 point.history.append(record(point, recipe, stack.evaluated(i)))
