@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.table import Table
 
 from lotto import files
 from lotto.benchmarks.analyses import hessian, path
@@ -35,15 +36,20 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "replicates": replicates,
     "whole": whole,
 }
-MEMORY, PAPER = "memory", "paper"
-"""The one benchmark that is no comparison, and the one that takes a quarter of an hour: only by name."""
+OTHERS: dict[str, tuple[Callable[[], list[Row]], Callable[[list[Row]], Table]]] = {
+    "memory": (memory, memory_table),
+    "paper": (paper, ratio_table),
+}
+"""What has its own way to measure, and its table."""
+ONLY_BY_NAME = "paper"
+"""It takes a quarter of an hour."""
 
 
 def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out: Path | None = None) -> pd.DataFrame:
     """Run benchmarks and print their ratios.
 
     Args:
-        names: keys of `BENCHMARKS`, `memory` or `paper`; empty for all but the last.
+        names: keys of `BENCHMARKS` or `OTHERS`; empty for all but `ONLY_BY_NAME`.
         repetitions: how often each contender runs; they take turns, after one uncounted turn.
         console: where the tables go.
         out: a CSV file for the rows.
@@ -55,27 +61,23 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
         UsageError: for an unknown name; lists the choices.
     """
     for name in names:
-        if name not in (*BENCHMARKS, MEMORY, PAPER):
-            raise unknown("benchmark", name, [*BENCHMARKS, MEMORY, PAPER])
+        if name not in (*BENCHMARKS, *OTHERS):
+            raise unknown("benchmark", name, [*BENCHMARKS, *OTHERS])
     if repetitions < 1:
         raise UsageError(f"repetitions is 1 or more; got {repetitions}.")
     keep_freed_memory()  # as lotto's workers do; all contenders gain alike
     rows: list[Row] = []
-    for name in names or (*BENCHMARKS, MEMORY):
-        if name == MEMORY:
-            with console.status("measuring memory"):
-                rows += (found := memory())
-            console.print(memory_table(found))
-            continue
-        if name == PAPER:
-            with limited_threads(available_cores()), console.status("measuring a whole experiment"):
-                rows += (found := paper())
-            console.print(ratio_table(found[0]["title"], found))
+    for name in names or [n for n in (*BENCHMARKS, *OTHERS) if n != ONLY_BY_NAME]:
+        if name in OTHERS:
+            measured, table = OTHERS[name]
+            with limited_threads(available_cores()), console.status(f"measuring {name}"):
+                rows += (found := measured())
+            console.print(table(found))
             continue
         benchmark = BENCHMARKS[name]()
         with limited_threads(benchmark.threads or available_cores()), console.status(f"measuring {name}"):
-            rows += measure(name, benchmark, repetitions)
-        console.print(ratio_table(benchmark.title, [r for r in rows if r["benchmark"] == name]))
+            rows += (found := measure(name, benchmark, repetitions))
+        console.print(ratio_table(found))
     frame = pd.DataFrame(rows)
     if out is not None:
         files.write_text(out, frame.to_csv(index=False))

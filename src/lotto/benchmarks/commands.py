@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import atexit
 import shutil
-import statistics
 import tempfile
 from functools import partial
 
 from lotto import recipes
-from lotto.benchmarks.harness import Benchmark, Contender, Row, timed
+from lotto.benchmarks.harness import Benchmark, Contender, Row, compared, timed
 from lotto.benchmarks.rivals import half_left, usual
 from lotto.data.catalog import MNIST
 from lotto.engine import Serial
@@ -45,22 +44,10 @@ def paper(levels: int = 16, replicates: int = 8, epochs: int = 8) -> list[Row]:
     trainings = (levels + 1) * replicates
     each = timed(lambda: _imp(short.replace(steps=f"{epochs}ep", evaluations=10), levels, replicates)) / trainings
     epoch_seconds += [timed(usual_epoch) for _ in range(2)]
-    ratios = [epochs * seconds / each for seconds in epoch_seconds]
-    return [
-        {
-            "benchmark": "paper",
-            "title": f"LeNet-300-100/MNIST, IMP of {levels} levels and {replicates} replicates, {epochs} epochs each",
-            "what": "whole command, per training",
-            "against": f"usual loop, {epochs} times an epoch",
-            "seconds": each,
-            "seconds_against": epochs * statistics.median(epoch_seconds),
-            "ratio": statistics.median(ratios),
-            "ratio_min": min(ratios),
-            "ratio_max": max(ratios),
-            "goal": "≥ 20",
-            "repetitions": 1,
-        }
-    ]
+    title = f"LeNet-300-100/MNIST, IMP of {levels} levels and {replicates} replicates, {epochs} epochs each"
+    ours = ("whole command, per training", [each] * len(epoch_seconds))
+    theirs = (f"usual loop, {epochs} times an epoch", [epochs * seconds for seconds in epoch_seconds])
+    return [compared("paper", title, ours, theirs, "≥ 20")]
 
 
 def replicates() -> Benchmark:

@@ -49,25 +49,37 @@ def measure(name: str, benchmark: Benchmark, repetitions: int) -> list[Row]:
                 took = timed(benchmark.contenders[contender])
                 if turn:
                     seconds[contender].append(took / benchmark.replicates.get(contender, 1))
-    rows: list[Row] = []
-    for quicker, slower, goal in benchmark.pairs:
-        ratios = [b / a for a, b in zip(seconds[quicker], seconds[slower], strict=True)]
-        rows.append(
-            {
-                "benchmark": name,
-                "title": benchmark.title,
-                "what": quicker,
-                "against": slower,
-                "seconds": statistics.median(seconds[quicker]),
-                "seconds_against": statistics.median(seconds[slower]),
-                "ratio": statistics.median(ratios),
-                "ratio_min": min(ratios),
-                "ratio_max": max(ratios),
-                "goal": goal,
-                "repetitions": repetitions,
-            }
-        )
-    return rows
+    return [
+        compared(name, benchmark.title, (quicker, seconds[quicker]), (slower, seconds[slower]), goal)
+        for quicker, slower, goal in benchmark.pairs
+    ]
+
+
+def compared(name: str, title: str, one: tuple[str, list[float]], other: tuple[str, list[float]], goal: str) -> Row:
+    """The row of a comparison.
+
+    Args:
+        name: of the benchmark.
+        title: of its table.
+        one: what, and its seconds turn by turn.
+        other: against what, and its seconds in the same turns.
+        goal: how many times quicker it should be.
+    """
+    (what, seconds), (against, seconds_against) = one, other
+    ratios = [b / a for a, b in zip(seconds, seconds_against, strict=True)]
+    return {
+        "benchmark": name,
+        "title": title,
+        "what": what,
+        "against": against,
+        "seconds": statistics.median(seconds),
+        "seconds_against": statistics.median(seconds_against),
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "goal": goal,
+        "repetitions": len(ratios),
+    }
 
 
 def timed(contender: Contender) -> float:
@@ -77,9 +89,11 @@ def timed(contender: Contender) -> float:
     return time.perf_counter() - began
 
 
-def ratio_table(title: str, rows: Sequence[Row]) -> Table:
+def ratio_table(rows: Sequence[Row]) -> Table:
     """The readable table of one benchmark."""
-    table = Table(title=title, caption="times in seconds: medians; quicker by: median (min to max) of the turns")
+    table = Table(
+        title=str(rows[0]["title"]), caption="times in seconds: medians; quicker by: median (min to max) of the turns"
+    )
     for column in ("what", "against", "time", "time against", "quicker by", "goal"):
         table.add_column(column, justify="right")
     for row in rows:

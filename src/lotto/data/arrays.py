@@ -184,7 +184,7 @@ class Arrays:
         if device in moved:
             return moved[device]
         other = moved[device] = object.__new__(Arrays)
-        other.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_moved",)})
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "_moved"})
         other.x = {k: v.to(device) for k, v in self.x.items()}
         other.y = {k: v.to(device) for k, v in self.y.items()}
         if self._scale is not None and self._shift is not None:
@@ -216,18 +216,17 @@ class Arrays:
         picked: Picker | None = None
         if augment is None and self._scale is not None and self._shift is not None and suits(x):
             picked = picker(x, self._scale, self._shift, by_feature)
-        epoch, order, indices = -1, np.empty(0), y
+        epoch, order = -1, y
         for step in range(start, stop):
             at, within = divmod(step, per_epoch)
             if at != epoch:
-                epoch, order = at, permutation(seed, at, size)
-                indices = torch.from_numpy(order).to(x.device)
-            chosen = slice(within * batch_size, (within + 1) * batch_size)
-            targets = y.index_select(0, indices[chosen])
+                epoch, order = at, torch.from_numpy(permutation(seed, at, size)).to(x.device)
+            chosen = order[within * batch_size : (within + 1) * batch_size]
+            targets = y.index_select(0, chosen)
             if picked is not None:
-                yield picked(order[chosen]), targets
+                yield picked(chosen), targets
                 continue
-            inputs = x.index_select(0, indices[chosen])
+            inputs = x.index_select(0, chosen)
             inputs = self.normalise(inputs if augment is None else augment(inputs, seed, step))
             yield inputs.flatten(1).t().contiguous() if by_feature else inputs, targets
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,15 +34,17 @@ class Augment:
         if x.dim() != 4:
             raise UsageError(f"Augmentation needs images of shape (channels, height, width); got {tuple(x.shape[1:])}.")
         generator = stream(seed, "augment", step)
-        # To a GPU without waiting for it: CUDA takes a copy of ordinary memory before the call returns.
         batch, height, width = x.shape[0], x.shape[2], x.shape[3]
         if self.crop:
-            top, left = torch.from_numpy(generator.integers(0, 2 * self.crop + 1, (2, batch))).to(
-                x.device, non_blocking=True
-            )
+            top, left = _drawn(generator.integers(0, 2 * self.crop + 1, (2, batch)), x.device)
             windows = F.pad(x, [self.crop] * 4).unfold(2, height, 1).unfold(3, width, 1)
             x = windows[torch.arange(batch, device=x.device), :, top, left]
         if self.flip:
-            chosen = torch.from_numpy(generator.integers(0, 2, batch).astype(bool)).to(x.device, non_blocking=True)
+            chosen = _drawn(generator.integers(0, 2, batch).astype(bool), x.device)
             x = torch.where(chosen[:, None, None, None], x.flip(3), x)
         return x
+
+
+def _drawn(numbers: np.ndarray, device: torch.device) -> Tensor:
+    """On a GPU without waiting for it: CUDA takes a copy of ordinary memory before the call returns."""
+    return torch.from_numpy(numbers).to(device, non_blocking=True)

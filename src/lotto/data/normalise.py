@@ -18,7 +18,7 @@ from lotto.compiled import can_compile
 WORD = 4
 """Bytes that are turned together."""
 
-Picker = Callable[[np.ndarray], Tensor]
+Picker = Callable[[Tensor], Tensor]
 
 PADDING = 16
 """Words after a row of a turned batch: rows of a power of two would share few lines of a processor's first cache."""
@@ -39,7 +39,7 @@ def normalised(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """
     if not suits(x) or not x.numel():
         return x.to(torch.float32).mul_(scale).add_(shift)
-    return picker(x, scale, shift)(np.arange(len(x)))
+    return picker(x, scale, shift)(torch.arange(len(x)))
 
 
 def picker(x: Tensor, scale: Tensor, shift: Tensor, by_feature: bool = False) -> Picker:
@@ -47,26 +47,31 @@ def picker(x: Tensor, scale: Tensor, shift: Tensor, by_feature: bool = False) ->
 
     With ``by_feature`` it gives the same as ``.flatten(1).t()``, contiguous, shape (features, len(index)).
     """
-    pick, turn = _kernels()
-    size = len(x)
+    return (_turning if by_feature else _picking)(x, scale, shift)
 
-    def by_example(index: np.ndarray) -> Tensor:
+
+def _picking(x: Tensor, scale: Tensor, shift: Tensor) -> Picker:
+    pick, a, b = _kernels()[0], scale.numpy().reshape(-1), shift.numpy().reshape(-1)
+    rows = x.numpy().reshape(len(x), len(a), -1)
+
+    def picked(index: Tensor) -> Tensor:
         out = torch.empty((len(index), *x.shape[1:]), dtype=torch.float32)
-        pick(rows, index, a, b, out.numpy().reshape(len(index), len(a), -1))
+        pick(rows, index.numpy(), a, b, out.numpy().reshape(len(index), len(a), -1))
         return out
 
-    def turned(index: np.ndarray) -> Tensor:
-        out = torch.empty((features, len(index)), dtype=torch.float32)
-        turn(words, index, a, b, np.empty((words.shape[1], len(index) + PADDING), words.dtype), out.numpy())
-        return out
+    return picked
 
-    if not by_feature:
-        a, b = scale.numpy().reshape(-1), shift.numpy().reshape(-1)
-        rows = x.numpy().reshape(size, len(a), -1)
-        return by_example
+
+def _turning(x: Tensor, scale: Tensor, shift: Tensor) -> Picker:
+    turn = _kernels()[1]
     a, b = (np.ascontiguousarray(t.expand(x.shape[1:]).numpy()).reshape(-1) for t in (scale, shift))
-    features = len(a)
-    words = x.numpy().reshape(size, features).view(np.uint32 if features % WORD == 0 else np.uint8)
+    words = x.numpy().reshape(len(x), len(a)).view(np.uint32 if len(a) % WORD == 0 else np.uint8)
+
+    def turned(index: Tensor) -> Tensor:
+        out = torch.empty((len(a), len(index)), dtype=torch.float32)
+        turn(words, index.numpy(), a, b, np.empty((words.shape[1], len(index) + PADDING), words.dtype), out.numpy())
+        return out
+
     return turned
 
 

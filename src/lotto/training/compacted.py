@@ -24,6 +24,8 @@ from lotto.errors import UsageError
 from lotto.job import Job
 from lotto.training.network import Network
 
+Picks = Mapping[str, tuple[Tensor | None, Tensor | None]]
+
 WORTH = 0.9
 """Picking weights costs some time: more than this share of the multiplications left is not worth it."""
 
@@ -47,7 +49,7 @@ class Compacted(nn.Module):
         self,
         graph: fx.GraphModule,
         whole: nn.Module,
-        picks: Mapping[str, tuple[Tensor | None, Tensor | None]],
+        picks: Picks,
         share: float,
         memory: int,
     ) -> None:
@@ -106,11 +108,11 @@ def compacted(job: Job, network: Network, worth: float = WORTH) -> Compacted | N
     except UsageError:
         return None
     spaces = channel_spaces(graph, example.double() if network.dtype == torch.float64 else example)
-    left = _left(graph, spaces, masks)
-    share = _share(graph, spaces, left)
+    picks = _picks(spaces, _left(spaces, masks), network.device)
+    share = _share(graph, picks)
     if share > worth:
         return None
-    return Compacted(graph, network.module, _picks(graph, spaces, left, network.device), share, memory)
+    return Compacted(graph, network.module, picks, share, memory)
 
 
 def _memory(module: nn.Module) -> int | None:
@@ -124,7 +126,7 @@ def _memory(module: nn.Module) -> int | None:
     return memory
 
 
-def _left(graph: fx.GraphModule, spaces: list[Space], masks: Mapping[str, Tensor]) -> list[Tensor]:
+def _left(spaces: list[Space], masks: Mapping[str, Tensor]) -> list[Tensor]:
     """For each space, which channels are read by a unit that is itself left, or by the outputs."""
     left = [torch.ones(space.size, dtype=torch.bool) for space in spaces]
     made_by = {name: i for i, space in enumerate(spaces) for name in space.producers}
@@ -134,8 +136,9 @@ def _left(graph: fx.GraphModule, spaces: list[Space], masks: Mapping[str, Tensor
             read = torch.zeros_like(left[i])
             for name, *_ in spaces[i].readers:
                 mask = masks.get(f"{name}.weight")
-                if mask is None:
-                    mask = torch.ones_like(graph.get_parameter(f"{name}.weight"), dtype=torch.bool)
+                if mask is None:  # all weights are there
+                    read[:] = True
+                    break
                 by_channel = mask.cpu().reshape(len(mask), spaces[i].size, -1).any(2)
                 read |= (by_channel[left[made_by[name]]] if name in made_by else by_channel).any(0)
             read &= left[i]
@@ -146,45 +149,31 @@ def _left(graph: fx.GraphModule, spaces: list[Space], masks: Mapping[str, Tensor
             return left
 
 
-def _share(graph: fx.GraphModule, spaces: list[Space], left: list[Tensor]) -> float:
-    """Multiplications of all layers with what is left, as a share of those with everything."""
-    rows = {
-        name: float(kept.float().mean()) for space, kept in zip(spaces, left, strict=True) for name in space.producers
-    }
-    columns = {
-        name: float(kept.float().mean())
-        for space, kept in zip(spaces, left, strict=True)
-        for name, _, _ in space.readers
-    }
-    layers, less, all_ = dict(graph.named_modules()), 0.0, 0.0
-    for node in graph.graph.nodes:
-        weight = getattr(layers.get(str(node.target)), "weight", None) if node.op == "call_module" else None
-        shape = shape_of(node)
-        if isinstance(weight, Tensor) and weight.dim() > 1 and shape is not None:
-            work = weight.numel() * math.prod(shape[2:])
-            all_ += work
-            less += work * rows.get(str(node.target), 1.0) * columns.get(str(node.target), 1.0)
-    return less / all_ if all_ else 1.0
-
-
-def _picks(
-    graph: fx.GraphModule, spaces: list[Space], left: list[Tensor], device: torch.device
-) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+def _picks(spaces: list[Space], left: list[Tensor], device: torch.device) -> Picks:
     rows: dict[str, Tensor] = {}
     columns: dict[str, Tensor] = {}
     for space, kept in zip(spaces, left, strict=True):
         if bool(kept.all()):
             continue
-        index = kept.nonzero().squeeze(1)
+        index = kept.nonzero().squeeze(1).to(device)
         for name in (*space.producers, *space.norms):
             for part in ("weight", "bias", "running_mean", "running_var"):
                 rows[f"{name}.{part}"] = index
-        for name, _, places in space.readers:
-            # A flattened layer has several columns for each channel.
-            each = places if graph.get_parameter(f"{name}.weight").dim() == 2 else 1
-            columns[f"{name}.weight"] = (index[:, None] * each + torch.arange(each)).flatten()
+        for name, _, places in space.readers:  # a flattened layer has several columns for each channel
+            columns[f"{name}.weight"] = (index[:, None] * places + torch.arange(places, device=device)).flatten()
+    return {name: (rows.get(name), columns.get(name)) for name in {**rows, **columns}}
 
-    def on_device(index: Tensor | None) -> Tensor | None:
-        return None if index is None else index.to(device)
 
-    return {name: (on_device(rows.get(name)), on_device(columns.get(name))) for name in {**rows, **columns}}
+def _share(graph: fx.GraphModule, picks: Picks) -> float:
+    """Multiplications of all layers with what is left, as a share of those with everything."""
+    layers, less, all_ = dict(graph.named_modules()), 0, 0
+    for node in graph.graph.nodes:
+        weight = getattr(layers.get(str(node.target)), "weight", None) if node.op == "call_module" else None
+        shape = shape_of(node)
+        if isinstance(weight, Tensor) and weight.dim() > 1 and shape is not None:
+            picked = picks.get(f"{node.target}.weight", (None, None))
+            sizes = [size if index is None else len(index) for size, index in zip(weight.shape, picked, strict=False)]
+            positions = math.prod(weight.shape[2:]) * math.prod(shape[2:])
+            all_ += positions * math.prod(weight.shape[:2])
+            less += positions * math.prod(sizes)
+    return less / all_ if all_ else 1.0
