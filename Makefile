@@ -1,4 +1,4 @@
-# make demo: find a winning ticket in about a minute.   make test: the tests.   make lint: style and types.
+# make demo: find a winning ticket in one to two minutes.   make test: the tests.   make lint: style and types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
