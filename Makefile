@@ -1,10 +1,11 @@
 # make demo: find a winning ticket in one to two minutes.   make test: the tests.   make lint: style and types.
+# make golden BASE=COMMIT: keys, bits, rows and printed texts against a former commit, on this machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint golden install clean
 install: $(READY)
 
 $(READY): constraints.txt pyproject.toml
@@ -24,6 +25,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+BASE ?= HEAD
+golden: $(READY)
+	$(BIN)/python tests/golden/compare.py $(BASE)
 
 clean:
 	rm -rf $(VENV) lotto-results
