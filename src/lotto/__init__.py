@@ -1,81 +1,63 @@
-"""lotto: find winning tickets, sparse subnetworks that train as well as the whole network, and see why."""
+"""lotto: find winning tickets, sparse subnetworks that train as well as the whole network, and see why.
+
+These are the names that most programs need; the packages (`lotto.landscape`, `lotto.pruning`, ...) have the rest.
+"""
 
 from __future__ import annotations
 
-from lotto import data, engine, inference, masks, models, recipes, weights
-from lotto.api import train
-from lotto.data import Augment
-from lotto.engine import Engine
-from lotto.errors import DataError, DivergedError, LottoError, StorageError, UsageError, WorkerError
-from lotto.imp import ImpResult, imp
-from lotto.job import Job, Run, State
-from lotto.landscape import Path, Plane, barrier, evaluate_path, evaluate_plane, hessian, largest_prunable
-from lotto.masks import Mask
-from lotto.optimizers import SGD, Adam, AdamW, RMSprop
-from lotto.plan import After
-from lotto.pruning import Pruning, prune
-from lotto.recipe import Recipe
-from lotto.schedules import Constant, Cosine, Exponential, Linear, MultiStep
-from lotto.stability import (
-    Distances,
-    Instability,
-    instability,
-    stability_to_data_order,
-    stability_to_pruning,
-)
-from lotto.store import Store
-from lotto.tickets import Ticket
-from lotto.training import evaluate
+from typing import Any
+
+from lotto import data, inference, landscape, models, pruning
+from lotto import execution as engine
+from lotto.core import weights
+from lotto.core.errors import LottoError
+from lotto.core.moved import moved_name, serve_moved_modules
+from lotto.execution.single_run import train
+from lotto.execution.store import Store
+from lotto.lottery.search import imp
+from lotto.pruning.masks import Mask
+from lotto.pruning.ticket import Ticket
+from lotto.recipe import presets as recipes
+from lotto.recipe.lr_schedules import Constant, Cosine, Exponential, Linear, MultiStep
+from lotto.recipe.optimizers import SGD, Adam, AdamW, RMSprop
+from lotto.recipe.recipe import Recipe
+from lotto.training.evaluation import evaluate
+from lotto.training.job import Job, Run, State
 
 __all__ = [
     "SGD",
     "Adam",
     "AdamW",
-    "After",
-    "Augment",
     "Constant",
     "Cosine",
-    "DataError",
-    "Distances",
-    "DivergedError",
-    "Engine",
     "Exponential",
-    "ImpResult",
-    "Instability",
     "Job",
     "Linear",
     "LottoError",
     "Mask",
     "MultiStep",
-    "Path",
-    "Plane",
-    "Pruning",
     "RMSprop",
     "Recipe",
     "Run",
     "State",
-    "StorageError",
     "Store",
     "Ticket",
-    "UsageError",
-    "WorkerError",
-    "barrier",
     "data",
     "engine",
     "evaluate",
-    "evaluate_path",
-    "evaluate_plane",
-    "hessian",
     "imp",
     "inference",
-    "instability",
-    "largest_prunable",
-    "masks",
+    "landscape",
     "models",
-    "prune",
+    "pruning",
     "recipes",
-    "stability_to_data_order",
-    "stability_to_pruning",
     "train",
     "weights",
 ]
+
+serve_moved_modules()
+
+
+def __getattr__(name: str) -> Any:
+    """A name of the first edition that has another home now, with a warning that says which."""
+    return moved_name(name)

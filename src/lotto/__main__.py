@@ -1,6 +1,6 @@
 """``python -m lotto`` is the command line."""
 
-from lotto.cli import main
+from lotto.cli.main import main
 
 if __name__ == "__main__":
     main()

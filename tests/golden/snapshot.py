@@ -27,9 +27,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 warnings.simplefilter("ignore", DeprecationWarning)
 
-import models  # noqa: E402
-
 import lotto  # noqa: E402
+import models  # noqa: E402
 from lotto import SGD, Adam, Augment, Constant, Cosine, Job, Linear, Mask, MultiStep, Recipe, RMSprop  # noqa: E402
 
 SMALL_IMP = (
@@ -163,7 +162,9 @@ def analyses() -> dict[str, Any]:
             path = lotto.evaluate_path(recipe, a, b, 5, ("test", "train"), policy)
             found[f"path {recipe.model} {policy}"] = [path.error, path.loss]
         found[f"plane {recipe.model}"] = lotto.evaluate_plane(recipe, a, b, c, 3).loss.tolist()
-        found[f"spectrum {recipe.model}"] = lotto.hessian.SpectrumTask(recipe, a, pruned(recipe, 0.5), 2, 4, 2).execute()
+        found[f"spectrum {recipe.model}"] = lotto.hessian.SpectrumTask(
+            recipe, a, pruned(recipe, 0.5), 2, 4, 2
+        ).execute()
     result = lotto.imp(vectors, 3, 0.4, "5it", 2, engine=lotto.engine.make(1))
     found["imp"] = result.table().to_csv() + result.runs_table().drop(columns="seconds").to_csv()
     swamp = lotto.imp(small, 2, 0.5, replicates=1, controls=(), particles=2, engine=lotto.engine.make(1))

@@ -9,16 +9,16 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from lotto import files
 from lotto.benchmarks.analyses import hessian, path
 from lotto.benchmarks.commands import again, paper, replicates, whole
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.memory import memory, memory_table
 from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
-from lotto.engine import available_cores
-from lotto.engine.memory import keep_freed_memory
-from lotto.engine.threads import limited_threads
-from lotto.errors import UsageError, unknown
+from lotto.core import files
+from lotto.core.errors import UsageError, unknown
+from lotto.execution.factory import available_cores
+from lotto.execution.memory import keep_freed_memory
+from lotto.execution.threads import limited_threads
 
 __all__ = ["BENCHMARKS", "Benchmark", "measure", "run_benchmarks"]
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from lotto import recipes
+from lotto.benchmarks.baselines import power_iterations
 from lotto.benchmarks.harness import Benchmark, Contender, ignore
-from lotto.benchmarks.rivals import power_iterations
-from lotto.job import Job
-from lotto.landscape import evaluate_path
-from lotto.landscape.hessian import top
-from lotto.training import evaluate, train
-from lotto.weights import lerp
+from lotto.core.weights import lerp
+from lotto.landscape.curvature.eigenvalues import top
+from lotto.landscape.path import evaluate_path
+from lotto.recipe import presets
+from lotto.training.evaluation import evaluate
+from lotto.training.job import Job
+from lotto.training.loop import train
 
 
 def path(points: int = 30) -> Benchmark:
     """The path between two LeNets on the test set of MNIST."""
-    recipe = recipes.lenet_mnist_sgd(device="cpu")
+    recipe = presets.lenet_mnist_sgd(device="cpu")
     a, b = recipe.initial(0), recipe.initial(1)
 
     def one_by_one() -> None:
@@ -30,7 +31,7 @@ def path(points: int = 30) -> Benchmark:
 
 def hessian(k: int = 10, examples: int = 1000) -> Benchmark:
     """The largest eigenvalues of the Hessian of a trained LeNet-300-100, to a relative 1e-3."""
-    recipe = recipes.lenet_mnist_sgd(steps="1ep", evaluations=0, device="cpu")
+    recipe = presets.lenet_mnist_sgd(steps="1ep", evaluations=0, device="cpu")
     weights = train(Job(recipe)).weights
     names, title = ("Lanczos", "one by one"), f"Top {k} eigenvalues of LeNet's Hessian, {examples} examples, all cores"
     return Benchmark(

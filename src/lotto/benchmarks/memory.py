@@ -10,19 +10,19 @@ import torch
 from loky import ProcessPoolExecutor
 from rich.table import Table
 
-from lotto import recipes
 from lotto.benchmarks.harness import Row
-from lotto.engine.stacks import alone, in_a_stack
-from lotto.job import Job
-from lotto.recipe import Recipe
+from lotto.execution.stacking import alone, in_a_stack
+from lotto.recipe import presets
+from lotto.recipe.recipe import Recipe
+from lotto.training.job import Job
 
 STEPS = 3
 
 
 def memory() -> list[Row]:
     """Peak resident memory of a few steps, in MiB: of several networks, alone and stacked."""
-    lenet = recipes.lenet_mnist_sgd(device="cpu")
-    resnet = recipes.resnet20_cifar10_fast(device="cpu")
+    lenet = presets.lenet_mnist_sgd(device="cpu")
+    resnet = presets.resnet20_cifar10_fast(device="cpu")
     cases = [
         ("LeNet-300-100, batch of 128", lenet, 1),
         ("4 LeNets stacked", lenet, 4),

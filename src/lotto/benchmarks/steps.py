@@ -10,31 +10,32 @@ import torch
 from loky import ProcessPoolExecutor
 from torch import nn
 
-from lotto import masks, recipes
+from lotto.benchmarks.baselines import arrays_of, half_left, tight, usual
 from lotto.benchmarks.harness import Benchmark, Contender, ignore
-from lotto.benchmarks.rivals import arrays_of, half_left, tight, usual
-from lotto.data import Arrays
-from lotto.data.catalog import CIFAR10, MNIST
-from lotto.engine import available_cores
-from lotto.engine.memory import keep_freed_memory
-from lotto.engine.stacks import WIDTH, alone, in_a_stack
-from lotto.job import Job
-from lotto.masks import Mask
-from lotto.pruning import prune
-from lotto.recipe import Recipe
-from lotto.training import train
-from lotto.training.autograd import Autograd
-from lotto.training.compacted import WORTH
+from lotto.data.in_memory import Arrays
+from lotto.data.sources.catalog import CIFAR10, MNIST
+from lotto.execution.factory import available_cores
+from lotto.execution.memory import keep_freed_memory
+from lotto.execution.stacking import WIDTH, alone, in_a_stack
+from lotto.pruning import masks
+from lotto.pruning.masks import Mask
+from lotto.pruning.rule import prune
+from lotto.recipe import presets
+from lotto.recipe.recipe import Recipe
+from lotto.training.job import Job
+from lotto.training.learners.autograd import Autograd
+from lotto.training.learners.channel_skipping import WORTH
+from lotto.training.learners.perceptron import Perceptron
+from lotto.training.learners.sparse_linear import SPARSE
+from lotto.training.loop import train
 from lotto.training.network import Network, flushed_denormals
-from lotto.training.perceptron import Perceptron
-from lotto.training.sparse import SPARSE
 
 EACH = "lotto, a worker per core, per replicate"
 
 
 @cache
 def _lenet_recipe() -> Recipe:
-    return recipes.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
+    return presets.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
 
 
 def lenet() -> Benchmark:
@@ -63,7 +64,7 @@ def lenet() -> Benchmark:
 @cache
 def _resnet_recipe(steps: int) -> Recipe:
     """The steps are what an epoch consists of; the evaluation, alike for all, is kept small."""
-    recipe = recipes.resnet20_cifar10_fast(steps=f"{steps}it", evaluations=0, device="cpu")
+    recipe = presets.resnet20_cifar10_fast(steps=f"{steps}it", evaluations=0, device="cpu")
     x, y = arrays_of(recipe).x, arrays_of(recipe).y
     small = Arrays(x["train"], y["train"], x["test"][:128], y["test"][:128], mean=CIFAR10.mean, std=CIFAR10.std)
     return recipe.replace(data=small)
@@ -127,13 +128,13 @@ def _sparse(recipe: Recipe, title: str, count: int, goals: dict[float, str]) -> 
 
 def sparse() -> Benchmark:
     """Steps of LeNet-300-100 on MNIST as fewer weights are left."""
-    recipe = recipes.lenet_mnist_sgd(device="cpu")
+    recipe = presets.lenet_mnist_sgd(device="cpu")
     return _sparse(recipe, "LeNet-300-100/MNIST", 100, {0.2: "–", 0.1: "–", 0.05: "≥ 2", 0.02: "≥ 3"})
 
 
 def wide() -> Benchmark:
     """Steps of a perceptron with two layers of 4,096 units as fewer weights are left."""
-    recipe = recipes.lenet_mnist_sgd(model="mlp-4096-4096", device="cpu")
+    recipe = presets.lenet_mnist_sgd(model="mlp-4096-4096", device="cpu")
     return _sparse(recipe, "784-4096-4096-10/MNIST", 4, {0.2: "–", 0.1: "–", 0.05: "–", 0.02: "≥ 5"})
 
 
@@ -166,7 +167,7 @@ def width() -> Benchmark:
     contenders: dict[str, Contender] = {}
     pairs = []
     for units in (128, 512, 2048):
-        recipe = recipes.lenet_mnist_sgd(model=f"mlp-{units}-{units}", device="cpu")
+        recipe = presets.lenet_mnist_sgd(model=f"mlp-{units}-{units}", device="cpu")
         every, few = f"{units} units", f"{units} units, 5% left"
         contenders |= {every: _steps(recipe, 1.0, 10), few: _steps(recipe, 0.05, 10)}
         pairs.append((few, every, "–"))
@@ -179,13 +180,13 @@ def stacked() -> Benchmark:
     """Steps of several networks in a stack against one after another: whether it pays depends on the network."""
     contenders: dict[str, Contender] = {}
     pairs, replicates = [], {}
-    small = recipes.mlp_mnist1d(device="cpu")
+    small = presets.mlp_mnist1d(device="cpu")
     own = small.replace(model=_own)  # trained by autograd, as any class of a user
     resnet_ = _resnet_recipe(2).replace(model="resnet-8")
     for name, recipe, count in (
         ("own 40-64-10", own, 200),
         ("40-256-256-10", small, 100),
-        ("LeNet-300-100", recipes.lenet_mnist_sgd(device="cpu"), 20),
+        ("LeNet-300-100", presets.lenet_mnist_sgd(device="cpu"), 20),
         ("ResNet-8", resnet_, 2),
     ):
         jobs = [Job(recipe, i, i) for i in range(WIDTH)]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-from lotto.data import fetch, procedural
-from lotto.data.arrays import Arrays, Split
+from lotto.core.errors import DataError, unknown
 from lotto.data.augment import Augment
-from lotto.data.catalog import PUBLISHED
-from lotto.data.fetch import Progress
-from lotto.data.folder import Folder
-from lotto.errors import DataError, unknown
+from lotto.data.image_folder import Folder
+from lotto.data.in_memory import Arrays, Split
+from lotto.data.sources import download, synthetic
+from lotto.data.sources.catalog import PUBLISHED
+from lotto.data.sources.download import Progress
 
-PROCEDURAL = {"mnist1d": procedural.mnist1d, "digits": procedural.digits}
+PROCEDURAL = {"mnist1d": synthetic.mnist1d, "digits": synthetic.digits}
 IMAGENET = {"imagenet": (224, 256), "imagenet-299": (299, 342)}
 """Size and shorter side of ImageNet's images; a folder of the user's, which nothing downloads."""
 NAMES = (*PROCEDURAL, *PUBLISHED, *IMAGENET)
@@ -31,8 +31,8 @@ def load(name: str, progress: Progress | None = None) -> Arrays | Folder:
     if name not in NAMES:
         raise unknown("data set", name, NAMES)
     if progress is not None and name in PUBLISHED:
-        fetch.get(PUBLISHED[name], progress=progress)
-    return _load(name, str(fetch.cache_folder()))
+        download.get(PUBLISHED[name], progress=progress)
+    return _load(name, str(download.cache_folder()))
 
 
 @lru_cache(maxsize=4)
@@ -43,12 +43,12 @@ def _load(name: str, folder: str) -> Arrays | Folder:
     if name in IMAGENET:
         return _imagenet(*IMAGENET[name])
     published = PUBLISHED[name]
-    arrays = fetch.get(published)
+    arrays = download.get(published)
     return Arrays(**arrays, mean=published.mean, std=published.std, name=name)
 
 
 def _imagenet(size: int, shorter: int) -> Folder:
-    root = fetch.cache_folder() / "imagenet"
+    root = download.cache_folder() / "imagenet"
     if not root.is_dir():
         raise DataError(
             f"ImageNet is not in {root}: its licence allows no download from here. Put its folders there "

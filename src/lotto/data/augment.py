@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lotto.errors import UsageError
-from lotto.streams import stream
+from lotto.core.errors import UsageError
+from lotto.core.rng import stream
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lotto.compiled import can_compile
+from lotto.core.jit import can_compile
 
 WORD = 4
 """Bytes that are turned together."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from lotto.channels import Space, by_channel, channel_spaces, is_padded, traced
+from lotto.pruning.channels import Space, by_channel, channel_spaces, is_padded, traced
 
 
 def compact(module: nn.Module, example: Tensor) -> fx.GraphModule:

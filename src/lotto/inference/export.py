@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lotto import files
+from lotto.core import files
+from lotto.core.errors import UsageError
 from lotto.data import load as load_data
-from lotto.errors import UsageError
 from lotto.inference.compaction import compact
 from lotto.inference.rows import sparse_rows
-from lotto.recipe import Recipe
+from lotto.recipe.recipe import Recipe
 
 TRAINED, FORMAT = "trained.safetensors", "lotto.trained"
 BATCHES = (1, 128)

@@ -1,13 +1,21 @@
-"""The error landscape: paths and planes between networks, subspaces, curvature, how much can be pruned at once."""
+"""The error landscape: paths and planes between networks, subspaces, stability, curvature."""
 
 from __future__ import annotations
 
-from lotto.landscape import hessian
-from lotto.landscape.limit import largest_prunable
+from lotto.landscape.curvature.pruning_limit import largest_prunable
 from lotto.landscape.path import Path, PathTask, barrier, evaluate_path
 from lotto.landscape.plane import Plane, PlaneTask, evaluate_plane
+from lotto.landscape.stability import (
+    Distances,
+    Instability,
+    instability,
+    stability_to_data_order,
+    stability_to_pruning,
+)
 
 __all__ = [
+    "Distances",
+    "Instability",
     "Path",
     "PathTask",
     "Plane",
@@ -15,6 +23,8 @@ __all__ = [
     "barrier",
     "evaluate_path",
     "evaluate_plane",
-    "hessian",
+    "instability",
     "largest_prunable",
+    "stability_to_data_order",
+    "stability_to_pruning",
 ]

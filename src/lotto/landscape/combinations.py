@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from lotto.core.weights import Weights
 from lotto.data import Split
-from lotto.models.mlp import MLP
-from lotto.recipe import Recipe
-from lotto.training.evaluate import BATCH, Metrics
+from lotto.models.fully_connected import MLP
+from lotto.recipe.recipe import Recipe
+from lotto.training.evaluation import BATCH, Metrics
 from lotto.training.network import Network
-from lotto.weights import Weights
 
 Point = Callable[[int, Iterable[str]], Weights]
 """The weights of these names at position i."""

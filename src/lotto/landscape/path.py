@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lotto import identity
+from lotto.core import fingerprint
+from lotto.core.errors import UsageError, unknown
+from lotto.core.weights import Weights, check_alike, digest, first_non_finite, lerp
 from lotto.data import Split
-from lotto.errors import UsageError, unknown
+from lotto.execution.task import OnStep, Task, evaluated
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
-from lotto.recipe import Recipe
-from lotto.task import OnStep, Task, evaluated
-from lotto.training.evaluate import BATCH, Metrics, evaluate_network
+from lotto.recipe.recipe import Recipe
+from lotto.training.evaluation import BATCH, Metrics, evaluate_network
 from lotto.training.network import Network
-from lotto.weights import Weights, check_alike, digest, first_non_finite, lerp
 
 BASELINES = ("mean", "line")
 BATCHNORM = ("interpolate", "recompute")
@@ -108,9 +108,9 @@ class PathTask(Task):
     @property
     def description(self) -> dict[str, Any]:
         """See `Task.description`. Without BatchNorm the policy is not part of it."""
-        return identity.canonical(
+        return fingerprint.canonical(
             {
-                "schema": identity.SCHEMA,
+                "schema": fingerprint.SCHEMA,
                 "task": "path",
                 "recipe": evaluated(self.recipe),
                 "a": digest(self.a),

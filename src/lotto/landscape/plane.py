@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lotto import identity
+from lotto.core import fingerprint
+from lotto.core.errors import UsageError
+from lotto.core.weights import Weights, check_alike, digest
 from lotto.data import Split
-from lotto.errors import UsageError
+from lotto.execution.task import OnStep, Task, evaluated
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
-from lotto.recipe import Recipe
-from lotto.task import OnStep, Task, evaluated
-from lotto.training.evaluate import Metrics, evaluate_network
+from lotto.recipe.recipe import Recipe
+from lotto.training.evaluation import Metrics, evaluate_network
 from lotto.training.network import Network
-from lotto.weights import Weights, check_alike, digest
 
 COLLINEAR = 1e-6
 """Three points are on a line when the third is nearer to it than this share of their distances."""
@@ -95,9 +95,9 @@ class PlaneTask(Task):
     @property
     def description(self) -> dict[str, Any]:
         """See `Task.description`."""
-        return identity.canonical(
+        return fingerprint.canonical(
             {
-                "schema": identity.SCHEMA,
+                "schema": fingerprint.SCHEMA,
                 "task": "plane",
                 "recipe": evaluated(self.recipe),
                 "corners": [digest(self.a), digest(self.b), digest(self.c)],

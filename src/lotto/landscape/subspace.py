@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lotto import masks
-from lotto.errors import UsageError
-from lotto.streams import stream
-from lotto.weights import Weights, norm
+from lotto.core.errors import UsageError
+from lotto.core.rng import stream
+from lotto.core.weights import Weights, norm
+from lotto.pruning import masks
 
 
 def project(weights: Weights, mask: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from lotto.errors import UsageError, unknown
+from lotto.core.errors import UsageError, unknown
 from lotto.models.conv import Conv, Conv1d
-from lotto.models.mlp import mlp
+from lotto.models.fully_connected import mlp
 from lotto.models.resnet import ResNet
 from lotto.models.vgg import PLANS, VGG
-from lotto.models.vision import vision
+from lotto.models.vision import torchvision_model
 
 NAMES = (
     "lenet-300-100",
@@ -61,7 +61,7 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
             images,
             lambda m: VGG(int(m[1]), shape[0], classes),
         ),
-        (r"torchvision/(\w+)", images, lambda m: vision(m[1], classes)),
+        (r"torchvision/(\w+)", images, lambda m: torchvision_model(m[1], classes)),
     ]
     for pattern, suits, make in patterns:
         if match := re.fullmatch(pattern, name):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from lotto.errors import UsageError, unknown
+from lotto.core.errors import UsageError, unknown
 
 AUXILIARY = ("inception_v3", "googlenet")
 """Networks with auxiliary outputs during training, which are left out: the loss is that of the main output."""
 
 
-def vision(name: str, classes: int) -> nn.Module:
+def torchvision_model(name: str, classes: int) -> nn.Module:
     """Build ``name`` (``resnet50``, ``inception_v3``, ``squeezenet1_0``, ...) with untrained weights.
 
     Raises:

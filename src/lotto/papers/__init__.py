@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from lotto.errors import unknown
-from lotto.papers import stabilizing, stabilizing_claims, unmasking, unmasking_claims
-from lotto.papers.claims import Claim, Decision, Finding, Verdict, check_claims
-from lotto.papers.experiment import Experiment, Options
+from dataclasses import replace
+from functools import partial
+
+from lotto.core.errors import unknown
+from lotto.experiments.claims import Claim, Decision, Finding, Verdict, check_claims
+from lotto.experiments.experiment import Experiment, Options
+from lotto.papers.stabilizing import claims as stabilizing_claims
+from lotto.papers.stabilizing import experiments as stabilizing
+from lotto.papers.stabilizing import plots as stabilizing_plots
+from lotto.papers.unmasking import claims as unmasking_claims
+from lotto.papers.unmasking import experiments as unmasking
+from lotto.papers.unmasking import plots as unmasking_plots
 
 EXPERIMENTS: dict[str, Experiment] = {
-    f"{e.paper}.{e.name}": e for e in (*stabilizing.EXPERIMENTS, *unmasking.EXPERIMENTS)
+    f"{e.paper}.{e.name}": replace(e, plot=partial(plots.draw, e.name))
+    for paper, plots in ((stabilizing, stabilizing_plots), (unmasking, unmasking_plots))
+    for e in paper.EXPERIMENTS
 }
 CLAIMS: dict[str, tuple[Claim, ...]] = {
     "stabilizing": stabilizing_claims.CLAIMS,
@@ -32,7 +42,7 @@ __all__ = [
 
 
 def get(name: str) -> Experiment:
-    """An experiment by name, ``stabilizing.distances``.
+    """An experiment by name, ``experiments.distances``.
 
     Raises:
         UsageError: if the name is unknown; lists the choices.
@@ -43,7 +53,7 @@ def get(name: str) -> Experiment:
 
 
 def select(name: str) -> list[Experiment]:
-    """One experiment by name, or all of a paper by ``unmasking.all``.
+    """One experiment by name, or all of a paper by ``experiments.all``.
 
     Raises:
         UsageError: if the name is unknown; lists the choices.

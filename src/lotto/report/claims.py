@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.markup import escape
 
-from lotto.papers.claims import Decision, Verdict
+from lotto.experiments.claims import Decision, Verdict
 
 COLOURS = {Verdict.SUPPORTED: "green", Verdict.CONTRADICTED: "red", Verdict.UNDECIDED: "yellow"}
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lotto import files
-from lotto.entries import versions
-from lotto.errors import UsageError
-from lotto.papers.experiment import Experiment, Options, summary
-from lotto.papers.stored import FORMAT, read
-from lotto.report import plots, stabilizing, unmasking
+from lotto.core import files
+from lotto.core.errors import UsageError
+from lotto.execution.entries import versions
+from lotto.experiments.experiment import Experiment, Options, summary
+from lotto.experiments.results import FORMAT, read
+from lotto.report import plots
 from lotto.report.pages import render
 from lotto.report.table import percent, spread
 
@@ -22,15 +23,23 @@ AXES = ["x", "y"]
 """Columns that some experiments have beside them."""
 ONLY_DRAWN = ("plane", "plane corner", "weights in bin", "error between")
 """Measures with too many rows for a table."""
-DRAWN_BY = {"stabilizing": stabilizing.draw, "unmasking": unmasking.draw}
 RATIO = "ratio"
 """Column of the ratio of a random mask's distance to that of IMP's."""
 
 
 def save_experiment(
-    experiment: Experiment, options: Options, frame: pd.DataFrame, folder: Path, command: str, seconds: float
+    experiment: Experiment,
+    options: Options,
+    frame: pd.DataFrame,
+    folder: Path,
+    command: str,
+    seconds: float,
+    known: Sequence[Experiment] = (),
 ) -> Path:
-    """Write ``NAME.csv`` and ``NAME.json``, draw ``NAME.svg`` and the folder's report; returns the report's path."""
+    """Write ``NAME.csv`` and ``NAME.json``, draw ``NAME.svg`` and the folder's report; returns the report's path.
+
+    ``known`` are the experiments whose results the folder may hold beside this one's, to be drawn with it.
+    """
     files.write_text(folder / f"{experiment.name}.csv", frame.to_csv(index=False))
     about = {
         "format": FORMAT,
@@ -46,22 +55,25 @@ def save_experiment(
         "versions": versions(),
     }
     files.write_json(folder / f"{experiment.name}.json", about)
-    return write_experiments(folder)
+    return write_experiments(folder, (*known, experiment))
 
 
-def write_experiments(folder: Path) -> Path:
-    """Draw ``report.html`` from all experiments in a folder, and ``NAME.svg`` for each.
+def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
+    """Draw ``report.html`` from all results in a folder, and ``NAME.svg`` for each that is of a ``known`` experiment.
 
     Raises:
         UsageError: if the folder holds none.
     """
+    drawn_by = {(e.paper, e.name): e.plot for e in known}
     sections = []
     for result in read(folder):
         table = readable(result.frame)
-        draw = DRAWN_BY[result.about.get("paper", "stabilizing")]
-        means, tolerance = summary(result.frame, keys_of(result.frame)), float(result.about["recipe"]["tolerance"])
-        plot = plots.svg(draw(result.about["name"], means, tolerance))
-        files.write_text(result.path.with_suffix(".svg"), plot)
+        draw = drawn_by.get((result.about.get("paper", "stabilizing"), result.about["name"]))
+        plot = ""
+        if draw is not None:
+            means, tolerance = summary(result.frame, keys_of(result.frame)), float(result.about["recipe"]["tolerance"])
+            plot = plots.svg(draw(means, tolerance))
+            files.write_text(result.path.with_suffix(".svg"), plot)
         sections.append(
             {
                 **result.about,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lotto import files
+from lotto.core import files
 from lotto.report import plots
 from lotto.report.pages import render
 from lotto.report.table import columns, percent, spread

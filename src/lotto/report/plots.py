@@ -135,7 +135,7 @@ def step_axis(axis: Axes) -> None:
 
 
 def line(axis: Axes, found: pd.DataFrame, x: str, colour: str, label: str, **style: Any) -> None:
-    """Means with their spread against a column, as `lotto.papers.experiment.summary` gives them."""
+    """Means with their spread against a column, as `experiments.experiment.summary` gives them."""
     axis.errorbar(
         found[x], found["mean"], yerr=found["std"].fillna(0), color=colour, label=label, marker="o", ms=4, lw=1.5,
         capsize=2, **style,

@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from lotto import files, masks
-from lotto.entries import versions
-from lotto.errors import UsageError
-from lotto.imp import ImpResult
+from lotto.core import files
+from lotto.core.errors import UsageError
+from lotto.execution.entries import versions
 from lotto.inference.export import TRAINED, save_trained
-from lotto.plan import After
+from lotto.lottery.plan import After
+from lotto.lottery.search import ImpResult
+from lotto.pruning import masks
 from lotto.report.html import write_report
 
 RESULT = "result.json"

@@ -9,9 +9,9 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from lotto import masks
-from lotto.imp import ImpResult
 from lotto.inference.export import Variant
+from lotto.lottery.search import ImpResult
+from lotto.pruning import masks
 
 CONTROL_TITLES = {"reinit": "new init", "random": "random mask"}
 """What the controls are called where people read."""

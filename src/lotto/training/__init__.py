@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lotto.training.check import check_trainable
-from lotto.training.evaluate import Metrics, evaluate
+from lotto.training.evaluation import Metrics, evaluate
 from lotto.training.loop import Checkpoint, train
 from lotto.training.together import train_together
 

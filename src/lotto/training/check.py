@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lotto.errors import LottoError, UsageError
-from lotto.optimizers import Updates
-from lotto.recipe import Recipe
-from lotto.streams import private_torch_rng
+from lotto.core.errors import LottoError, UsageError
+from lotto.core.rng import private_torch_rng
+from lotto.recipe.optimizers import Updates
+from lotto.recipe.recipe import Recipe
 from lotto.training.network import Network
 
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from lotto.errors import DivergedError
-from lotto.job import Job, Run, State
-from lotto.recipe import Recipe
-from lotto.streams import private_torch_rng
-from lotto.training import optimizer_state
-from lotto.training.autograd import Autograd
-from lotto.training.evaluate import evaluate_splits
+from lotto.core.errors import DivergedError
+from lotto.core.rng import private_torch_rng
+from lotto.recipe.recipe import Recipe
+from lotto.training.evaluation import evaluate_splits
+from lotto.training.job import Job, Run, State
+from lotto.training.learners import optimizer_state
+from lotto.training.learners.autograd import Autograd
+from lotto.training.learners.perceptron import Perceptron, suits
 from lotto.training.network import Network, flushed_denormals
-from lotto.training.perceptron import Perceptron, suits
 
 Learner = Autograd | Perceptron
 LOOK_EVERY, LOOK_RARELY = 50, 1000

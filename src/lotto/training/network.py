@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from lotto.errors import UsageError
-from lotto.recipe import PRECISIONS, Recipe
+from lotto.core.errors import UsageError
+from lotto.recipe.recipe import PRECISIONS, Recipe
 
 
 def device_of(recipe: Recipe) -> torch.device:

@@ -9,12 +9,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lotto.errors import UsageError
-from lotto.job import Job, Run
-from lotto.streams import private_torch_rng
+from lotto.core.errors import UsageError
+from lotto.core.rng import private_torch_rng
+from lotto.training.job import Job, Run
+from lotto.training.learners.stacked import Stacked, optimizer_clock
 from lotto.training.loop import Checkpoint, collect, evaluation_steps, record, steps_between_looks
 from lotto.training.network import Network, flushed_denormals
-from lotto.training.stacked import Stacked, optimizer_clock
 
 
 def train_together(

@@ -1,0 +1,120 @@
+"""Files that are either whole or absent: written to a temporary name, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from lotto.core.errors import StorageError, UsageError
+from lotto.core.weights import digest
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in a few words."""
+    return "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success it is synced and takes its place.
+
+    Raises:
+        StorageError: when the disk is full or the folder cannot be written; the old file stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"Cannot make the folder {path.parent}: {error.strerror}.") from error
+    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(f"Cannot write {path}: {reason(error)}. Nothing was changed.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> str:
+    """Write a file atomically; returns the checksum of its content."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def write_text(path: Path, text: str) -> str:
+    """Write UTF-8 text atomically; returns its checksum."""
+    return write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> str:
+    """Write JSON atomically; returns its checksum."""
+    return write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def checksum(path: Path) -> str:
+    """BLAKE2b-128 of a file's content."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write named tensors with metadata as safetensors, atomically; returns the checksum."""
+    separate: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        # The format refuses tensors that share memory (tied weights, one array used twice).
+        storage = plain.untyped_storage().data_ptr()
+        separate[name] = plain.clone() if storage in seen else plain
+        seen.add(storage)
+    return write_bytes(path, serialize(separate, {**metadata, "digest": _digest(separate, metadata)}))
+
+
+def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file whose metadata says ``format: expected``.
+
+    Args:
+        path: the file.
+        expected: its format.
+        verify: compare content and metadata with the digest that was written with them.
+
+    Raises:
+        UsageError: if the file is missing, not safetensors, of another format, or its content was changed.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+            found = metadata.get("format", "unknown")
+            if found != expected:
+                raise UsageError(f"{path} is not a {expected} file (its format is {found!r}).")
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        written = metadata.pop("digest", None)
+        if verify and written != _digest(tensors, metadata):
+            raise UsageError(f"{path} is damaged: its content is not what was written.")
+        return tensors, metadata
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path} is not a {expected} file: {error}.") from error
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    text = json.dumps([digest(tensors), dict(metadata)], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

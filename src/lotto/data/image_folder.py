@@ -1,0 +1,232 @@
+"""A folder of images in the usual layout, ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val``)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lotto.core.errors import UsageError
+from lotto.core.rng import stream
+from lotto.data.augment import Augment
+from lotto.data.in_memory import Batch, Split, check_batch_size, check_split, permutation
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+
+
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+"""A random crop covers a share of the image between these, with an aspect ratio between those."""
+
+Key = tuple[int, "tuple[float, ...] | None"]
+"""Number of an image, and the four draws in [0, 1) of its random crop."""
+
+
+class _Images(Dataset[tuple[Tensor, int]]):
+    def __init__(self, items: Sequence[tuple[Path, int]], size: int, shorter: int) -> None:
+        self.items, self.size, self.shorter = items, size, shorter
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        index, draws = key
+        path, label = self.items[index]
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+        image = self._centre(image) if draws is None else self._random(image, draws)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), label
+
+    def _centre(self, image: Image.Image) -> Image.Image:
+        """Shorter side to ``shorter``, then the centre: what every ImageNet evaluation does."""
+        scale = self.shorter / min(image.size)
+        image = image.resize((max(self.size, round(image.width * scale)), max(self.size, round(image.height * scale))))
+        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
+        return image.crop((left, top, left + self.size, top + self.size))
+
+    def _random(self, image: Image.Image, draws: Sequence[float]) -> Image.Image:
+        """A crop of random area, shape and place, scaled to the size; cut to the image where it does not fit."""
+        area = (AREA[0] + (AREA[1] - AREA[0]) * draws[0]) * image.width * image.height
+        ratio = math.exp(math.log(RATIO[0]) + (math.log(RATIO[1]) - math.log(RATIO[0])) * draws[1])
+        width = min(image.width, max(1, round(math.sqrt(area * ratio))))
+        height = min(image.height, max(1, round(math.sqrt(area / ratio))))
+        left = int(draws[2] * (image.width - width + 1))
+        top = int(draws[3] * (image.height - height + 1))
+        return image.resize((self.size, self.size), box=(left, top, left + width, top + height))
+
+
+class Folder:
+    """Images read from disk as they are needed, in a deterministic order that can start at any step.
+
+    Args:
+        path: the folder with ``train`` and ``test`` (or ``val``) subfolders, one folder per class.
+        size: images are scaled and centre-cropped to ``size`` x ``size`` pixels.
+        shorter: the shorter side before the crop; default ``size``. ImageNet's usual values are 224 and 256.
+        random_crop: training images are random crops (8 to 100 % of the area, aspect ratio 3:4 to 4:3) scaled to the
+            size, as is usual for ImageNet, instead of the centre.
+        workers: processes that read ahead; 0 reads in the training process.
+        mean, std: per-channel normalisation of pixels in [0, 1]; defaults: ImageNet's.
+
+    Raises:
+        UsageError: if the layout is not there, or a test class is not among the training classes.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: int = 224,
+        workers: int = 0,
+        shorter: int | None = None,
+        random_crop: bool = False,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
+        self.root, self.image_size, self.workers = Path(path), size, workers
+        self.shorter, self.random_crop = shorter or size, random_crop
+        if self.shorter < size:
+            raise UsageError(f"The shorter side is at least the size, {size}; got {shorter}.")
+        self.name = self.root.name
+        self._mean, self._std = tuple(mean), tuple(std)
+        train = self.root / "train"
+        test = next((p for p in (self.root / "test", self.root / "val") if p.is_dir()), None)
+        if not train.is_dir() or test is None:
+            raise UsageError(f"{self.root} needs the folders 'train' and 'test' (or 'val').")
+        names = sorted(p.name for p in train.iterdir() if p.is_dir())
+        self.labels = {name: i for i, name in enumerate(names)}
+        self.items: dict[str, list[tuple[Path, int]]] = {"train": self._list(train), "test": self._list(test)}
+        trained = {label for _, label in self.items["train"]}
+        for path, label in self.items["test"]:
+            if label not in trained:
+                raise UsageError(f"The class {path.parent.name!r} in {path.parent.parent} has no training images.")
+        for split, items in self.items.items():
+            if not items:
+                raise UsageError(f"{self.root} has no images in its {split} folder.")
+
+    def _list(self, folder: Path) -> list[tuple[Path, int]]:
+        found = []
+        for path in sorted(folder.glob("*/*")):
+            if path.suffix.lower() in SUFFIXES:
+                if path.parent.name not in self.labels:
+                    raise UsageError(f"The class {path.parent.name!r} in {folder} has no training images.")
+                found.append((path, self.labels[path.parent.name]))
+        return found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return (3, self.image_size, self.image_size)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.labels)
+
+    @property
+    def class_targets(self) -> bool:
+        """Whether the targets are integer classes: always."""
+        return True
+
+    def size(self, split: Split = "train") -> int:
+        """Number of images in a split."""
+        return len(self.items.get(split, ()))
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the relative paths and file sizes (not of every pixel: that would read it all)."""
+        how = f"{self.image_size}:{self.shorter}:{self.random_crop}:{self._mean}{self._std}"
+        digest = hashlib.blake2b(how.encode(), digest_size=16)
+        for split, items in sorted(self.items.items()):
+            for path, _ in items:
+                line = f"{split}:{path.relative_to(self.root).as_posix()}:{path.stat().st_size}\n"
+                digest.update(line.encode())
+        return digest.hexdigest()
+
+    def hold_out(self, count: int) -> Folder:
+        """Set ``count`` training images aside to validate; always the same ones."""
+        if count == 0:
+            return self
+        if not 0 < count < self.size():
+            raise UsageError(f"Can hold out 1 to {self.size() - 1} images for validation; got {count}.")
+        order = stream(0, "validation").permutation(self.size())
+        held = set(order[:count].tolist())
+        other = object.__new__(Folder)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "identity"})
+        train = self.items["train"]
+        other.items = {
+            **self.items,
+            "train": [item for i, item in enumerate(train) if i not in held],
+            "validation": [item for i, item in enumerate(train) if i in held],
+        }
+        return other
+
+    def to(self, device: torch.device) -> Folder:
+        """The same images, delivered to another device."""
+        other = object.__new__(Folder)
+        other.__dict__.update(self.__dict__)
+        other.__dict__["device"] = device
+        return other
+
+    def _read(self, split: Split, batches: Sequence[Sequence[Key]]) -> Iterator[Batch]:
+        device = self.__dict__.get("device", torch.device("cpu"))
+        loader = DataLoader(
+            _Images(self.items[split], self.image_size, self.shorter),
+            batch_sampler=batches,  # type: ignore[arg-type]  # any key that the data set understands
+            num_workers=self.workers,
+            multiprocessing_context="spawn" if self.workers else None,
+            # A generator of its own: without it the loader draws a seed from torch's global one.
+            generator=torch.Generator(),
+        )
+        for x, y in loader:
+            yield x.to(device), y.to(device)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """From uint8 pixels to normalised float32."""
+        mean, std = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (self._mean, self._std))
+        return (x.float() / 255 - mean) / std
+
+    def batches(
+        self,
+        seed: int,
+        start: int,
+        stop: int,
+        batch_size: int,
+        augment: Augment | None = None,
+        by_feature: bool = False,
+    ) -> Iterator[Batch]:
+        """See `Arrays.batches`."""
+        check_batch_size(batch_size, self.size())
+        per_epoch = self.size() // batch_size
+        for epoch in range(start // per_epoch, -(-stop // per_epoch)):
+            first, last = max(start, epoch * per_epoch), min(stop, (epoch + 1) * per_epoch)
+            order = permutation(seed, epoch, self.size())
+            keys = []
+            for step in range(first, last):
+                at = (step % per_epoch) * batch_size
+                keys.append(
+                    [*zip(order[at : at + batch_size].tolist(), self._draws(seed, step, batch_size), strict=True)]
+                )
+            for step, (x, y) in zip(range(first, last), self._read("train", keys), strict=True):
+                inputs = self.normalise(x if augment is None else augment(x, seed, step))
+                yield inputs.flatten(1).t().contiguous() if by_feature else inputs, y
+
+    def _draws(self, seed: int, step: int, batch: int) -> list[tuple[float, ...] | None]:
+        if not self.random_crop:
+            return [None] * batch
+        return [tuple(row) for row in stream(seed, "crop", step).random((batch, 4)).tolist()]
+
+    def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
+        """All images of a split in order, not augmented."""
+        check_split(self, split)
+        count = self.size(split)
+        keys: list[list[Key]] = [
+            [(j, None) for j in range(i, min(i + batch_size, count))] for i in range(0, count, batch_size)
+        ]
+        for x, y in self._read(split, keys):
+            yield self.normalise(x), y

@@ -1,0 +1,274 @@
+"""A whole data set in memory as tensors; the batch of (order seed, step) is found by index."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lotto.core.errors import UsageError
+from lotto.core.rng import stream
+from lotto.data.augment import Augment
+from lotto.data.normalise import Picker, normalised, picker, suits
+
+Split = Literal["train", "validation", "test"]
+Batch = tuple[Tensor, Tensor]
+
+
+def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order in which epoch ``epoch`` of the data order ``seed`` visits ``size`` examples."""
+    return stream(seed, "order", epoch).permutation(size)
+
+
+def check_batch_size(batch_size: int, size: int) -> None:
+    """Raise ``UsageError`` unless a batch fits into the training set."""
+    if not 1 <= batch_size <= size:
+        raise UsageError(f"The batch size must be between 1 and the {size} training examples; got {batch_size}.")
+
+
+class Sized(Protocol):
+    """What both kinds of data sets are: named, with a size for each split."""
+
+    name: str
+
+    def size(self, split: Split = "train") -> int:
+        """Number of examples in a split."""
+
+
+def check_split(data: Sized, split: Split) -> None:
+    """Raise ``UsageError`` if a split is empty."""
+    if not data.size(split):
+        raise UsageError(f"The data set {data.name!r} has no {split} split; set validation=N in the recipe.")
+
+
+class Arrays:
+    """A data set in memory.
+
+    Training drops the incomplete last batch of an epoch; every epoch has a new order, so all examples
+    are used.
+
+    Args:
+        x_train: training inputs, shape (examples, ...); ``uint8`` images are scaled to [0, 1] and
+            normalised per batch, floating inputs are used as they are.
+        y_train: training targets: integer classes, or anything the recipe's loss understands.
+        x_test: test inputs.
+        y_test: test targets.
+        mean: per-channel mean of uint8 images in [0, 1]; default: that of the training images.
+        std: per-channel standard deviation, likewise.
+        name: what tables and logs call the set.
+
+    Raises:
+        UsageError: on mismatched lengths or shapes, an empty set, or NaN in the inputs.
+    """
+
+    def __init__(
+        self,
+        x_train: Any,
+        y_train: Any,
+        x_test: Any,
+        y_test: Any,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        name: str = "arrays",
+    ) -> None:
+        self.name = name
+        self.x: dict[str, Tensor] = {"train": _inputs(x_train), "test": _inputs(x_test)}
+        self.y: dict[str, Tensor] = {"train": _targets(y_train), "test": _targets(y_test)}
+        for split in ("train", "test"):
+            if len(self.x[split]) != len(self.y[split]) or not len(self.x[split]):
+                raise UsageError(
+                    f"x_{split} has {len(self.x[split])} examples and y_{split} has "
+                    f"{len(self.y[split])}; they must be equal and not 0."
+                )
+        if self.x["train"].shape[1:] != self.x["test"].shape[1:]:
+            raise UsageError(
+                f"Training inputs have shape {tuple(self.x['train'].shape[1:])}, test inputs "
+                f"{tuple(self.x['test'].shape[1:])}; they must be equal."
+            )
+        if self.x["train"].dtype != self.x["test"].dtype:
+            raise UsageError(
+                f"Training inputs are {self.x['train'].dtype}, test inputs {self.x['test'].dtype}; "
+                "both are floating, or both uint8."
+            )
+        self._scale: Tensor | None
+        self._shift: Tensor | None
+        self._scale, self._shift = self._normalisation(mean, std)
+
+    def _normalisation(
+        self, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        x = self.x["train"]
+        if x.dtype != torch.uint8:
+            if mean is not None or std is not None:
+                raise UsageError("mean and std are for uint8 images; floating inputs are used as they are.")
+            return None, None
+        own_mean, own_std = image_statistics(x) if mean is None or std is None else ((), ())
+        values = []
+        for what, given, own in (("mean", mean, own_mean), ("std", std, own_std)):
+            chosen = own if given is None else tuple(given)
+            if len(chosen) not in (1, x.shape[1]):
+                raise UsageError(
+                    f"{what} has one value for each of the {x.shape[1]} channels, or one; got {len(chosen)}."
+                )
+            if what == "std" and min(chosen) <= 0:
+                raise UsageError(f"std is greater than 0; got {chosen}.")
+            shape = (-1, *[1] * (x.dim() - 2)) if x.dim() > 2 else (-1,)
+            values.append(torch.tensor(chosen, device=x.device).view(shape))
+        mean_, std_ = (t.contiguous() for t in torch.broadcast_tensors(*values))
+        return 1.0 / (255.0 * std_), -mean_ / std_
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.x["train"].shape[1:])
+
+    @cached_property
+    def classes(self) -> int:
+        """Number of classes, or of outputs when the targets are not integer classes."""
+        y = self.y["train"]
+        if y.is_floating_point():
+            return int(y[0].numel())
+        return int(max(y.max(), self.y["test"].max())) + 1
+
+    @property
+    def class_targets(self) -> bool:
+        """Whether the targets are integer classes."""
+        return not self.y["train"].is_floating_point()
+
+    def size(self, split: Split = "train") -> int:
+        """Number of examples in a split."""
+        return len(self.y[split]) if split in self.y else 0
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the content, so that a run is remembered for exactly this data."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in ("x", "y"):
+            for split, tensor in sorted(getattr(self, part).items()):
+                digest.update(f"{part}.{split}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        for tensor_ in (self._scale, self._shift):
+            digest.update(b"-" if tensor_ is None else tensor_.numpy().tobytes())
+        return digest.hexdigest()
+
+    def hold_out(self, count: int) -> Arrays:
+        """The same set with ``count`` training examples, always the same ones, set aside to validate."""
+        if count == 0:
+            return self
+        total = self.size()
+        if not 0 < count < total:
+            raise UsageError(f"Can hold out 1 to {total - 1} examples for validation; got {count}.")
+        chosen = torch.from_numpy(np.sort(stream(0, "validation").permutation(total)[:count]))
+        rest = torch.ones(total, dtype=torch.bool)
+        rest[chosen] = False
+        other = object.__new__(Arrays)
+        other.name, other._scale, other._shift = self.name, self._scale, self._shift
+        other.__dict__["classes"] = self.classes  # even if the last example of a class is held out
+        for part in ("x", "y"):
+            old = getattr(self, part)
+            new = {**old, "train": old["train"][rest], "validation": old["train"][chosen]}
+            setattr(other, part, new)
+        return other
+
+    def to(self, device: torch.device) -> Arrays:
+        """The same set on another device, moved there once."""
+        if self.x["train"].device == device:
+            return self
+        moved: dict[torch.device, Arrays] = self.__dict__.setdefault("_moved", {})
+        if device in moved:
+            return moved[device]
+        other = moved[device] = object.__new__(Arrays)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "_moved"})
+        other.x = {k: v.to(device) for k, v in self.x.items()}
+        other.y = {k: v.to(device) for k, v in self.y.items()}
+        if self._scale is not None and self._shift is not None:
+            other._scale, other._shift = self._scale.to(device), self._shift.to(device)
+        return other
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Scale and shift uint8 images to float32; floating inputs pass unchanged."""
+        if self._scale is None or self._shift is None:
+            return x
+        return normalised(x, self._scale, self._shift)
+
+    def batches(
+        self,
+        seed: int,
+        start: int,
+        stop: int,
+        batch_size: int,
+        augment: Augment | None = None,
+        by_feature: bool = False,
+    ) -> Iterator[Batch]:
+        """The training batches of steps ``start`` to ``stop - 1`` in the data order ``seed``.
+
+        Inputs have the batch first; with ``by_feature`` the shape (features, batch).
+        """
+        x, y, size = self.x["train"], self.y["train"], self.size()
+        check_batch_size(batch_size, size)
+        per_epoch = size // batch_size
+        picked: Picker | None = None
+        if augment is None and self._scale is not None and self._shift is not None and suits(x):
+            picked = picker(x, self._scale, self._shift, by_feature)
+        epoch, order = -1, y
+        for step in range(start, stop):
+            at, within = divmod(step, per_epoch)
+            if at != epoch:
+                epoch, order = at, torch.from_numpy(permutation(seed, at, size)).to(x.device)
+            chosen = order[within * batch_size : (within + 1) * batch_size]
+            targets = y.index_select(0, chosen)
+            if picked is not None:
+                yield picked(chosen), targets
+                continue
+            inputs = x.index_select(0, chosen)
+            inputs = self.normalise(inputs if augment is None else augment(inputs, seed, step))
+            yield inputs.flatten(1).t().contiguous() if by_feature else inputs, targets
+
+    def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
+        """All examples of a split in their own order, not augmented."""
+        check_split(self, split)
+        for i in range(0, self.size(split), batch_size):
+            yield self.normalise(self.x[split][i : i + batch_size]), self.y[split][i : i + batch_size]
+
+
+def image_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of uint8 inputs scaled to [0, 1].
+
+    By channel for images (examples, channels, height, width, ...); one pair for anything of fewer dimensions.
+    """
+    mean, std = [], []
+    for channel in range(x.shape[1]) if x.dim() >= 4 else [slice(None)]:
+        counts = torch.bincount(x[:, channel].flatten().int(), minlength=256).double()
+        levels = torch.arange(256, dtype=torch.float64, device=x.device) / 255
+        share = counts / counts.sum()
+        m = float(share.dot(levels))
+        mean.append(m)
+        std.append(float(share.dot((levels - m) ** 2)) ** 0.5 or 1.0)  # a constant channel stays constant
+    return tuple(mean), tuple(std)
+
+
+def _inputs(value: Any) -> Tensor:
+    tensor = _own(value)
+    if tensor.dtype == torch.float64:
+        tensor = tensor.float()
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise UsageError("The inputs hold NaN or infinity; clean them before training.")
+    return tensor.contiguous()
+
+
+def _targets(value: Any) -> Tensor:
+    tensor = _own(value)
+    return (tensor.float() if tensor.is_floating_point() else tensor.long()).contiguous()
+
+
+def _own(value: Any) -> Tensor:
+    """A tensor on the CPU whose memory is not the user's, who may change it later."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    return torch.from_numpy(np.array(value))

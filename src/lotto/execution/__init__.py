@@ -1,0 +1,24 @@
+"""Where jobs and tasks run and what is remembered of them: engines, the store."""
+
+from __future__ import annotations
+
+from lotto.execution.engine import Chain, Engine, JobAdvanced, JobFinished, JobStarted, Progress, gather
+from lotto.execution.factory import available_cores, make
+from lotto.execution.processes import Processes
+from lotto.execution.serial import Serial
+from lotto.execution.store import Store
+
+__all__ = [
+    "Chain",
+    "Engine",
+    "JobAdvanced",
+    "JobFinished",
+    "JobStarted",
+    "Processes",
+    "Progress",
+    "Serial",
+    "Store",
+    "available_cores",
+    "gather",
+    "make",
+]

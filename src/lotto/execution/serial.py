@@ -1,0 +1,38 @@
+"""In this process: one job after another, or stacks of them."""
+
+from __future__ import annotations
+
+from lotto.execution.engine import Engine, Found, JobAdvanced, Progress
+from lotto.execution.stacking import companies, obtain
+from lotto.execution.store import Store, Work
+
+
+class Serial(Engine):
+    """Trains in the calling process.
+
+    Args:
+        store: where runs are remembered.
+        threads: threads of each training.
+        stack: jobs that train together; None = measured.
+    """
+
+    def __init__(self, store: Store, threads: int = 1, stack: int | None = 1) -> None:
+        super().__init__(store, threads, stack)
+        self._taken: list[Work] = []
+
+    def _submit(self, job: Work) -> None:
+        self._taken.append(job)
+
+    def _collect(self, progress: Progress) -> list[tuple[Work, Found, bool]]:
+        company = companies(self._taken, self.stack or 1)[0]
+        self._taken = [job for job in self._taken if all(job is not other for other in company)]
+        obtained = obtain(
+            self.store,
+            company,
+            lambda i, step, loss: progress(JobAdvanced(company[i], step, loss)),
+            {"engine": "serial", "threads": self.threads},
+        )
+        return [(job, found, trained) for job, (found, trained) in zip(company, obtained, strict=True)]
+
+    def _close(self, finished: bool) -> None:
+        self._taken.clear()

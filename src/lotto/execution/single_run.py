@@ -1,0 +1,70 @@
+"""`train`: one run by keyword, for those who want a run and not a list of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from lotto.core.weights import clone
+from lotto.execution.engine import Engine, Progress
+from lotto.execution.factory import make
+from lotto.execution.store import Store
+from lotto.pruning.masks import Mask
+from lotto.pruning.ticket import Ticket
+from lotto.recipe.recipe import Recipe
+from lotto.training.job import Job, Run, State
+
+
+def train(
+    recipe: Recipe,
+    init_seed: int = 0,
+    order_seed: int = 0,
+    mask: Mapping[str, Tensor] | None = None,
+    start: State | Ticket | Mapping[str, Tensor] | None = None,
+    from_step: str | int = "0it",
+    keep: Sequence[str | int] = (),
+    *,
+    to_step: str | int | None = None,
+    engine: Engine | None = None,
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Train one network, or remember that it has been trained.
+
+    Args:
+        recipe: what is trained and how.
+        init_seed: initialisation; used when ``start`` is None.
+        order_seed: data order and augmentation.
+        mask: weights that stay 0; None = dense.
+        start: weights (or a `State`, which restores the optimizer too) at ``from_step``. A `Ticket` brings its own
+            mask and step.
+        from_step: where training begins: the schedule and the data order go on from there.
+        keep: steps whose weights are kept, besides the last.
+        to_step: where training ends; default the recipe's end.
+        engine: how it is run; default in this process.
+        store: where runs are remembered.
+        progress: called with engine events.
+
+    Returns:
+        The run: ``weights``, ``at(step)``, ``test_error``, ``history``.
+    """
+    at = recipe.step(from_step)
+    if isinstance(start, Ticket):
+        mask = start.mask if mask is None else mask
+        at = at or start.rewind_step
+        start = State(clone(start.start))
+    elif start is not None and not isinstance(start, State):
+        start = State(clone(start))
+    job = Job(
+        recipe,
+        init_seed,
+        order_seed,
+        start,
+        None if mask is None else Mask(clone(mask)),
+        at,
+        None if to_step is None else recipe.step(to_step),
+        tuple(recipe.step(k) for k in keep),
+        label=recipe.name,
+    )
+    return (engine or make(1, store)).run([job], progress)[0]

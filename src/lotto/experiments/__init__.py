@@ -1,0 +1,1 @@
+"""Experiments, the claims that their rows decide, and results on disk; names no paper."""

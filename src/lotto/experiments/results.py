@@ -1,0 +1,100 @@
+"""Results of experiments on disk: a tidy CSV and a JSON for each, and what all of one training setting say together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lotto.core.errors import UsageError
+
+FORMAT = "lotto.experiment"
+UNNAMED = ("name", "tolerance", "device", "compile", "rewind_to", "evaluations")
+"""Fields of a recipe that do not change what is trained."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One experiment's result.
+
+    Attributes:
+        about: its description: name, command, recipe, options, seconds, versions.
+        frame: its rows.
+        path: the CSV.
+    """
+
+    about: dict[str, Any]
+    frame: pd.DataFrame
+    path: Path
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All rows of one training setting, whichever experiments measured them.
+
+    Attributes:
+        recipe: the recipe as text values.
+        facts: ``iterations``, ``per_epoch``, ``learning_rate``, ``warmup`` (iterations).
+        frame: rows of all its experiments, each once.
+    """
+
+    recipe: dict[str, Any]
+    facts: dict[str, Any]
+    frame: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        return f"{self.recipe['name']}, {self.recipe['model']}, {self.facts['iterations']} iterations"
+
+
+def read(folder: Path) -> list[Stored]:
+    """The results in a folder (not below it), by name.
+
+    Raises:
+        UsageError: if a result's CSV or JSON cannot be read.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            about = json.loads(path.read_text())
+            if not isinstance(about, dict) or about.get("format") != FORMAT:
+                continue
+            found.append(Stored(about, pd.read_csv(path.with_suffix(".csv")), path.with_suffix(".csv")))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"The result {path} cannot be read ({error}); run its experiment again.") from error
+    return found
+
+
+def read_below(folder: Path) -> list[Stored]:
+    """The results in a folder and all folders below it.
+
+    Raises:
+        UsageError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}. Run an experiment first: lotto run stabilizing.distances.")
+    folders = sorted({path.parent for path in folder.rglob("*.json")})
+    return [result for inner in folders for result in read(inner)]
+
+
+def settings(results: Sequence[Stored]) -> list[Setting]:
+    """Put the rows of equal training settings together.
+
+    Experiments share their trainings, so a row that two of them report is the same number and is kept once.
+    """
+    groups: dict[str, list[Stored]] = {}
+    for result in results:
+        recipe = {k: v for k, v in result.about["recipe"].items() if k not in UNNAMED}
+        groups.setdefault(json.dumps(recipe, sort_keys=True), []).append(result)
+    made = []
+    for group in groups.values():
+        rows = pd.concat([r.frame for r in group], ignore_index=True)
+        keys = [c for c in rows.columns if c != "value"]
+        first = group[0].about
+        made.append(Setting(first["recipe"], first["training"], rows.drop_duplicates(keys, ignore_index=True)))
+    return made

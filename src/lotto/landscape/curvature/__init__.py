@@ -1,0 +1,10 @@
+"""The Hessian over the unpruned coordinates: eigenvalues, spectral density, how much can be pruned at once."""
+
+from __future__ import annotations
+
+from lotto.landscape.curvature.eigenvalues import SpectrumTask, spectrum, spectrum_from, top
+from lotto.landscape.curvature.lanczos import Spectrum, Top
+from lotto.landscape.curvature.operator import Hessian
+from lotto.landscape.curvature.pruning_limit import largest_prunable
+
+__all__ = ["Hessian", "Spectrum", "SpectrumTask", "Top", "largest_prunable", "spectrum", "spectrum_from", "top"]

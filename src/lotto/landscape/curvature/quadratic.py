@@ -1,0 +1,110 @@
+"""The quadratic model at a solution, solved exactly: what pruning costs once the remaining weights have moved.
+
+For small networks, where the whole Hessian is there. It is the theory of `limit` without its two approximations, that
+the remaining subspace is a random one and that a well has only radii.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lotto.core import fingerprint
+from lotto.core.errors import UsageError
+from lotto.core.weights import Weights, digest
+from lotto.execution.task import OnStep, Task, differentiated
+from lotto.landscape.curvature.operator import Hessian
+from lotto.pruning import masks
+from lotto.recipe.recipe import Recipe
+
+LARGEST = 2_000
+"""So many unpruned weights at most: the matrix is stored and inverted."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticTask(Task):
+    """The least rise of the quadratic model for several cuts of one solution.
+
+    Attributes:
+        recipe: model, data, loss.
+        weights: the solution.
+        mask: its unpruned coordinates, at most `LARGEST`.
+        cuts: masks within ``mask``.
+        examples: the first so many training examples; None = all.
+        label: what progress displays call it.
+    """
+
+    recipe: Recipe
+    weights: Weights
+    mask: Mapping[str, Tensor]
+    cuts: Sequence[Mapping[str, Tensor]]
+    examples: int | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        for mask in (self.mask, *self.cuts):
+            masks.check_fits(mask, self.weights)
+        if masks.count(self.mask) > LARGEST:
+            raise UsageError(
+                f"The exact quadratic model is for at most {LARGEST} unpruned weights; there are "
+                f"{masks.count(self.mask)}."
+            )
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """See `Task.description`."""
+        return fingerprint.canonical(
+            {
+                "schema": fingerprint.SCHEMA,
+                "task": "quadratic",
+                "recipe": differentiated(self.recipe),
+                "weights": digest(self.weights),
+                "mask": digest(self.mask),
+                "cuts": [digest(cut) for cut in self.cuts],
+                "examples": self.examples,
+            }
+        )
+
+    @property
+    def size(self) -> int:
+        """One step for each cut."""
+        return len(self.cuts)
+
+    def execute(self, on_step: OnStep | None = None) -> dict[str, Any]:
+        """Compute; returns ``costs``, one for each cut."""
+        hessian = Hessian(self.recipe, self.weights, self.mask, examples=self.examples)
+        inverse, point, costs = inverse_of(hessian.dense()), hessian.point(), []
+        for done, cut in enumerate(self.cuts, start=1):
+            kept = np.concatenate([cut[name][keep].cpu().numpy() for name, keep in self.mask.items()])
+            costs.append(quadratic_cost(inverse, point, ~kept))
+            if on_step is not None:
+                on_step(done, math.nan)
+        return {"costs": costs}
+
+
+def quadratic_cost(inverse: np.ndarray, point: np.ndarray, pruned: np.ndarray) -> float:
+    """Least rise of the quadratic model when the coordinates ``pruned`` are 0 and the others are free.
+
+    ``1/2 w_P' ((H^-1)_PP)^-1 w_P``: the minimum over the remaining axial subspace.
+
+    Args:
+        inverse: ``H^-1``, shape (D, D), of a positive definite ``H``; see `inverse_of`.
+        point: ``w``, shape (D,).
+        pruned: which coordinates are 0, boolean, shape (D,).
+    """
+    chosen = np.flatnonzero(pruned)
+    if not len(chosen):
+        return 0.0
+    block = inverse[np.ix_(chosen, chosen)]
+    return float(0.5 * point[chosen] @ np.linalg.solve(block, point[chosen]))
+
+
+def inverse_of(hessian: np.ndarray, least: float = 1e-6) -> np.ndarray:
+    """The inverse of a Hessian whose eigenvalues below ``least`` times the largest are raised to that."""
+    values, vectors = np.linalg.eigh(hessian)
+    return (vectors / np.maximum(values, least * values[-1])) @ vectors.T

@@ -1,0 +1,309 @@
+"""Stability to pruning and to data order (STAB section 4), and instability analysis (LMC).
+
+All are arithmetic on trainings that start from one rewind point ``W_k`` and differ in one thing. Each measure is
+a chain (see `engine`), so that experiments advance many of them together, and a function that runs it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from torch import Tensor
+
+from lotto.core.errors import UsageError
+from lotto.core.weights import Weights, angle, distance
+from lotto.data import Split
+from lotto.execution.engine import Chain, Engine, Progress
+from lotto.execution.factory import make
+from lotto.landscape.path import BATCHNORM, Path, PathTask, has_batchnorm, path_of
+from lotto.pruning import masks
+from lotto.pruning.masks import Mask
+from lotto.recipe.recipe import Recipe
+from lotto.training.job import Job, Run, State
+
+STABLE = 2.0
+"""A network is stable when its error barrier is below this many points (LMC section 3)."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A measure over samples (data orders, or pairs of them)."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the samples."""
+        return float(np.mean(self.values))
+
+    @property
+    def min(self) -> float:
+        """Smallest sample."""
+        return min(self.values)
+
+    @property
+    def max(self) -> float:
+        """Largest sample."""
+        return max(self.values)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far networks end from each other, over the unpruned prunable weights.
+
+    Attributes:
+        l2: L2 distance of each sample.
+        angle: angle of each sample, in degrees.
+        errors: test errors of the trained subnetworks, in the order of the data orders.
+    """
+
+    l2: Spread
+    angle: Spread
+    errors: tuple[float, ...]
+
+    @classmethod
+    def between(
+        cls, pairs: Sequence[tuple[Weights, Weights]], mask: Mapping[str, Tensor], errors: Sequence[float]
+    ) -> Distances:
+        """Measure pairs of networks within a mask."""
+        return cls(
+            Spread(tuple(distance(a, b, mask) for a, b in pairs)),
+            Spread(tuple(angle(a, b, mask) for a, b in pairs)),
+            tuple(errors),
+        )
+
+
+@dataclass(frozen=True)
+class Instability:
+    """The lines between copies of one network trained under different SGD noise.
+
+    Attributes:
+        paths: BatchNorm policy -> the path of each pair. A model without BatchNorm has ``interpolate`` only.
+        errors: test errors of the copies.
+    """
+
+    paths: Mapping[str, tuple[Path, ...]]
+    errors: tuple[float, ...]
+
+    def barrier(
+        self, split: Split = "test", what: str = "error", batchnorm: str = "interpolate", baseline: str = "mean"
+    ) -> Spread:
+        """The barrier of each pair; see `Path.barrier`. Without BatchNorm both policies are the same."""
+        paths = self.paths.get(batchnorm, self.paths["interpolate"])
+        return Spread(tuple(path.barrier(baseline, split, what) for path in paths))
+
+    @property
+    def stable(self) -> bool:
+        """Whether the mean barrier of the test error is below 2 points (LMC section 3)."""
+        return self.barrier().mean < STABLE
+
+
+def data_order_chain(
+    recipe: Recipe,
+    start: State,
+    mask: Mapping[str, Tensor],
+    from_step: int,
+    order_seeds: Sequence[int],
+    label: str = "",
+) -> Chain[Distances]:
+    """Stability to data order of (``W_k``, m): distances between trainings of ``m * W_k`` on pairs of orders."""
+    check_orders(order_seeds, 2, "Stability to data order compares trainings on different data orders")
+    runs: list[Run] = yield [_fork(recipe, start, mask, from_step, u, f"{label} · order {u}") for u in order_seeds]
+    pairs = [(a.weights, b.weights) for a, b in combinations(runs, 2)]
+    return Distances.between(pairs, mask, [run.test_error for run in runs])
+
+
+def pruning_chain(
+    recipe: Recipe,
+    start: State,
+    mask: Mapping[str, Tensor],
+    from_step: int,
+    order_seeds: Sequence[int],
+    label: str = "",
+) -> Chain[Distances]:
+    """Stability to pruning of (``W_k``, m): distances between ``W_k`` and ``m * W_k`` trained on the same order."""
+    check_orders(order_seeds, 1, "Stability to pruning needs a data order")
+    dense = [_fork(recipe, start, None, from_step, u, f"{label} · dense, order {u}") for u in order_seeds]
+    sparse = [_fork(recipe, start, mask, from_step, u, f"{label} · order {u}") for u in order_seeds]
+    runs: list[Run] = yield [*dense, *sparse]
+    half = len(order_seeds)
+    pairs = [(a.weights, b.weights) for a, b in zip(runs[:half], runs[half:], strict=True)]
+    return Distances.between(pairs, mask, [run.test_error for run in runs[half:]])
+
+
+def instability_chain(
+    recipe: Recipe,
+    start: State,
+    mask: Mapping[str, Tensor] | None,
+    from_step: int,
+    order_seeds: Sequence[int],
+    points: int = 30,
+    splits: Sequence[Split] = ("test", "train"),
+    examples: int | None = None,
+    label: str = "",
+) -> Chain[Instability]:
+    """Instability of ``W_k`` (or ``m * W_k``): barriers between copies trained on pairs of orders (LMC section 3)."""
+    check_orders(order_seeds, 2, "Instability compares copies trained on different data orders")
+    runs: list[Run] = yield [_fork(recipe, start, mask, from_step, u, f"{label} · order {u}") for u in order_seeds]
+    policies = BATCHNORM if has_batchnorm(recipe) else BATCHNORM[:1]
+    pairs = list(combinations(zip(order_seeds, runs, strict=True), 2))
+    tasks = [
+        PathTask(
+            recipe, a.weights, b.weights, points, tuple(splits), policy, examples, f"{label} · path {u}–{v}, {policy}"
+        )
+        for policy in policies
+        for (u, a), (v, b) in pairs
+    ]
+    outcomes = yield tasks
+    paths = [path_of(outcome) for outcome in outcomes]
+    n = len(pairs)
+    return Instability(
+        {policy: tuple(paths[i * n : (i + 1) * n]) for i, policy in enumerate(policies)},
+        tuple(run.test_error for run in runs),
+    )
+
+
+def rewind_point_chain(recipe: Recipe, step: int, init_seed: int, order_seed: int, label: str = "") -> Chain[State]:
+    """The state ``W_k`` of a dense training, for a new optimizer.
+
+    It is kept by the whole dense training, which level 0 of IMP and other measures share.
+    """
+    (run,) = yield [Job(recipe, init_seed, order_seed, keep=(step,), label=f"{label} · dense")]
+    return run.state(step).without_optimizer
+
+
+def stability_to_data_order(
+    recipe: Recipe,
+    mask: Mapping[str, Tensor] | None = None,
+    from_step: str | int = "0it",
+    order_seeds: Sequence[int] = (0, 1, 2),
+    *,
+    start: State | Weights | None = None,
+    init_seed: int = 0,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> Distances:
+    """Distance between trainings of ``m * W_k`` that differ in the data order only (STAB section 4).
+
+    Args:
+        recipe: what is trained.
+        mask: the subnetwork; None = the dense network.
+        from_step: the rewind step k.
+        order_seeds: at least two data orders; every pair is a sample.
+        start: ``W_k``; default: step k of the dense training of ``init_seed`` on the first data order.
+        init_seed: see ``start``.
+        engine: how jobs are run.
+        progress: called with engine events.
+    """
+
+    def chain() -> Chain[Distances]:
+        check_orders(order_seeds, 2, "Stability to data order compares trainings on different data orders")
+        k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
+        return (yield from data_order_chain(recipe, point, kept, k, order_seeds, "data order"))
+
+    return (engine or make()).drive([chain()], progress)[0]
+
+
+def stability_to_pruning(
+    recipe: Recipe,
+    mask: Mapping[str, Tensor],
+    from_step: str | int = "0it",
+    order_seeds: Sequence[int] = (0, 1, 2),
+    *,
+    start: State | Weights | None = None,
+    init_seed: int = 0,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> Distances:
+    """Distance between the whole network and the subnetwork, trained on the same data order (STAB section 4).
+
+    Both are trained from the rewind point with a new optimizer; every data order is a sample. For the arguments see
+    `stability_to_data_order`.
+    """
+
+    def chain() -> Chain[Distances]:
+        check_orders(order_seeds, 1, "Stability to pruning needs a data order")
+        k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
+        return (yield from pruning_chain(recipe, point, kept, k, order_seeds, "pruning"))
+
+    return (engine or make()).drive([chain()], progress)[0]
+
+
+def instability(
+    recipe: Recipe,
+    from_step: str | int = "0it",
+    mask: Mapping[str, Tensor] | None = None,
+    order_seeds: Sequence[int] = (1, 2),
+    *,
+    start: State | Weights | None = None,
+    init_seed: int = 0,
+    points: int = 30,
+    splits: Sequence[Split] = ("test", "train"),
+    examples: int | None = None,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> Instability:
+    """Barrier between copies of a network trained from step k under different SGD noise (LMC section 3).
+
+    Args:
+        recipe: what is trained.
+        from_step: the step k at which the copies part.
+        mask: a subnetwork; None = the dense network.
+        order_seeds: data order and augmentation of the copies; every pair is a sample.
+        start: ``W_k``; default: step k of the dense training of ``init_seed``.
+        init_seed: see ``start``; its data order has the same seed.
+        points: evenly spaced positions on each line.
+        splits: where error and loss are evaluated.
+        examples: at most so many examples of each split.
+        engine: how jobs are run.
+        progress: called with engine events.
+
+    Returns:
+        The paths of all pairs, with BatchNorm statistics interpolated and, where there are any, re-estimated.
+    """
+
+    def chain() -> Chain[Instability]:
+        check_orders(order_seeds, 2, "Instability compares copies trained on different data orders")
+        k, _, point = yield from _point(recipe, mask, from_step, (init_seed,), start, init_seed)
+        return (
+            yield from instability_chain(recipe, point, mask, k, order_seeds, points, splits, examples, "instability")
+        )
+
+    return (engine or make()).drive([chain()], progress)[0]
+
+
+def check_orders(order_seeds: Sequence[int], least: int, why: str) -> None:
+    """Raise ``UsageError`` unless there are enough data orders, all different."""
+    if len(set(order_seeds)) != len(order_seeds) or len(order_seeds) < least:
+        raise UsageError(f"{why}: give at least {least}, all different; got {list(order_seeds)}.")
+
+
+def _point(
+    recipe: Recipe,
+    mask: Mapping[str, Tensor] | None,
+    from_step: str | int,
+    order_seeds: Sequence[int],
+    start: State | Weights | None,
+    init_seed: int,
+) -> Chain[tuple[int, Mask, State]]:
+    k = recipe.step(from_step)
+    if k >= recipe.total:
+        raise UsageError(f"The step {k} is not before the end of training at {recipe.total} iterations.")
+    kept = masks.ones(recipe) if mask is None else Mask(mask)
+    if isinstance(start, State):
+        return k, kept, start
+    if start is not None:
+        return k, kept, State(dict(start))
+    point = yield from rewind_point_chain(recipe, k, init_seed, order_seeds[0], "rewind point")
+    return k, kept, point
+
+
+def _fork(
+    recipe: Recipe, start: State, mask: Mapping[str, Tensor] | None, from_step: int, order_seed: int, label: str
+) -> Job:
+    # A mask that removes nothing is the dense network, whose trainings others share.
+    chosen = None if mask is None or all(bool(m.all()) for m in mask.values()) else Mask(mask)
+    return Job(recipe, order_seed=order_seed, start=start, mask=chosen, from_step=from_step, label=label)

@@ -1,0 +1,10 @@
+"""Iterative magnitude pruning with rewinding: what it is asked, its levels, what it finds."""
+
+from __future__ import annotations
+
+from lotto.lottery.adaptive import Trial
+from lotto.lottery.plan import After, Plan
+from lotto.lottery.procedure import Level, LevelFinished
+from lotto.lottery.search import ImpResult, imp
+
+__all__ = ["After", "ImpResult", "Level", "LevelFinished", "Plan", "Trial", "imp"]

@@ -1,0 +1,164 @@
+"""What IMP is asked to do: every argument checked, every default settled, before anything long is started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+from lotto.core.errors import UsageError, unknown
+from lotto.core.rng import derived_seed
+from lotto.pruning import masks
+from lotto.pruning.rule import MAX_LEVELS, Pruning, levels_for, prune
+from lotto.recipe.recipe import Recipe
+
+
+class After(str, Enum):
+    """What happens to the weights after a level's pruning."""
+
+    WEIGHTS = "weights"
+    """Weights and learning rate go back to the rewind step: the papers' IMP."""
+    LR = "lr"
+    """The trained weights stay, the learning rate goes back (Renda et al., 2003.02389)."""
+    FINETUNE = "finetune"
+    """The trained weights stay, the learning rate stays at its last value."""
+    REINIT = "reinit"
+    """New initial weights at every level, trained from the start."""
+
+
+CONTROLS = ("reinit", "random")
+ORDERS = ("shared", "fresh")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What IMP is asked to do; see `imp` for the fields."""
+
+    recipe: Recipe
+    pruning: Pruning
+    levels: int
+    rewind_step: int
+    replicates: int
+    controls: tuple[str, ...]
+    control_levels: tuple[int, ...]
+    after: After
+    order: str
+    rewind_optimizer: bool
+    finetune_lr: float
+    seed: int
+    adaptive: bool = False
+    target: float = 0.0
+    """Density at which adaptive pruning ends."""
+    particles: int = 1
+
+    def order_seed(self, replicate: int, level: int) -> int:
+        """Seed of the data order: one for a replicate, or a fresh one for each of its levels."""
+        base = self.seed + replicate
+        return base if self.order == "shared" or level == 0 else derived_seed(base, "order", level)
+
+    @property
+    def jobs(self) -> int | None:
+        """How many trainings the plan has; adaptive pruning does not know beforehand."""
+        if self.adaptive:
+            return None
+        # With particles every level has their average to evaluate, too.
+        each = (self.levels + 1) * (self.particles + (self.particles > 1))
+        return self.replicates * (each + len(self.controls) * len(self.control_levels))
+
+    def describe(self) -> dict[str, Any]:
+        """The plan in plain values, for files and reports."""
+        score = self.pruning.score
+        return {
+            "levels": self.levels,
+            "rate": float(self.pruning.rate),
+            "score": score if isinstance(score, str) else getattr(score, "__qualname__", repr(score)),
+            "scope": self.pruning.scope,
+            "rates": {name: float(rate) for name, rate in self.pruning.rates.items()},
+            "exclude": list(self.pruning.exclude),
+            "rewind_step": self.rewind_step,
+            "rewind_optimizer": self.rewind_optimizer,
+            "after": self.after.value,
+            "order": self.order,
+            "replicates": self.replicates,
+            "controls": list(self.controls),
+            "control_levels": list(self.control_levels),
+            "seed": self.seed,
+            "adaptive": self.adaptive,
+            "particles": self.particles,
+        }
+
+
+def make_plan(
+    recipe: Recipe,
+    levels: int | None = None,
+    rate: float | None = None,
+    rewind_to: str | int | None = None,
+    replicates: int = 3,
+    controls: Sequence[str] = CONTROLS,
+    control_levels: Sequence[int] | None = None,
+    density: float | None = None,
+    one_shot: bool = False,
+    after: str | After = After.WEIGHTS,
+    order: str = "shared",
+    rewind_optimizer: bool = False,
+    finetune_lr: float | None = None,
+    seed: int = 0,
+    adaptive: bool = False,
+    particles: int = 1,
+) -> Plan:
+    """Check every argument of `imp` and settle the defaults."""
+    pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
+    if levels is not None and density is not None and not adaptive:
+        raise UsageError("Give either levels or a target density, not both.")
+    if levels is not None and not 1 <= levels <= MAX_LEVELS:
+        raise UsageError(f"levels is between 1 and {MAX_LEVELS}; got {levels}.")
+    if replicates < 1:
+        raise UsageError(f"replicates is 1 or more; got {replicates}.")
+    if particles < 1:
+        raise UsageError(f"particles is 1 or more; got {particles}.")
+    for control in controls:
+        if control not in CONTROLS:
+            raise unknown("control", control, CONTROLS)
+    if order not in ORDERS:
+        raise unknown("order", order, ORDERS)
+    if after not in [a.value for a in After] and not isinstance(after, After):
+        raise unknown("after-prune policy", after, [a.value for a in After])
+    rewind_step = recipe.step(recipe.rewind_to if rewind_to is None else rewind_to)
+    if rewind_step >= recipe.total:
+        raise UsageError(
+            f"The rewind step {rewind_step} is not before the end of training at {recipe.total} iterations "
+            f"(an epoch is {recipe.per_epoch})."
+        )
+    if After(after) is not After.WEIGHTS and rewind_optimizer:
+        raise UsageError(f"rewind_optimizer goes with after='weights'; got after={After(after).value!r}.")
+    if After(after) is After.REINIT and rewind_to is not None:
+        raise UsageError("after='reinit' trains from a new start at every level, so it has no rewind step.")
+    if finetune_lr is not None and not finetune_lr > 0:
+        raise UsageError(f"A learning rate is greater than 0; got finetune_lr={finetune_lr!r}.")
+    mask = masks.ones(recipe)
+    # One cut of the initial weights, so that a score, a rate or a layer that does not fit is told now.
+    first = recipe.initial(seed)
+    prune(first, mask, pruning.rate, pruning.score, pruning.scope, pruning.rates, start=first)
+    if adaptive:
+        if one_shot:
+            raise UsageError("Adaptive pruning chooses its cuts; it does not go with one_shot.")
+        if density is not None and not 0 < density < 1:
+            raise UsageError(f"A target density is between 0 and 1; got {density!r}.")
+        count = levels or (16 if density is None else MAX_LEVELS)
+    elif levels is None and density is None:
+        count = 16
+    else:
+        count = levels or levels_for(mask, pruning, density or 0.0)
+    if one_shot:
+        rates = {n: 1 - (1 - r) ** count for n, r in pruning.rates.items()}
+        pruning, count = replace(pruning, rate=1 - (1 - pruning.rate) ** count, rates=rates), 1
+    every = () if adaptive else tuple(range(1, count + 1))  # adaptive pruning takes its last level
+    chosen = every if control_levels is None else tuple(control_levels)
+    if any(not 1 <= at <= count for at in chosen):
+        raise UsageError(f"Control levels are between 1 and {count}; got {list(chosen)}.")
+    last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
+    return Plan(
+        recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, After(after), order,
+        rewind_optimizer, finetune_lr or last, seed, adaptive, (density or 0.0) if adaptive else 0.0, particles,
+    )  # fmt: skip

@@ -1,0 +1,205 @@
+"""Iterative magnitude pruning with rewinding (STAB algorithm 1): what it is told and what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lotto.core.errors import UsageError
+from lotto.execution.engine import Engine, Progress
+from lotto.execution.factory import make
+from lotto.execution.store import Store
+from lotto.lottery.adaptive import Trial, adaptive_chain
+from lotto.lottery.plan import CONTROLS, After, Plan, make_plan
+from lotto.lottery.procedure import Level, LevelFinished, level_chain
+from lotto.pruning import masks
+from lotto.pruning.ticket import Ticket
+from lotto.recipe.recipe import Recipe
+from lotto.training.job import Run
+
+
+@dataclass(frozen=True, eq=False)
+class ImpResult:
+    """The outcome of `imp`: ``chains[replicate][level]``, and what adaptive pruning tried."""
+
+    plan: Plan
+    chains: Sequence[Sequence[Level]]
+    trials: Sequence[Trial] = ()
+
+    def table(self) -> pd.DataFrame:
+        """One row per level.
+
+        Columns: ``level``; ``density`` (fraction); ``error``, ``error_std`` and ``n`` (test error in percent over
+        the replicates); ``dense_error``, ``dense_std``; ``matching`` (mean error within the recipe's tolerance of
+        the dense mean); for each control ``NAME`` and ``NAME_std``; ``empty_layers``.
+        """
+        rows = []
+        dense = _errors([chain[0].run for chain in self.chains])
+        for levels in zip(*self.chains, strict=True):
+            error = _errors([at.run for at in levels])
+            row: dict[str, Any] = {
+                "level": levels[0].level,
+                "density": float(np.mean([masks.density(at.mask) for at in levels])),
+                "error": error.mean(),
+                "error_std": _std(error),
+                "n": len(error),
+                "dense_error": dense.mean(),
+                "dense_std": _std(dense),
+                "matching": levels[0].level == 0
+                or bool(error.mean() <= dense.mean() + self.plan.recipe.tolerance + 1e-9),
+            }
+            for control in self.plan.controls:
+                found = _errors([at.controls[control] for at in levels if control in at.controls])
+                row[control] = found.mean() if len(found) else np.nan
+                row[f"{control}_std"] = _std(found)
+            row["empty_layers"] = ", ".join(sorted({x for at in levels for x in masks.empty_layers(at.mask)}))
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def runs_table(self) -> pd.DataFrame:
+        """One row per run: ``replicate``, ``level``, ``density``, ``kind`` (imp, a control, or particle),
+        ``test_error``, ``test_loss``, ``train_loss``, ``seconds``."""
+        rows = []
+        for replicate, chain in enumerate(self.chains):
+            for at in chain:
+                runs = [("imp", at.run), *at.controls.items(), *(("particle", run) for run in at.particles)]
+                for kind, run in runs:
+                    rows.append(
+                        {
+                            "replicate": replicate,
+                            "level": at.level,
+                            "density": masks.density(at.mask),
+                            "kind": kind,
+                            "test_error": run.test_error,
+                            "test_loss": run.test_loss,
+                            "train_loss": run.history[-1]["train_loss"],
+                            "seconds": run.seconds,
+                        }
+                    )
+        return pd.DataFrame(rows)
+
+    def trials_table(self) -> pd.DataFrame:
+        """One row per cut that adaptive pruning tried: the fields of `lotto.lottery.Trial`."""
+        return pd.DataFrame([vars(trial) for trial in self.trials])
+
+    @property
+    def trainings(self) -> int:
+        """Trainings of each replicate, failed trials and particles among them, controls not."""
+        return self.plan.particles * (1 + (len(self.trials) or len(self.chains[0]) - 1))
+
+    def sparsest_matching(self, replicate: int = 0) -> Ticket:
+        """The ticket of the sparsest level that matches; level 0, which is dense, always does."""
+        table = self.table()
+        return self.ticket(int(table[table["matching"]]["level"].max()), replicate)
+
+    def ticket(self, level: int, replicate: int = 0) -> Ticket:
+        """The ticket of a level: the rewound start and the mask.
+
+        Raises:
+            UsageError: if there is no such level or replicate, or its training did not start at the rewind step.
+        """
+        if not 0 <= replicate < len(self.chains):
+            raise UsageError(f"Replicates are 0 to {len(self.chains) - 1}; got {replicate}.")
+        if not 0 <= level < len(self.chains[replicate]):
+            raise UsageError(f"Levels are 0 to {len(self.chains[replicate]) - 1}; got {level}.")
+        if self.plan.after is not After.WEIGHTS and level:
+            raise UsageError(f"after={self.plan.after.value!r} does not rewind the weights, so it makes no tickets.")
+        chain = self.chains[replicate]
+        start = chain[0].run.at(self.plan.rewind_step)
+        info = {
+            "recipe": self.plan.recipe.describe(),
+            "plan": self.plan.describe(),
+            "level": level,
+            "replicate": replicate,
+            "test_error": chain[level].run.test_error,
+            "dense_error": chain[0].run.test_error,
+        }
+        return Ticket(masks.apply(start, chain[level].mask), chain[level].mask, self.plan.rewind_step, info)
+
+
+def imp(
+    recipe: Recipe,
+    levels: int | None = None,
+    rate: float | None = None,
+    rewind_to: str | int | None = None,
+    replicates: int = 3,
+    controls: Sequence[str] = CONTROLS,
+    *,
+    control_levels: Sequence[int] | None = None,
+    density: float | None = None,
+    one_shot: bool = False,
+    after: str | After = After.WEIGHTS,
+    order: str = "shared",
+    rewind_optimizer: bool = False,
+    finetune_lr: float | None = None,
+    seed: int = 0,
+    adaptive: bool = False,
+    particles: int = 1,
+    engine: Engine | None = None,
+    jobs: int | str = "auto",
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> ImpResult:
+    """Find winning tickets: iterative pruning with rewinding.
+
+    Args:
+        recipe: what is trained; its ``pruning`` gives score, scope, per-layer rates and excluded layers.
+        levels: pruning levels after the dense one; default 16, or as many as ``density`` needs.
+        rate: share of the remaining weights pruned per level; default the recipe's.
+        rewind_to: the step k to which weights go back: ``0it``, ``500it``, ``2ep``; default the recipe's.
+        replicates: how many initialisations and data orders.
+        controls: ``reinit`` (the mask on a new initialisation, trained from the start), ``random`` (a random mask
+            with the same per-layer densities, on the same rewind point).
+        control_levels: levels at which controls are trained; default all.
+        density: stop at the first level whose density is at most this, instead of ``levels``.
+        one_shot: make a single cut to the density that ``levels`` levels (or ``density``) would reach.
+        after: see `After`.
+        order: ``shared`` = all levels of a replicate see the same data order; ``fresh`` = each its own.
+        rewind_optimizer: restore the optimizer's state at the rewind step (masked) instead of a new optimizer.
+        finetune_lr: learning rate of ``finetune``; default the schedule's last, but at least 1 % of the peak.
+        seed: replicate r uses the seeds ``seed + r``.
+        adaptive: choose the share pruned at each level by trial, see `lottery.adaptive`; ``density`` is then where to
+            stop and ``levels`` how many at most.
+        particles: copies of each ticket, trained on different data orders; their average is the level's solution
+            and is pruned (SWAMP, 2305.14852). BatchNorm statistics are re-estimated for it. Controls have one copy.
+        engine: how jobs are run; default made from ``jobs`` and ``store``.
+        jobs: worker processes, see `lotto.engine.make`.
+        store: where runs are remembered.
+        progress: called with engine events and `LevelFinished`.
+
+    Returns:
+        The result, with `ImpResult.table` and `ImpResult.sparsest_matching`.
+
+    Raises:
+        UsageError: before any training, for whatever cannot be done.
+    """
+    plan = make_plan(
+        recipe, levels, rate, rewind_to, replicates, controls, control_levels, density, one_shot, after, order,
+        rewind_optimizer, finetune_lr, seed, adaptive, particles,
+    )  # fmt: skip
+    return run_plan(plan, engine or make(jobs, store, device=recipe.device), progress)
+
+
+def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> ImpResult:
+    """Carry out a plan of `make_plan`; see `imp`."""
+    if plan.adaptive:
+        ((levels, trials),) = engine.drive([adaptive_chain(plan, progress or (lambda event: None))], progress)
+        return ImpResult(plan, levels, trials)
+    chains = [level_chain(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
+    return ImpResult(plan, engine.drive(chains, progress))
+
+
+def _errors(runs: Sequence[Run]) -> np.ndarray:
+    return np.array([run.test_error for run in runs])
+
+
+def _std(values: np.ndarray) -> float:
+    """Sample standard deviation; NaN for fewer than two values."""
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+__all__ = ["After", "ImpResult", "Level", "LevelFinished", "Plan", "Trial", "imp"]

@@ -1,0 +1,1 @@
+"""*Stabilizing the Lottery Ticket Hypothesis*, and its successor, *Linear Mode Connectivity*."""

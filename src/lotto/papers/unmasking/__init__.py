@@ -1,0 +1,1 @@
+"""*Unmasking the Lottery Ticket Hypothesis*: what a mask encodes, told by the error landscape."""

@@ -1,0 +1,184 @@
+"""Masks: which of the prunable weights are left.
+
+A mask is a dict of boolean tensors over the prunable names (convolution and linear weights; never biases
+or normalisation parameters). *Density* is the fraction of prunable weights left, sparsity is 1 - density.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lotto.core import files
+from lotto.core.errors import UsageError, nearest
+from lotto.core.rng import stream
+
+if TYPE_CHECKING:
+    from lotto.recipe.recipe import Recipe
+
+PRUNABLE = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+class Mask(dict[str, Tensor]):
+    """A plain dict of boolean tensors, True where the weight is kept, that can be saved and loaded."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__({name: t.to(torch.bool) for name, t in tensors.items()})
+
+    @property
+    def density(self) -> float:
+        """Fraction of prunable weights left."""
+        return density(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the mask as safetensors, atomically."""
+        files.save_tensors(Path(path), self, {"format": "lotto.mask", "version": "1"})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Mask:
+        """Read a mask file; raises ``UsageError`` if it is not one."""
+        tensors, _ = files.load_tensors(Path(path), "lotto.mask")
+        return cls(tensors)
+
+
+def layer_of(name: str) -> str:
+    """The layer a weight belongs to: ``fc1`` for ``fc1.weight``."""
+    return name.removesuffix(".weight")
+
+
+def prunable_names(model: nn.Module, exclude: Collection[str] = ()) -> list[str]:
+    """Names of the prunable weights in the order of the model, without the excluded layers.
+
+    Args:
+        model: any module; tied weights are listed once.
+        exclude: layer names (``fc``) or weight names (``fc.weight``) that stay dense.
+
+    Raises:
+        UsageError: if an excluded name is not a prunable layer, or nothing is left to prune.
+    """
+    names: list[str] = []
+    seen: set[int] = set()
+    for layer, module in model.named_modules():
+        if isinstance(module, PRUNABLE) and "weight" not in module._parameters:
+            raise UsageError(
+                f"The weight of {layer!r} is computed from other parameters (a parametrization such as weight_norm); "
+                "such a layer cannot be pruned."
+            )
+        if isinstance(module, PRUNABLE) and id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            names.append(f"{layer}.weight" if layer else "weight")
+    for name in exclude:
+        if layer_of(name) not in map(layer_of, names):
+            raise UsageError(f"Cannot exclude {name!r}: no such prunable layer. {nearest(name, map(layer_of, names))}")
+    left = [n for n in names if layer_of(n) not in {layer_of(e) for e in exclude}]
+    if not left:
+        raise UsageError(
+            "The model has no prunable weights: it needs at least one Linear or convolution layer that is not excluded."
+        )
+    return left
+
+
+def ones(model: nn.Module | Recipe, exclude: Collection[str] = ()) -> Mask:
+    """The mask that keeps every prunable weight of a module or of a recipe's model."""
+    if isinstance(model, nn.Module):
+        module = model
+    else:
+        module, exclude = model.skeleton(), (*model.pruning.exclude, *exclude)
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    names = prunable_names(module, exclude)
+    return Mask({n: torch.ones(parameters[n].shape, dtype=torch.bool) for n in names})
+
+
+def shared_names(model: nn.Module) -> list[tuple[str, ...]]:
+    """Groups of names that stand for one parameter (tied weights)."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def cover_shared(mask: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The mask under every name that a tied weight has: pruned under one name is pruned under all."""
+    full = dict(mask)
+    for names in shared_names(model):
+        for name in names:
+            if (found := next((mask[n] for n in names if n in mask), None)) is not None:
+                full[name] = found
+    return full
+
+
+def count(mask: Mapping[str, Tensor]) -> int:
+    """Number of weights left."""
+    return sum(int(t.sum()) for t in mask.values())
+
+
+def size(mask: Mapping[str, Tensor]) -> int:
+    """Number of prunable weights."""
+    return sum(t.numel() for t in mask.values())
+
+
+def density(mask: Mapping[str, Tensor]) -> float:
+    """Fraction of prunable weights left."""
+    return count(mask) / size(mask)
+
+
+def layer_densities(mask: Mapping[str, Tensor]) -> dict[str, float]:
+    """Fraction left in each layer, by layer name."""
+    return {layer_of(n): int(t.sum()) / t.numel() for n, t in mask.items()}
+
+
+def empty_layers(mask: Mapping[str, Tensor]) -> list[str]:
+    """Layers that have been pruned to nothing."""
+    return [layer_of(n) for n, t in mask.items() if not bool(t.any())]
+
+
+def apply(weights: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Return ``m * w``: pruned weights are exactly +0, everything else is the same tensor."""
+    if mask is None:
+        return dict(weights)
+    check_fits(mask, weights)
+    # where, not a product: a product would turn a negative weight into -0 and keep a NaN.
+    return {
+        n: torch.where(mask[n].to(t.device, torch.bool), t, torch.zeros((), dtype=t.dtype, device=t.device))
+        if n in mask
+        else t
+        for n, t in weights.items()
+    }
+
+
+def check_fits(mask: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Raise ``UsageError`` unless every tensor of the mask fits the weight of its name."""
+    for name, keep in mask.items():
+        if name not in weights:
+            raise UsageError(f"The mask has {name!r}, which the model has not. {nearest(name, weights)}")
+        if keep.shape != weights[name].shape:
+            raise UsageError(
+                f"The mask of {name!r} has shape {tuple(keep.shape)}, the model's weight has "
+                f"{tuple(weights[name].shape)}."
+            )
+
+
+def random_like(mask: Mapping[str, Tensor], seed: int) -> Mask:
+    """A random mask with exactly the same number of weights left in every layer (STAB's control)."""
+    result = {}
+    for name, keep in mask.items():
+        keep = keep.to("cpu", torch.bool)
+        generator = stream(seed, f"random-mask:{name}")
+        chosen = generator.permutation(keep.numel())[: int(keep.sum())]
+        flat = np.zeros(keep.numel(), dtype=bool)
+        flat[chosen] = True
+        result[name] = torch.from_numpy(flat).reshape(keep.shape)
+    return Mask(result)

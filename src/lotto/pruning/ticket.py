@@ -1,0 +1,65 @@
+"""A ticket: the rewound start and the mask. Trained weights are never called a ticket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lotto.core import files
+from lotto.pruning import masks
+from lotto.pruning.masks import Mask
+
+START, MASK = "start/", "mask/"
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A subnetwork to be trained: ``start`` (the whole state dict at the rewind step, masked) and ``mask``.
+
+    Attributes:
+        start: weights at the rewind step; pruned ones are 0.
+        mask: what is kept.
+        rewind_step: iteration at which training goes on.
+        info: where it comes from: recipe, level, seeds, errors. Plain values.
+    """
+
+    start: Mapping[str, Tensor]
+    mask: Mask
+    rewind_step: int = 0
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def density(self) -> float:
+        """Fraction of prunable weights left."""
+        return masks.density(self.mask)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the ticket as one safetensors file, atomically; returns its path."""
+        tensors = {START + n: t for n, t in self.start.items()} | {MASK + n: t for n, t in self.mask.items()}
+        metadata = {
+            "format": "lotto.ticket",
+            "version": "1",
+            "rewind_step": str(self.rewind_step),
+            "density": repr(self.density),
+            "info": json.dumps(dict(self.info)),
+        }
+        files.save_tensors(Path(path), tensors, metadata)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ticket:
+        """Read a ticket file.
+
+        Raises:
+            UsageError: if the file is missing or not a ticket.
+        """
+        tensors, metadata = files.load_tensors(Path(path), "lotto.ticket")
+        mask = Mask({n.removeprefix(MASK): t for n, t in tensors.items() if n.startswith(MASK)})
+        start = {n.removeprefix(START): t for n, t in tensors.items() if n.startswith(START)}
+        masks.check_fits(mask, start)
+        return cls(start, mask, int(metadata["rewind_step"]), json.loads(metadata["info"]))

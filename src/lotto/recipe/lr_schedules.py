@@ -1,0 +1,112 @@
+"""Learning-rate schedules as pure functions of the step: there is nothing to restore when a run resumes.
+
+A schedule gives the factor on the optimizer's learning rate at a step of a training of ``total`` steps.
+Warm-up rises linearly and reaches 1 at its last step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lotto.core.duration import iterations
+from lotto.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up, common to all schedules, then ``after_warmup``."""
+
+    warmup: str | int = 0
+
+    def factor(self, step: int, total: int, per_epoch: int) -> float:
+        """Factor on the learning rate at iteration ``step`` (the first is 0) of ``total``."""
+        warm = iterations(self.warmup, per_epoch)
+        if step < warm:
+            return (step + 1) / warm
+        return self.after_warmup(step, total, per_epoch, warm)
+
+    def after_warmup(self, step: int, total: int, per_epoch: int, warm: int) -> float:
+        """Factor after the warm-up of ``warm`` iterations."""
+        return 1.0
+
+    def resolved(self, per_epoch: int) -> dict[str, object]:
+        """The schedule with all steps in iterations: its part of a run's identity."""
+        values = {k: v for k, v in vars(self).items() if k != "warmup"}
+        return {
+            "warmup": iterations(self.warmup, per_epoch),
+            **values,
+        }
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The same rate throughout."""
+
+
+@dataclass(frozen=True)
+class MultiStep(Schedule):
+    """Multiply the rate by ``gamma`` at each milestone."""
+
+    milestones: tuple[str | int, ...] = ()
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.milestones, (str, int)):
+            object.__setattr__(self, "milestones", (self.milestones,))
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+
+    def after_warmup(self, step: int, total: int, per_epoch: int, warm: int) -> float:
+        return self.gamma ** sum(step >= iterations(m, per_epoch) for m in self.milestones)
+
+    def resolved(self, per_epoch: int) -> dict[str, object]:
+        milestones = [iterations(m, per_epoch) for m in self.milestones]
+        if any(a >= b for a, b in pairwise(milestones)):
+            raise UsageError(f"Milestones must increase; got {self.milestones}.")
+        return {**super().resolved(per_epoch), "milestones": milestones}
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """Fall linearly from 1 to ``end`` at the last step. With a warm-up: the triangular schedule."""
+
+    end: float = 0.0
+
+    def after_warmup(self, step: int, total: int, per_epoch: int, warm: int) -> float:
+        done = (step - warm) / max(1, total - warm)
+        return 1.0 + (self.end - 1.0) * done
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Fall from 1 to ``end`` along half a cosine. With a warm-up: the one-cycle schedule."""
+
+    end: float = 0.0
+
+    def after_warmup(self, step: int, total: int, per_epoch: int, warm: int) -> float:
+        done = (step - warm) / max(1, total - warm)
+        return self.end + (1.0 - self.end) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """Fall from 1 to ``end`` by the same factor at every step."""
+
+    end: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.end > 0:
+            raise UsageError(f"An exponential schedule ends above 0; got end={self.end!r}.")
+
+    def after_warmup(self, step: int, total: int, per_epoch: int, warm: int) -> float:
+        return self.end ** ((step - warm) / max(1, total - warm))
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": Constant,
+    "multistep": MultiStep,
+    "linear": Linear,
+    "cosine": Cosine,
+    "exponential": Exponential,
+}

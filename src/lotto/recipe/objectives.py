@@ -1,0 +1,37 @@
+"""Losses and errors by name: functions of (outputs, targets) that return the mean over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from lotto.core.errors import UsageError
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+def misclassification(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Share of wrong predictions in percent; ``outputs`` (batch, classes, ...), ``targets`` (batch, ...) integers.
+
+    Raises:
+        UsageError: if the targets are not integer classes.
+    """
+    if targets.is_floating_point() or targets.shape != (*outputs.shape[:1], *outputs.shape[2:]):
+        raise UsageError(
+            f"Misclassification needs integer targets, one class for each prediction; got {targets.dtype} of shape "
+            f"{tuple(targets.shape)} for outputs {tuple(outputs.shape)}. For regression use error='mse'."
+        )
+    return (outputs.argmax(1) != targets).double().mean() * 100
+
+
+def mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error; integer classes count as one-hot vectors."""
+    if not targets.is_floating_point():
+        targets = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
+    return F.mse_loss(outputs, targets.reshape(outputs.shape))
+
+
+LOSSES: dict[str, Objective] = {"cross-entropy": F.cross_entropy, "mse": mse}
+ERRORS: dict[str, Objective] = {"misclassification": misclassification, "mse": mse}

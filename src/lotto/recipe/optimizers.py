@@ -1,0 +1,205 @@
+"""Optimizers as frozen data; the functions of torch.optim do the arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
+from torch.optim.rmsprop import rmsprop
+from torch.optim.sgd import sgd
+
+from lotto.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What every optimizer has: a peak learning rate that the schedule multiplies."""
+
+    lr: float
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name != "nesterov" and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise UsageError(f"{name} of {type(self).__name__} is a number; got {value!r}.")
+        if not 0 < self.lr < math.inf:
+            raise UsageError(f"A learning rate is greater than 0; got {self.lr!r}.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(f"Weight decay is 0 or more; got {self.weight_decay!r}.")
+        # With eps = 0 a pruned weight would be 0 / 0.
+        if not getattr(self, "eps", 1.0) > 0:
+            raise UsageError(f"eps is greater than 0; got {self.eps!r}.")  # type: ignore[attr-defined]
+
+    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What the optimizer remembers of a parameter before its first step."""
+        raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop; got {type(self).__name__}.")
+
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float
+    ) -> None:
+        """One step, in place."""
+        raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop; got {type(self).__name__}.")
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent with (Nesterov) momentum; weight decay is added to the gradient."""
+
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.momentum < 0 or (self.nesterov and not self.momentum):
+            raise UsageError(f"Momentum is 0 or more, and greater than 0 for Nesterov's; got {self.momentum!r}.")
+
+    @property
+    def plain(self) -> bool:
+        """Whether a step is nothing but ``-lr`` times the gradient."""
+        return not self.momentum and not self.weight_decay
+
+    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The momentum; zeros give the same first step as no buffer."""
+        return {"momentum_buffer": torch.zeros_like(parameter, requires_grad=False)} if self.momentum else {}
+
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float
+    ) -> None:
+        """See `torch.optim.SGD`."""
+        if self.plain:  # one kernel less around the same arithmetic
+            torch._foreach_add_(parameters, gradients, alpha=-lr)
+            return
+        sgd(
+            parameters,
+            gradients,
+            [state.get("momentum_buffer") for state in states],
+            fused=True,  # one kernel per step
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            lr=lr,
+            dampening=0.0,
+            nesterov=self.nesterov,
+            maximize=False,
+        )
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam; weight decay is added to the gradient."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise UsageError(f"beta1 and beta2 are at least 0 and less than 1; got {self.beta1!r}, {self.beta2!r}.")
+
+    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The number of steps and both moments."""
+        moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
+        return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device), **moments}
+
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float
+    ) -> None:
+        """See `torch.optim.Adam`, or `torch.optim.AdamW` for that class."""
+        (adamw if isinstance(self, AdamW) else adam)(
+            parameters,
+            gradients,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            lr=lr,
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+            maximize=False,
+        )
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay."""
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """RMSprop with optional momentum."""
+
+    alpha: float = 0.99
+    eps: float = 1e-8
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.alpha < 1 and self.momentum >= 0):
+            raise UsageError(
+                f"alpha is at least 0 and less than 1, momentum 0 or more; got {self.alpha!r}, {self.momentum!r}."
+            )
+
+    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The number of steps, the mean square, and the momentum if there is one."""
+        names = ("square_avg", "momentum_buffer") if self.momentum else ("square_avg",)
+        moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in names}
+        return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device), **moments}
+
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float
+    ) -> None:
+        """See `torch.optim.RMSprop`."""
+        rmsprop(
+            parameters,
+            gradients,
+            [state["square_avg"] for state in states],
+            [],
+            [state["momentum_buffer"] for state in states] if self.momentum else [],
+            [state["step"] for state in states],
+            lr=lr,
+            alpha=self.alpha,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            centered=False,
+        )
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+}
+
+
+class Updates:
+    """An optimizer at work: what it remembers of each parameter.
+
+    torch's own classes import a compiler when the first is made, seconds in every process, and take longer for a small
+    network's step than its arithmetic does; their functions do not.
+
+    Args:
+        optimizer: which and how.
+        parameters: by name; gradients are read from their ``grad``, and those without one are left alone.
+    """
+
+    def __init__(self, optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
+        self.optimizer = optimizer
+        self.states = {name: optimizer.quantities(parameter) for name, parameter in parameters.items()}
+        self._parts = list(zip(parameters.values(), self.states.values(), strict=True))
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """One step at a learning rate."""
+        found = [(p, g, state) for p, state in self._parts if (g := p.grad) is not None]
+        self.optimizer.update([p for p, _, _ in found], [g for _, g, _ in found], [state for _, _, state in found], lr)

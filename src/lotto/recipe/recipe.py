@@ -1,0 +1,303 @@
+"""Recipe: what is trained and how. Frozen, validated when made, hashable."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from lotto import data as datasets
+from lotto import models
+from lotto.core import fingerprint
+from lotto.core.duration import iterations
+from lotto.core.errors import UsageError, unknown
+from lotto.core.rng import private_torch_rng, torch_seed
+from lotto.data.augment import Augment
+from lotto.data.image_folder import Folder
+from lotto.data.in_memory import Arrays, check_batch_size
+from lotto.pruning.rule import Pruning
+from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
+from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
+from lotto.recipe.objectives import ERRORS, LOSSES, Objective
+from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
+
+Data = Arrays | Folder
+KINDS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training recipe.
+
+    Attributes:
+        model: an architecture's name (``lenet-300-100``, ``resnet-20``, ...), or a class or function that
+            builds a module without arguments.
+        data: a data set's name (``mnist``, ``cifar10``, ...), `lotto.data.Arrays` or `lotto.data.Folder`.
+        optimizer: `SGD`, `Adam`, `AdamW` or `RMSprop`.
+        schedule: factor on the learning rate over the steps.
+        batch_size: examples per step; an epoch's incomplete last batch is dropped.
+        steps: length of a full training: ``50000it``, ``8ep``.
+        init: ``kaiming-normal``, ``glorot-normal`` (biases 0), or ``module`` for the model's own.
+        norm_init: the scale of normalisation layers: ``ones`` or ``uniform`` in (0, 1).
+        augment: random shift-crop and flip of training images.
+        loss: ``cross-entropy``, ``mse``, or a function (outputs, targets) -> mean over the batch.
+        error: what is reported: ``misclassification`` (percent), ``mse``, or a function like a loss; None takes
+            ``mse`` for floating targets, else ``misclassification``.
+        precision: ``float32``, ``bfloat16`` (autocast; weights stay float32) or ``float64``.
+        channels_last: memory layout of image batches; None = with bfloat16.
+        validation: training examples held out.
+        evaluations: how often the test set is evaluated along a full training.
+        pruning: defaults of IMP: rate, score, scope, layers with their own rate, excluded layers.
+        rewind_to: default rewind step of IMP.
+        tolerance: a level matches when its mean error is at most this many points above the dense mean.
+        device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's identity.
+        compile: whether `torch.compile` makes the steps of networks that autograd trains: quicker on a GPU, and
+            half a minute or more in every worker first. Random numbers in a forward may be others.
+        name: what tables call the recipe. Not part of a run's identity.
+    """
+
+    model: str | Callable[[], nn.Module]
+    data: str | Data
+    optimizer: Optimizer = field(default_factory=lambda: SGD(0.1, momentum=0.9))
+    schedule: Schedule = field(default_factory=Constant)
+    batch_size: int = 128
+    steps: str | int = "10ep"
+    init: str = "module"
+    norm_init: str = "ones"
+    augment: Augment | None = None
+    loss: str | Objective = "cross-entropy"
+    error: str | Objective | None = None
+    precision: str = "float32"
+    channels_last: bool | None = None
+    validation: int = 0
+    evaluations: int = 10
+    pruning: Pruning = field(default_factory=Pruning)
+    rewind_to: str | int = "0it"
+    tolerance: float = 0.2
+    device: str = "auto"
+    compile: bool = False
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        for what, value, choices in (
+            ("initialisation", self.init, INITS),
+            ("initialisation of normalisation layers", self.norm_init, NORM_INITS),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if value not in choices:
+                raise unknown(what, value, choices)
+        for what, objective, known in (("loss", self.loss, LOSSES), ("error", self.error, ERRORS)):
+            if isinstance(objective, str) and objective not in known:
+                raise unknown(what, objective, known)
+        if isinstance(self.model, nn.Module):
+            raise UsageError(
+                "model is a class or a function that builds the network (model=MyNet, not model=MyNet()), so "
+                "that every replicate gets an initialisation of its own."
+            )
+        if isinstance(self.data, str) and self.data not in datasets.NAMES:
+            raise unknown("data set", self.data, datasets.NAMES)
+        if not isinstance(self.data, (str, *get_args(Data))):
+            raise UsageError(
+                f"data is a name, lotto.data.Arrays(x_train, y_train, x_test, y_test) or lotto.data.Folder(path); "
+                f"got {type(self.data).__name__}."
+            )
+        for what, value_, base in (
+            ("optimizer", self.optimizer, Optimizer),
+            ("schedule", self.schedule, Schedule),
+            ("pruning", self.pruning, Pruning),
+        ):
+            if not isinstance(value_, base):
+                raise UsageError(f"{what} is a lotto.{base.__name__}; got {value_!r}.")
+        if self.augment is not None and not isinstance(self.augment, Augment):
+            raise UsageError(f"augment is a lotto.data.Augment or None; got {self.augment!r}.")
+        if not isinstance(self.model, str) and not callable(self.model):
+            raise UsageError(f"model is a name, or a class or function that builds the network; got {self.model!r}.")
+        for what, least in (("batch_size", 1), ("evaluations", 0), ("validation", 0)):
+            number = getattr(self, what)
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise UsageError(f"{what} is a whole number from {least}; got {number!r}.")
+        if not isinstance(self.compile, bool):
+            raise UsageError(f"compile is True or False; got {self.compile!r}.")
+        if not isinstance(self.tolerance, (int, float)) or not 0 <= self.tolerance < math.inf:
+            raise UsageError(f"tolerance is a number from 0; got {self.tolerance!r}.")
+        # Texts must be readable before anything is loaded.
+        for step in (self.steps, self.rewind_to, self.schedule.warmup):
+            iterations(step, 1)
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A copy with some fields changed; ``optimizer__lr=0.05`` reaches inside a field.
+
+        Raises:
+            UsageError: for an unknown field; lists the choices.
+        """
+        direct: dict[str, Any] = {}
+        nested: dict[str, dict[str, Any]] = {}
+        for key, value in changes.items():
+            outer, _, inner = key.partition("__")
+            if outer not in {f.name for f in dataclasses.fields(self)}:
+                raise unknown("field of a recipe", outer, [f.name for f in dataclasses.fields(self)])
+            if inner:
+                nested.setdefault(outer, {})[inner] = value
+            else:
+                direct[outer] = value
+        for outer, values in nested.items():
+            base = direct.get(outer, getattr(self, outer))
+            base = Augment() if base is None and outer == "augment" else base
+            kinds: Mapping[str, type] = KINDS.get(outer, {})
+            if (kind := values.pop("kind", None)) is not None:
+                base = _change_kind(outer, base, kind, kinds, values)
+            known = [f.name for f in dataclasses.fields(base)]
+            for inner in values:
+                if inner not in known:
+                    raise unknown(f"field of {outer}", inner, known)
+            direct[outer] = dataclasses.replace(base, **values)
+        return dataclasses.replace(self, **direct)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
+        derived = ("arrays", "loss_function", "error_function", "_skeleton")
+        return {k: v for k, v in self.__dict__.items() if k not in derived}
+
+    # --- what the recipe stands for -------------------------------------------------------------------
+
+    @cached_property
+    def arrays(self) -> Data:
+        """The data set, loaded, with the validation examples held out."""
+        # On the CPU, whatever default device is set where the data is first asked for (`skeleton` sets one).
+        with torch.device("cpu"):
+            loaded = datasets.load(self.data) if isinstance(self.data, str) else self.data
+            return loaded.hold_out(self.validation)
+
+    @cached_property
+    def per_epoch(self) -> int:
+        """Iterations in an epoch."""
+        check_batch_size(self.batch_size, self.arrays.size())
+        return self.arrays.size() // self.batch_size
+
+    @cached_property
+    def total(self) -> int:
+        """Iterations of a full training."""
+        total = iterations(self.steps, self.per_epoch)
+        if total < 1:
+            raise UsageError(f"A training has at least one step; got steps={self.steps!r}.")
+        return total
+
+    def step(self, value: str | int) -> int:
+        """Turn a step such as ``500it`` or ``2ep`` into iterations of this recipe."""
+        return iterations(value, self.per_epoch)
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of iteration ``step``."""
+        return self.optimizer.lr * self.schedule.factor(step, self.total, self.per_epoch)
+
+    @property
+    def error_name(self) -> str | Objective:
+        """The error, with its default settled by the targets."""
+        if self.error is not None:
+            return self.error
+        return "misclassification" if self.arrays.class_targets else "mse"
+
+    @property
+    def error_unit(self) -> str:
+        """What follows an error in tables: percent, or nothing."""
+        return " %" if self.error_name == "misclassification" else ""
+
+    @cached_property
+    def loss_function(self) -> Objective:
+        """The loss: (outputs, targets) to the mean over the batch."""
+        return LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+
+    @cached_property
+    def error_function(self) -> Objective:
+        """The error: (outputs, targets) to the mean over the batch."""
+        name = self.error_name
+        return ERRORS[name] if isinstance(name, str) else name
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """Build the module; ``seed`` fixes what its own constructor draws."""
+        with private_torch_rng():
+            torch.manual_seed(torch_seed(seed, "module"))
+            if isinstance(self.model, str):
+                return models.build(self.model, self.arrays.shape, self.arrays.classes)
+            module = self.model()
+        if not isinstance(module, nn.Module):
+            raise UsageError(f"model() must return a torch.nn.Module; it returned {type(module).__name__}.")
+        return module
+
+    def skeleton(self) -> nn.Module:
+        """The architecture alone, to be read; one of ours has no memory for weights (it is on the meta device)."""
+        return self._skeleton if isinstance(self.model, str) else self.build()
+
+    @cached_property
+    def _skeleton(self) -> nn.Module:
+        with torch.device("meta"):
+            return self.build()
+
+    def initial(self, seed: int) -> dict[str, Tensor]:
+        """The initial weights of ``seed``: a state dict."""
+        return initial_weights(self.build(seed), self.init, self.norm_init, seed)
+
+    # --- identity -------------------------------------------------------------------------------------
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides a run's outcome, in canonical form.
+
+        Raises:
+            fingerprint.Unidentifiable: if the model or a function cannot be identified.
+        """
+        model: Any = self.model
+        if not isinstance(model, str):
+            model = fingerprint.model_identity(model, self.build())
+        return fingerprint.canonical(
+            {
+                "model": model,
+                "data": {"content": self.arrays.identity, "validation": self.validation},
+                "optimizer": {"kind": fingerprint.kind(self.optimizer), **vars(self.optimizer)},
+                "schedule": {**self.schedule.resolved(self.per_epoch), "kind": fingerprint.kind(self.schedule)},
+                "batch_size": self.batch_size,
+                "total": self.total,
+                "init": [self.init, self.norm_init],
+                "augment": None if self.augment is None else vars(self.augment),
+                "loss": self.loss,
+                "error": self.error_name,
+                "precision": self.precision,
+                "channels_last": self.uses_channels_last,
+                "evaluations": self.evaluations,
+                **({"compile": True} if self.compile else {}),
+            }
+        )
+
+    @property
+    def uses_channels_last(self) -> bool:
+        """Whether image batches are laid out channels-last."""
+        if self.channels_last is None:
+            return self.precision == "bfloat16" and len(self.arrays.shape) == 3
+        return self.channels_last
+
+    def describe(self) -> dict[str, Any]:
+        """The recipe as readable text values, for reports and files."""
+        described = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, get_args(Data)):
+                value = f"{type(value).__name__}({value.name}, {value.size()} training examples)"
+            elif callable(value) and not dataclasses.is_dataclass(value):
+                value = f"{value.__module__}.{getattr(value, '__qualname__', value)}"
+            described[f.name] = value if isinstance(value, (int, float)) else str(value)
+        return described
+
+
+def _change_kind(outer: str, base: Any, kind: str, kinds: Mapping[str, type], values: Mapping[str, Any]) -> Any:
+    if kind not in kinds:
+        raise unknown(f"kind of {outer}", kind, kinds)
+    shared = {f.name for f in dataclasses.fields(kinds[kind])}
+    kept = {k: v for k, v in vars(base).items() if k in shared}
+    return kinds[kind](**{**kept, **{k: v for k, v in values.items() if k in shared}})

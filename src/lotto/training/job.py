@@ -1,0 +1,184 @@
+"""A training run as a value: what is asked (`Job`), a point on the way (`State`), what came out (`Run`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from lotto.core import fingerprint
+from lotto.core.errors import UsageError
+from lotto.core.weights import check_alike, digest, first_non_finite
+from lotto.pruning import masks
+from lotto.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A network at a step: its weights (a whole state dict) and, where kept, the optimizer's tensors.
+
+    Attributes:
+        weights: name -> tensor, BatchNorm buffers included.
+        optimizer: ``parameter/quantity`` -> tensor (momentum, Adam moments); empty = the optimizer is new.
+    """
+
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def without_optimizer(self) -> State:
+        """The same weights with a new optimizer."""
+        return State(self.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Job(fingerprint.Identified):
+    """One training: train ``recipe`` from ``from_step`` to ``to_step``, keeping the weights at some steps.
+
+    Attributes:
+        recipe: what is trained and how.
+        init_seed: initialisation, used when ``start`` is None.
+        order_seed: data order and augmentation.
+        start: the state at ``from_step``; None = the initial weights.
+        mask: pruned weights are 0 from the start and stay 0; None = dense.
+        from_step: iteration at which training begins; the schedule and the data order continue there.
+        to_step: iteration at which it ends; None = the end of the recipe's training.
+        keep: steps whose state is kept besides the last one.
+        label: what progress displays call the job. Not part of its identity.
+    """
+
+    recipe: Recipe
+    init_seed: int = 0
+    order_seed: int = 0
+    start: State | None = None
+    mask: masks.Mask | None = None
+    from_step: int = 0
+    to_step: int | None = None
+    keep: tuple[int, ...] = ()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        total = self.recipe.total
+        if self.to_step is None:
+            object.__setattr__(self, "to_step", total)
+        for what, step in (("from_step", self.from_step), *(("keep", k) for k in self.keep)):
+            if not 0 <= step <= self.end:
+                raise UsageError(
+                    f"{what} is {step} iterations, beyond the training's end at {self.end}. "
+                    f"One epoch of this recipe is {self.recipe.per_epoch} iterations."
+                )
+        if self.end > total:
+            raise UsageError(f"to_step is {self.end}, beyond the recipe's {total} iterations.")
+        if any(k < self.from_step for k in self.keep):
+            raise UsageError(f"Cannot keep a step before from_step={self.from_step}; got keep={self.keep}.")
+        if self.start is None and self.from_step:
+            raise UsageError(f"Training from step {self.from_step} needs the weights at that step: start=...")
+        if self.start is None and self.mask is None:
+            return
+        expected = self.recipe.skeleton().state_dict()
+        if self.start is not None:
+            if (bad := first_non_finite(self.start.weights)) is not None:
+                raise UsageError(f"The starting weights hold NaN or infinity in {bad!r}.")
+            check_alike(expected, self.start.weights)
+        if self.mask is not None:
+            masks.check_fits(self.mask, expected)
+
+    @property
+    def end(self) -> int:
+        """The last step, as a number."""
+        assert self.to_step is not None
+        return self.to_step
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps whose state is stored, in order."""
+        return tuple(sorted({*self.keep, self.end}))
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The identity in canonical form; ``keep`` is not in it: the trajectory is the same.
+
+        Raises:
+            fingerprint.Unidentifiable: if the recipe's model or functions cannot be identified.
+        """
+        # The start by its content, as masked: what the mask removes has no part in the outcome, and an initial
+        # state is the same whether it is given by its seed or by its weights.
+        start = self.initial_state()
+        return fingerprint.canonical(
+            {
+                "schema": fingerprint.SCHEMA,
+                "recipe": self.recipe.identity,
+                "start": {"weights": digest(start.weights), "optimizer": digest(start.optimizer)},
+                "mask": None if self.mask is None else digest(self.mask),
+                "order_seed": self.order_seed,
+                "steps": [self.from_step, self.end],
+            }
+        )
+
+    def initial_state(self) -> State:
+        """The state at ``from_step``: masked start, optimizer included."""
+        start = self.start or State(self.recipe.initial(self.init_seed))
+        if self.mask is None:
+            return start
+        mask = masks.cover_shared(self.mask, self.recipe.skeleton())
+        optimizer = dict(start.optimizer)
+        for name, tensor in optimizer.items():
+            parameter = name.rpartition("/")[0]
+            if parameter in mask and tensor.shape == mask[parameter].shape:
+                optimizer[name] = masks.apply({parameter: tensor}, {parameter: mask[parameter]})[parameter]
+        return State(masks.apply(start.weights, mask), optimizer)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished training.
+
+    Attributes:
+        steps: (first, last) iteration.
+        history: one record per evaluation: ``step``, ``learning_rate``, ``train_loss`` (mean since the record
+            before), ``test_loss``, ``test_error`` and, if examples are held out, ``validation_*``.
+        states: step -> State; from a store they are read when asked for.
+        key: identity in the store, or None.
+        seconds: duration of the training.
+        arithmetic: how it was computed, for the record.
+    """
+
+    steps: tuple[int, int]
+    history: Sequence[Mapping[str, float]]
+    states: Mapping[int, State]
+    key: str | None = None
+    seconds: float = 0.0
+    arithmetic: str = ""
+
+    def state(self, step: int) -> State:
+        """The state at a kept step.
+
+        Raises:
+            UsageError: if that step was not kept.
+        """
+        if step not in self.states:
+            kept = ", ".join(map(str, sorted(self.states)))
+            raise UsageError(f"Step {step} was not kept; ask for it with keep=[...]. Kept steps: {kept}.")
+        return self.states[step]
+
+    def at(self, step: int) -> Mapping[str, Tensor]:
+        """The weights at a kept step."""
+        return self.state(step).weights
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The trained weights."""
+        return self.at(self.steps[1])
+
+    @property
+    def test_error(self) -> float:
+        """Test error at the end (percent, unless the recipe says otherwise)."""
+        return self.history[-1]["test_error"]
+
+    @property
+    def test_loss(self) -> float:
+        """Test loss at the end."""
+        return self.history[-1]["test_loss"]

@@ -1,0 +1,1 @@
+"""What computes gradients and moves weights: one file for each way; the loop takes the first that supports a job."""

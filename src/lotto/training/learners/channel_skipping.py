@@ -1,0 +1,179 @@
+"""Training without the units that a mask has cut off: the same network and outcome at less cost.
+
+A unit that nothing reads any more takes part in no output, so its own weights have the gradient 0: only weight decay
+and momentum still move them. The parameters stay whole, and with them optimizer, masks and what is stored; forward and
+backward see the rows and columns that are left.
+
+BatchNorm's running statistics of a removed unit are read by nothing, but a path to another network goes by them. They
+forget: where a state is kept, the whole network is trained for so many steps before that what they remember of earlier
+ones is below rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+
+from lotto.core.errors import UsageError
+from lotto.pruning.channels import Space, channel_spaces, shape_of, traced
+from lotto.training.job import Job
+from lotto.training.network import Network
+
+Picks = Mapping[str, tuple[Tensor | None, Tensor | None]]
+
+WORTH = 0.9
+"""Picking weights costs some time: more than this share of the multiplications left is not worth it."""
+
+FORGOTTEN = 1e-9
+"""Share of an old value in a running average that is none any more."""
+
+
+class Compacted(nn.Module):
+    """The forward of a module by rows and columns of its parameters.
+
+    Args:
+        graph: of the module, with parameters and buffers of its own, which are made smaller.
+        whole: the module.
+        picks: for parameters and buffers that lose something, the indices that are left, of rows and of columns
+            (None = all).
+        share: of the multiplications that are left.
+        memory: steps after which running statistics have forgotten what was before.
+    """
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        whole: nn.Module,
+        picks: Picks,
+        share: float,
+        memory: int,
+    ) -> None:
+        super().__init__()
+        self.graph, self.picks, self.share, self.memory = graph, picks, share, memory
+        self._parameters_of, self._buffers_of = dict(whole.named_parameters()), dict(whole.named_buffers())
+        for name, tensor in (*graph.named_parameters(), *graph.named_buffers()):
+            tensor.data = self._picked(name, tensor.data)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gradients reach the whole parameters, 0 where nothing was picked."""
+        values = {name: self._picked(name, parameter) for name, parameter in self._parameters_of.items()}
+        outputs: Tensor = functional_call(self.graph, values, (x,))
+        return outputs
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Have the module's buffers, as far as units are left."""
+        for name, buffer in self.graph.named_buffers():
+            buffer.copy_(self._picked(name, self._buffers_of[name]))
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Give the module the buffers of the units that are left."""
+        for name, buffer in self.graph.named_buffers():
+            rows, _ = self.picks.get(name, (None, None))
+            whole = self._buffers_of[name]
+            if rows is None:
+                whole.copy_(buffer)
+            else:
+                whole.index_copy_(0, rows, buffer)
+
+    def _picked(self, name: str, tensor: Tensor) -> Tensor:
+        for axis, index in enumerate(self.picks.get(name, ())):
+            if index is not None:
+                tensor = tensor.index_select(axis, index)
+        return tensor
+
+
+def compacted(job: Job, network: Network, worth: float = WORTH) -> Compacted | None:
+    """The network's forward without what the job's mask has cut off; None where that is nothing, or not worth it.
+
+    Of named models only: someone's own forward may do what a graph of it does not show.
+    """
+    masks = {name: mask for name, mask in (job.mask or {}).items() if mask.dim() > 1}
+    if worth <= 0 or not isinstance(job.recipe.model, str):
+        return None
+    if all(bool(mask.reshape(*mask.shape[:2], -1).any(2).any(0).all()) for mask in masks.values()):
+        return None  # every input of every layer is read
+    memory = _memory(network.module)
+    if memory is None or job.end - job.from_step <= memory:
+        return None
+    example = torch.zeros(2, *job.recipe.arrays.shape, device=network.device)
+    try:
+        graph = copy.deepcopy(traced(network.module))
+    except UsageError:
+        return None
+    spaces = channel_spaces(graph, example.double() if network.dtype == torch.float64 else example)
+    picks = _picks(spaces, _left(spaces, masks), network.device)
+    share = _share(graph, picks)
+    if share > worth:
+        return None
+    return Compacted(graph, network.module, picks, share, memory)
+
+
+def _memory(module: nn.Module) -> int | None:
+    """After how many steps running statistics have forgotten what was before; None if they never do."""
+    memory = 0
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats:
+            if layer.momentum is None or not 0 < layer.momentum <= 1:
+                return None
+            memory = max(memory, 1 if layer.momentum == 1 else math.ceil(math.log(FORGOTTEN, 1 - layer.momentum)))
+    return memory
+
+
+def _left(spaces: list[Space], masks: Mapping[str, Tensor]) -> list[Tensor]:
+    """For each space, which channels are read by a unit that is itself left, or by the outputs."""
+    left = [torch.ones(space.size, dtype=torch.bool) for space in spaces]
+    made_by = {name: i for i, space in enumerate(spaces) for name in space.producers}
+    while True:
+        before = sum(int(kept.sum()) for kept in left)
+        for i in reversed(range(len(spaces))):
+            read = torch.zeros_like(left[i])
+            for name, *_ in spaces[i].readers:
+                mask = masks.get(f"{name}.weight")
+                if mask is None:  # all weights are there
+                    read[:] = True
+                    break
+                by_channel = mask.cpu().reshape(len(mask), spaces[i].size, -1).any(2)
+                read |= (by_channel[left[made_by[name]]] if name in made_by else by_channel).any(0)
+            read &= left[i]
+            if not bool(read.any()):
+                read[left[i].nonzero()[0]] = True  # a layer has at least one unit
+            left[i] = read
+        if sum(int(kept.sum()) for kept in left) == before:
+            return left
+
+
+def _picks(spaces: list[Space], left: list[Tensor], device: torch.device) -> Picks:
+    rows: dict[str, Tensor] = {}
+    columns: dict[str, Tensor] = {}
+    for space, kept in zip(spaces, left, strict=True):
+        if bool(kept.all()):
+            continue
+        index = kept.nonzero().squeeze(1).to(device)
+        for name in (*space.producers, *space.norms):
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                rows[f"{name}.{part}"] = index
+        for name, _, places in space.readers:  # a flattened layer has several columns for each channel
+            columns[f"{name}.weight"] = (index[:, None] * places + torch.arange(places, device=device)).flatten()
+    return {name: (rows.get(name), columns.get(name)) for name in {**rows, **columns}}
+
+
+def _share(graph: fx.GraphModule, picks: Picks) -> float:
+    """Multiplications of all layers with what is left, as a share of those with everything."""
+    layers, less, all_ = dict(graph.named_modules()), 0, 0
+    for node in graph.graph.nodes:
+        weight = getattr(layers.get(str(node.target)), "weight", None) if node.op == "call_module" else None
+        shape = shape_of(node)
+        if isinstance(weight, Tensor) and weight.dim() > 1 and shape is not None:
+            picked = picks.get(f"{node.target}.weight", (None, None))
+            sizes = [size if index is None else len(index) for size, index in zip(weight.shape, picked, strict=False)]
+            positions = math.prod(weight.shape[2:]) * math.prod(shape[2:])
+            all_ += positions * math.prod(weight.shape[:2])
+            less += positions * math.prod(sizes)
+    return less / all_ if all_ else 1.0

@@ -1,0 +1,188 @@
+"""A linear layer that has its unpruned weights only: products whose cost falls with the density.
+
+Activations have the shape (features, batch): the batch is the innermost, contiguous axis, so that each weight meets a
+whole vector of numbers. Kernels run on one thread.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lotto.core.jit import can_compile
+
+SMALL = 1 << 12
+"""Weights of a layer that is quicker here than by torch's operators, even with all of them."""
+
+SPARSE = 0.25
+"""Density below which a layer is quicker sparse: about where both cost the same (`lotto bench sparse wide`)."""
+
+
+class SparseLayer:
+    """A layer whose parameter is the vector of its unpruned weights, in the order of the mask's rows.
+
+    Args:
+        weight: shape (outputs, inputs).
+        bias: shape (outputs,).
+        mask: of the weight.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, mask: Tensor) -> None:
+        self.shape, self.bias = weight.shape, bias
+        self.places = mask.flatten().nonzero().squeeze(1)
+        self.weight = weight.flatten()[self.places]
+        self.weight.grad, self.bias.grad = torch.zeros_like(self.weight), torch.zeros_like(bias)
+        # Compressed rows: the weights of row i are values[ends[i]:ends[i + 1]], in these columns. The same by columns,
+        # whose weights are values[places].
+        outputs, inputs = mask.nonzero().numpy().T.astype(np.int32)
+        places = np.argsort(inputs, kind="stable").astype(np.int32)
+        self._rows = (_ends(outputs, len(mask)), inputs)
+        self._columns = (_ends(inputs, mask.shape[1]), outputs[places], places)
+        self._values, self._offsets = self.weight.numpy(), bias.numpy()
+        self._gradients = (self.weight.grad.numpy(), self.bias.grad.numpy())
+        self._kernels, self._zero = kernels(self._values.dtype), self._values.dtype.type(0)
+        self._buffers: dict[int, Tensor] = {}
+
+    def forward_by_feature(self, x: Tensor, relu: bool) -> Tensor:
+        """Shape (inputs, batch) to (outputs, batch), perhaps with ReLU; valid until the next call."""
+        outputs = self._buffer(0, x)
+        self._kernels.multiply(*self._rows, self._values, self._offsets, x.numpy(), relu, outputs.numpy())
+        return outputs
+
+    def input_gradient(self, gradient: Tensor, x: Tensor, by_feature: bool = True) -> Tensor:
+        """Shape (outputs, batch) to (inputs, batch), 0 where ReLU made ``x`` 0; valid until the next call."""
+        inputs = self._buffer(1, gradient)
+        self._kernels.multiply_turned(
+            *self._columns, self._values, gradient.contiguous().numpy(), x.numpy(), inputs.numpy()
+        )
+        return inputs
+
+    def set_gradients(self, gradient: Tensor, x: Tensor, by_feature: bool = True) -> None:
+        """At the unpruned weights, from shapes (outputs, batch) and (inputs, batch)."""
+        self._kernels.outer(*self._rows, gradient.contiguous().numpy(), x.numpy(), *self._gradients, self._zero)
+
+    def descend(self, gradient: Tensor, x: Tensor, by_feature: bool, lr: float) -> None:
+        """A step of plain gradient descent, in which gradients are nowhere."""
+        moved, rate = (self._values, self._offsets), self._values.dtype.type(lr)
+        self._kernels.outer(*self._rows, gradient.contiguous().numpy(), x.numpy(), *moved, rate)
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Values at the unpruned places of a weight, 0 elsewhere."""
+        return values.new_zeros(self.shape.numel()).index_copy_(0, self.places, values.detach()).view(self.shape)
+
+    def _buffer(self, axis: int, like: Tensor) -> Tensor:
+        found = self._buffers.get(axis)
+        if found is None or found.shape[1] != like.shape[1]:
+            found = self._buffers[axis] = like.new_empty(self.shape[axis], like.shape[1])
+        return found
+
+
+def _ends(lines: np.ndarray, count: int) -> np.ndarray:
+    """Where each of ``count`` lines ends, after a 0."""
+    return np.concatenate([[0], np.bincount(lines, minlength=count).cumsum()]).astype(np.int32)
+
+
+def pays(mask: Tensor, crossover: float = SPARSE) -> bool:
+    """Whether a layer with this mask is quicker sparse, here."""
+    return can_compile() and 0 < int(mask.sum()) < crossover * mask.numel()
+
+
+class Kernels(NamedTuple):
+    """Compiled functions over compressed rows ``(ends, columns)`` and their values; see `kernels`."""
+
+    multiply: Any
+    multiply_turned: Any
+    outer: Any
+
+
+@cache
+def kernels(dtype: np.dtype[Any]) -> Kernels:
+    """Compile the kernels for one type of number, about a second in each process that has a sparse layer.
+
+    Sums may be taken in any order, as in every product; NaN and infinity are kept.
+    """
+    from numba import njit
+
+    zero = dtype.type(0)  # a constant for the compiler, which adds up in vectors only from a constant
+    compiled = njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True)
+
+    @njit(inline="always")
+    def add_rows(to, k, end, lines, values, x):  # type: ignore[no-untyped-def]
+        """Add ``values[k:end] @ x[lines[k:end]]``, four weights at a time, so ``to`` is passed less often."""
+        while k + 4 <= end:
+            a, b, c, d = values[k], values[k + 1], values[k + 2], values[k + 3]
+            xa, xb, xc, xd = x[lines[k]], x[lines[k + 1]], x[lines[k + 2]], x[lines[k + 3]]
+            for j in range(len(to)):
+                to[j] += a * xa[j] + b * xb[j] + c * xc[j] + d * xd[j]
+            k += 4
+        while k < end:
+            a, xa = values[k], x[lines[k]]
+            for j in range(len(to)):
+                to[j] += a * xa[j]
+            k += 1
+
+    @compiled
+    def multiply(ends, columns, values, bias, x, relu, out):  # type: ignore[no-untyped-def]
+        """``out = values @ x + bias``, perhaps with ReLU."""
+        for i in range(len(ends) - 1):
+            row = out[i]
+            for j in range(len(row)):
+                row[j] = bias[i]
+            add_rows(row, ends[i], ends[i + 1], columns, values, x)
+            if relu:
+                for j in range(len(row)):
+                    row[j] = zero if row[j] < zero else row[j]  # NaN stays
+
+    @compiled
+    def multiply_turned(ends, rows, places, values, gradient, x, out):  # type: ignore[no-untyped-def]
+        """``out = values.T @ gradient``, 0 where ``x`` is not above 0."""
+        by_column = values[places]
+        for i in range(len(ends) - 1):
+            row, seen = out[i], x[i]
+            for j in range(len(row)):
+                row[j] = zero
+            add_rows(row, ends[i], ends[i + 1], rows, by_column, gradient)
+            for j in range(len(row)):
+                row[j] = zero if seen[j] <= zero else row[j]
+
+    @compiled
+    def outer(ends, columns, gradient, x, out, sums, rate):  # type: ignore[no-untyped-def]
+        """``out = gradient @ x.T`` at the unpruned places, four of a row at a time, and the rows' ``sums``.
+
+        With a ``rate`` other than 0 both are not set, but moved against it.
+        """
+        batch = x.shape[1]
+        for i in range(len(ends) - 1):
+            row, k, end = gradient[i], ends[i], ends[i + 1]
+            total = zero
+            for j in range(batch):
+                total += row[j]
+            sums[i] = sums[i] - rate * total if rate else total
+            while k + 4 <= end:
+                xa, xb, xc, xd = x[columns[k]], x[columns[k + 1]], x[columns[k + 2]], x[columns[k + 3]]
+                a, b, c, d = zero, zero, zero, zero
+                for j in range(batch):
+                    a += row[j] * xa[j]
+                    b += row[j] * xb[j]
+                    c += row[j] * xc[j]
+                    d += row[j] * xd[j]
+                if rate:
+                    out[k] -= rate * a
+                    out[k + 1] -= rate * b
+                    out[k + 2] -= rate * c
+                    out[k + 3] -= rate * d
+                else:
+                    out[k], out[k + 1], out[k + 2], out[k + 3] = a, b, c, d
+                k += 4
+            while k < end:
+                a, xa = zero, x[columns[k]]
+                for j in range(batch):
+                    a += row[j] * xa[j]
+                out[k] = out[k] - rate * a if rate else a
+                k += 1
+
+    return Kernels(multiply, multiply_turned, outer)

@@ -1,0 +1,96 @@
+"""Benchmarks compare what they say they compare."""
+
+from __future__ import annotations
+
+import time
+
+import pandas as pd
+import pytest
+import torch
+from loky import ProcessPoolExecutor
+from rich.console import Console
+
+import lotto
+from conftest import small_recipe
+from lotto.benchmarks import BENCHMARKS, commands, run_benchmarks
+from lotto.benchmarks.baselines import power_iterations
+from lotto.benchmarks.harness import Benchmark, measure
+from lotto.benchmarks.memory import _peaks
+from lotto.execution import stacking
+
+
+def test_ratios_are_turn_by_turn():
+    order = []
+
+    def contender(name, seconds):
+        def run():
+            order.append(name)
+            time.sleep(seconds)
+
+        return run
+
+    benchmark = Benchmark("t", {"a": contender("a", 0.002), "b": contender("b", 0.02)}, [("a", "b", "≥ 2")])
+    (row,) = measure("t", benchmark, 4)
+    assert 2 < row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+    assert (row["what"], row["against"], row["repetitions"]) == ("a", "b", 4)
+    assert order == ["a", "b", "b", "a"] * 2 + ["a", "b"], "one uncounted turn, and the first changes"
+
+
+@pytest.mark.parametrize("name", ["again"])
+def test_a_benchmark_runs(name):
+    (row,) = measure(name, BENCHMARKS[name](), 1)
+    assert row["ratio"] > 1
+
+
+def test_a_whole_experiment_against_the_usual_loop(monkeypatch):
+    seconds = iter([1.0, 2.0, 12.0, 3.0, 4.0])  # two epochs, the command, two epochs
+    monkeypatch.setattr(commands, "usual", lambda *_: lambda: None)
+    monkeypatch.setattr(commands, "timed", lambda _: next(seconds))
+    (row,) = commands.paper(levels=2, replicates=2, epochs=3)
+    assert (row["seconds"], row["seconds_against"]) == (2.0, 7.5)
+    assert (row["ratio_min"], row["ratio"], row["ratio_max"]) == (1.5, 3.75, 6.0)
+
+
+def test_the_rival_of_lanczos_finds_the_same_eigenvalues():
+    recipe = small_recipe(precision="float64")
+    weights = lotto.train(small_recipe()).weights
+    values = power_iterations(small_recipe(), weights, 3, 240)
+    expected = lotto.landscape.curvature.top(
+        recipe, {n: t.double() for n, t in weights.items()}, k=3, examples=240
+    ).values
+    assert values == pytest.approx(expected, rel=2e-3)
+
+
+def test_memory_is_what_the_steps_take():
+    base, peak = _peaks(small_recipe(), 1)
+    assert 10 < base <= peak
+    with ProcessPoolExecutor(1) as worker:
+        before, wide = worker.submit(_peaks, small_recipe(model="mlp-2048-2048"), 1).result()
+    weights = sum(t.numel() * t.element_size() for t in small_recipe(model="mlp-2048-2048").initial(0).values())
+    assert wide - before > weights / 2**20, "at least weights and gradients"
+
+
+def test_alone_and_stacked_take_steps():
+    recipe = small_recipe(model="mlp-4")
+    jobs = [lotto.Job(recipe, seed) for seed in range(2)]
+    for steps in (stacking.alone(jobs[0]), stacking.in_a_stack(jobs)):
+        steps(3)
+    assert torch.get_num_threads() == 1
+
+
+def test_rows_are_saved(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        BENCHMARKS, "again", lambda: Benchmark("t", {"a": lambda: None, "b": lambda: None}, [("a", "b", "–")])
+    )
+    frame = run_benchmarks(["again"], 1, Console(quiet=True), tmp_path / "rows.csv")
+    assert list(frame["what"]) == ["a"]
+    assert len(pd.read_csv(tmp_path / "rows.csv")) == 1
+
+
+def test_a_whole_command_begins_from_nothing(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(commands, "imp", lambda recipe, levels, **given: calls.append((levels, given)))
+    commands._imp(small_recipe(), 16, 8)
+    ((levels, given),) = calls
+    assert (levels, given["replicates"], given["controls"]) == (16, 8, ())
+    assert not given["store"].root.exists()

@@ -1,0 +1,84 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lotto.cli.main import main
+
+
+def lotto(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lotto", *arguments],
+        env={**os.environ, "COLUMNS": "120", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_imp_end_to_end_and_again(tmp_path):
+    arguments = (
+        "imp", "mlp-mnist1d", "--steps", "60it", "--levels", "2", "--replicates", "2", "--control-levels", "2",
+        "--jobs", "2", "--out", str(tmp_path / "out"), "--store", str(tmp_path / "store"), "--set", "evaluations=2",
+    )  # fmt: skip
+    first = lotto(*arguments)
+    assert first.returncode == 0, first.stderr
+    for text in ("replicate 2  level  2", "match", "new init", "random mask", "10 computed, 0 remembered"):
+        assert text in first.stdout, text
+    assert "atching ticket: level" in first.stdout or "No pruned level matches" in first.stdout
+    assert (tmp_path / "out" / "report.html").exists()
+    second = lotto(*arguments)
+    assert "0 computed, 10 remembered" in second.stdout
+    again = lotto("report", str(tmp_path / "out"))
+    assert again.returncode == 0
+    assert "report.html" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["imp", "mlp-mnist"], "Unknown recipe 'mlp-mnist'. Choices: .* Did you mean 'mlp-mnist1d'?"),
+        (["imp", "mlp-mnist1d", "--rate", "1.5"], "must be greater than 0 and less than 1; got 1.5"),
+        (["imp", "mlp-mnist1d", "--rewind-to", "99ep"], "is not before the end of training"),
+        (["imp", "mlp-mnist1d", "--set", "lr"], "--set takes field=value"),
+        (["imp", "mlp-mnist1d", "--set", "optimizer.rate=1"], "Unknown field of optimizer 'rate'"),
+        (["imp", "mlp-mnist1d", "--set", "optimizer.lr=fast"], "."),
+        (["imp", "mlp-mnist1d", "--control-levels", "a,b"], "whole numbers separated by commas"),
+        (["imp", "mlp-mnist1d", "--device", "gpu"], "device 'gpu' cannot be used"),
+        (["imp", "mlp-mnist1d", "--jobs", "none"], "'auto' or a whole number"),
+        (["data", "get", "mnst"], "Unknown data set 'mnst'. .* Did you mean 'mnist'?"),
+        (["data", "get"], "Name a data set"),
+        (["report", "/nowhere"], "holds no result"),
+        (["bench", "lenett"], "Unknown benchmark 'lenett'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, text, capfd):
+    import re
+
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    err = capfd.readouterr().err
+    assert stopped.value.code == 2
+    assert re.search(text, " ".join(err.split())), err
+    assert "Traceback" not in err
+
+
+def test_an_unknown_option_suggests_the_nearest():
+    done = lotto("imp", "mlp-mnist1d", "--level", "3")
+    assert done.returncode == 2
+    assert "--levels" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_lists(capsys):
+    main(["recipes"])
+    main(["data", "list"])
+    out = capsys.readouterr().out
+    for name in ("lenet-mnist-sgd", "resnet20-cifar10-warmup", "mnist1d", "cifar100"):
+        assert name in out

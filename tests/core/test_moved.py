@@ -1,0 +1,108 @@
+"""Names of the first edition still work, and say where they are now."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from inspect import isfunction
+from pathlib import Path
+
+import pytest
+
+import lotto
+from lotto.core import moved
+
+OLD_NAMES = [
+    "After",
+    "Augment",
+    "DataError",
+    "Distances",
+    "DivergedError",
+    "Engine",
+    "ImpResult",
+    "Instability",
+    "Path",
+    "Plane",
+    "Pruning",
+    "StorageError",
+    "UsageError",
+    "WorkerError",
+    "barrier",
+    "evaluate_path",
+    "evaluate_plane",
+    "instability",
+    "largest_prunable",
+    "prune",
+    "stability_to_data_order",
+    "stability_to_pruning",
+]
+
+
+@pytest.mark.parametrize("name", OLD_NAMES)
+def test_names_of_the_first_edition_warn_and_are_what_they_were(name):
+    with pytest.warns(DeprecationWarning, match=rf"lotto\.{name} is lotto\.\S+ now"):
+        found = getattr(lotto, name)
+    home = import_module(moved.NAMES[name])
+    assert found is getattr(home, moved.RENAMED.get(name, name))
+
+
+@pytest.mark.parametrize("name", moved.MODULES)
+def test_every_moved_module_has_its_new_home(name):
+    assert import_module(moved.MODULES[name])
+
+
+def test_modules_of_the_first_edition_can_be_imported():
+    script = """
+import warnings
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    import lotto.masks, lotto.landscape.hessian
+    from lotto.store import Store
+    from lotto.engine.base import JobStarted
+    from lotto.recipes import lenet_mnist_sgd
+    from lotto import masks, streams
+import lotto
+assert masks.ones is lotto.pruning.masks.ones and streams.stream
+assert Store is lotto.Store and JobStarted is lotto.engine.JobStarted
+assert lotto.landscape.hessian.top is lotto.landscape.curvature.top
+assert lenet_mnist_sgd is lotto.recipes.lenet_mnist_sgd
+print(sorted(str(w.message).split(";")[0] for w in seen if w.category is DeprecationWarning))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for text in ("lotto.masks is lotto.pruning.masks now", "lotto.store is lotto.execution.store now"):
+        assert text in done.stdout
+    assert "lotto.recipes is" not in done.stdout, "a public name stays"
+
+
+def test_what_never_was_is_not_found():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        lotto.nothing  # noqa: B018
+    with pytest.raises(ModuleNotFoundError):
+        import_module("lotto.nothing")
+
+
+PACKAGES = [
+    "data",
+    "execution",
+    "inference",
+    "landscape",
+    "landscape.curvature",
+    "lottery",
+    "models",
+    "pruning",
+    "recipe",
+    "report",
+    "training",
+]
+
+
+def test_no_module_bears_a_public_function_s_name():
+    functions = set()
+    for module in (lotto, *(import_module(f"lotto.{package}") for package in PACKAGES)):
+        names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+        functions |= {name for name in names if isfunction(getattr(module, name))}
+    paths = [*Path(lotto.__file__).parent.rglob("*.py")]
+    assert {"imp", "prune", "train", "evaluate"} <= functions
+    assert not functions & {name for path in paths for name in (path.stem, path.parent.name)}

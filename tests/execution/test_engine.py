@@ -1,0 +1,291 @@
+"""Engines: the same runs whichever way, workers that die, Ctrl-C, the user's own code."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lotto
+from conftest import same_tensors, small_recipe
+from lotto import Job, Store
+from lotto.core.errors import UsageError, WorkerError
+from lotto.execution.engine import JobAdvanced, JobFinished, JobStarted
+from lotto.execution.factory import make
+from lotto.execution.processes import Processes
+from lotto.execution.serial import Serial
+
+TESTS = Path(__file__).parents[1]
+
+
+def test_processes_give_the_bits_of_serial_and_remember(tmp_path):
+    jobs = [Job(small_recipe(), init_seed=s, keep=(3,)) for s in range(3)]
+    serial = Serial(Store(tmp_path / "a")).run(jobs)
+    events: list = []
+    engine = Processes(Store(tmp_path / "b"), 2)
+    parallel = engine.run(jobs, events.append)
+    for one, other in zip(serial, parallel, strict=True):
+        assert same_tensors(one.weights, other.weights)
+        assert same_tensors(one.at(3), other.at(3))
+        assert one.history == other.history
+    assert sum(isinstance(e, JobStarted) for e in events) == 3
+    assert [e.trained for e in events if isinstance(e, JobFinished)] == [True] * 3
+    events.clear()
+    engine.run(jobs, events.append)
+    assert [(type(e), e.trained) for e in events] == [(JobFinished, False)] * 3
+
+
+def test_equal_jobs_are_trained_once(store):
+    events: list = []
+    recipe = small_recipe(steps="3it")
+    runs = Serial(store).run([Job(recipe), Job(recipe, label="again"), Job(recipe, init_seed=1)], events.append)
+    assert sum(isinstance(e, JobStarted) for e in events) == 2
+    assert runs[0] is runs[1]
+
+
+def test_chains_advance_as_their_own_jobs_finish(store):
+    recipe = small_recipe(steps="2it")
+    order: list = []
+
+    def chain(name, length):
+        total = 0.0
+        for i in range(length):
+            (run,) = yield [Job(recipe, init_seed=100 * length + i)]
+            order.append((name, i))
+            total += run.test_error
+        assert (yield []) == []
+        return name, total
+
+    results = Serial(store).drive([chain("long", 3), chain("short", 1)])
+    assert [name for name, _ in results] == ["long", "short"]
+    assert order == [("long", 0), ("short", 0), ("long", 1), ("long", 2)]
+
+
+def test_progress_reports_steps(store):
+    events: list = []
+    Serial(store).run([Job(small_recipe(steps="200it"))], events.append)
+    steps = [e.step for e in events if isinstance(e, JobAdvanced)]
+    assert steps == sorted(steps)
+    assert steps[-1] == 200
+
+
+def test_make_chooses_and_refuses():
+    assert isinstance(make(1), Serial)
+    assert isinstance(make("3"), Processes)
+    for bad in (0, "many", -1, "1.5"):
+        with pytest.raises(UsageError, match="'auto' or a whole number from 1"):
+            make(bad)
+    with pytest.raises(UsageError, match="threads is a whole number"):
+        make(1, threads=0)
+
+
+def test_workers_take_functions_and_arrays_that_only_this_process_has(tmp_path):
+    width = 9
+    x = np.random.default_rng(0).integers(0, 255, (30, 1, 4, 4)).astype(np.uint8)
+    data = lotto.data.Arrays(x, np.arange(30) % 3, x, np.arange(30) % 3)
+
+    class Local(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(16, width)
+            self.out = nn.Linear(width, 3)
+
+        def forward(self, x):
+            return self.out(self.fc(x.flatten(1)).relu())
+
+    recipe = small_recipe(model=Local, data=data, init="module", batch_size=10, steps="6it")
+    jobs = [Job(recipe, init_seed=s, keep=(2,)) for s in range(2)]
+    remote = Processes(Store(tmp_path / "s"), 2).run(jobs)
+    local = Serial(Store(tmp_path / "t")).run(jobs)
+    for one, other in zip(remote, local, strict=True):
+        assert one.key is None, "a class with a closure cannot be identified"
+        assert same_tensors(one.weights, other.weights)
+        assert same_tensors(one.at(2), other.at(2))
+    assert recipe.data is data
+
+
+class Deadly(nn.Module):
+    """Kills its process the first time it is trained there, as often as a file says."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(12, 6)
+        self.steps = 0
+
+    def forward(self, x):
+        self.steps += self.training
+        lives = Path(os.environ["LOTTO_TEST_LIVES"])
+        if self.steps == 5 and (left := int(lives.read_text())):
+            lives.write_text(str(left - 1))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.fc(x)
+
+
+def test_a_worker_that_dies_is_reported_and_its_job_is_run_once_more(tmp_path, monkeypatch, caplog):
+    lives = tmp_path / "lives"
+    monkeypatch.setenv("LOTTO_TEST_LIVES", str(lives))
+    recipe = small_recipe(model=Deadly, init="module", steps="8it")
+    lives.write_text("0")
+    expected = Serial(Store(tmp_path / "a")).run([Job(recipe)])[0]
+    lives.write_text("1")
+    run = Processes(Store(tmp_path / "b"), 1).run([Job(recipe)])[0]
+    assert "A worker process died; its job is run once more." in caplog.text
+    assert lives.read_text() == "0"
+    assert same_tensors(run.weights, expected.weights)
+
+    lives.write_text("2")
+    with pytest.raises(WorkerError, match="died twice while training 'doomed'"):
+        Processes(Store(tmp_path / "c"), 1).run([Job(recipe, label="doomed")])
+
+
+def test_an_error_in_a_worker_comes_back_as_itself(tmp_path):
+    recipe = small_recipe(optimizer=lotto.SGD(1e9), schedule=lotto.Constant(), steps="300it")
+    with pytest.raises(lotto.core.errors.DivergedError, match="Try a lower learning rate"):
+        Processes(Store(tmp_path / "s"), 2).run([Job(recipe)])
+
+
+ORPHANED = """
+import os
+from conftest import small_recipe
+from lotto import Job, Store
+from lotto.engine import make, JobStarted
+jobs = [Job(small_recipe(steps="900000it"), init_seed=s) for s in range(2)]
+def tell(event):
+    print(type(event).__name__, flush=True)
+make(2, Store(os.environ["STORE"])).run(jobs, tell)
+"""
+
+
+def test_a_worker_that_starts_after_its_parent_was_killed_leaves():
+    code = (
+        "import time\nfrom lotto.engine.processes import _start_worker\n_start_worker(1, 999_999_999)\ntime.sleep(60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 1
+
+
+def test_workers_leave_when_their_parent_is_killed(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "STORE": str(tmp_path / "s")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", ORPHANED], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in process.stdout:
+        if line.strip() == "JobAdvanced":
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 30
+
+    def members() -> list[str]:
+        return subprocess.run(
+            ["pgrep", "-g", str(process.pid), "-f", "LokyProcess"], capture_output=True, text=True, check=False
+        ).stdout.split()
+
+    while members():
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.2)
+
+
+def test_a_job_that_a_worker_cannot_read_is_told_at_once(tmp_path):
+    recipe = small_recipe(model=Unreadable(), init="module")
+    with pytest.raises(WorkerError, match="cannot read its job"):
+        Processes(Store(tmp_path / "s"), 1).run([Job(recipe)])
+
+
+class Unreadable:
+    """A model builder that can be pickled and not unpickled."""
+
+    def __call__(self):
+        return nn.Linear(12, 6)
+
+    def __reduce__(self):
+        return _fail, ()
+
+
+def _fail():
+    if multiprocessing.current_process().name.startswith("Loky"):
+        raise ImportError("no such module here")
+    return Unreadable()
+
+
+INTERRUPTED = """
+import os, sys
+from conftest import small_recipe
+import lotto
+from lotto import Job, Store
+from lotto.engine import make, JobFinished
+jobs = [Job(small_recipe(steps="50it"))] + [Job(small_recipe(steps="60000it"), init_seed=s) for s in range(4)]
+def tell(event):
+    if isinstance(event, JobFinished):
+        print("finished", flush=True)
+try:
+    make(sys.argv[1], Store(os.environ["STORE"])).run(jobs, tell)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_stops_cleanly_and_keeps_what_was_finished(tmp_path, workers):
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "STORE": str(tmp_path / "s")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, workers],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline().strip() == "finished"
+    time.sleep(0.5)
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
+    out, err = process.communicate(timeout=60)
+    assert out.strip() == "stopped", err
+    assert time.monotonic() - began < 20
+    assert "Traceback" not in err
+    store = Store(tmp_path / "s")
+    assert store.lookup(Job(small_recipe(steps="50it"))) is not None
+    assert store.lookup(Job(small_recipe(steps="60000it"))) is None
+    assert not list(store.root.rglob("*.tmp"))
+
+
+def test_threads_are_limited_and_put_back(store):
+    torch.set_num_threads(2)
+    seen = []
+    Serial(store, 1).run([Job(small_recipe(steps="3it"))], lambda e: seen.append(torch.get_num_threads()))
+    assert 1 in seen
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_freed_memory_is_kept_and_not_faulted_in_again():
+    script = """
+import resource, sys, torch
+from lotto.engine.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def faults():
+    for _ in range(40):
+        parts = [torch.ones(4_000_000) for _ in range(3)]
+        del parts
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+print(faults() - before)
+"""
+    # Fixed thresholds: left to itself, glibc moves them as blocks are freed, and the heap's layout decides.
+    fixed = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", script, mode], env=fixed, capture_output=True, check=True).stdout)
+        for mode in ("keep", "plain")
+    )
+    assert kept < 100 < given_back

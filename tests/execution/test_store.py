@@ -1,0 +1,291 @@
+"""The store: whole, verified, locked, resumable after SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import lotto
+from conftest import same_tensors, small_recipe
+from lotto import Job, Store
+from lotto.core.errors import StorageError
+from lotto.training.loop import train
+
+TESTS = Path(__file__).parents[1]
+
+
+def test_a_finished_run_is_remembered_with_its_manifest(recipe, store):
+    job = Job(recipe, keep=(5,), label="a label")
+    run, trained = store.obtain(job, execution={"engine": "test"})
+    again, trained_again = store.obtain(job)
+    assert (trained, trained_again) == (True, False)
+    direct = train(job)
+    for found in (run, again):
+        assert same_tensors(found.weights, direct.weights)
+        assert same_tensors(found.at(5), direct.at(5))
+        assert same_tensors(found.state(5).optimizer, direct.state(5).optimizer)
+        assert found.history == direct.history
+    manifest = json.loads((store.folder(job.key) / "manifest.json").read_text())
+    arithmetic = "perceptron, 0 of 3 layers sparse"
+    assert manifest["execution"] == {"engine": "test", "device": "cpu", "arithmetic": arithmetic}
+    assert {"torch", "lotto", "python"} <= set(manifest["versions"])
+    assert manifest["job"]["order_seed"] == 0
+    assert not list(store.root.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["state-40.safetensors", "history.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_damage_is_noticed_reported_and_recomputed(recipe, store, caplog, name, damage):
+    job = Job(recipe)
+    first, _ = store.obtain(job)
+    expected = {n: t.clone() for n, t in first.weights.items()}
+    path = store.folder(job.key) / name
+    content = path.read_bytes()
+    if damage == "flip":
+        # In a JSON file a flipped digit is still JSON.
+        at = len(content) - 9 if name.startswith("state") else content.index(b"20")
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    elif damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
+    caplog.clear()
+    run, trained = store.obtain(job)
+    assert trained
+    assert same_tensors(run.weights, expected)
+    if (name, damage) != ("manifest.json", "remove"):  # without a manifest it is just not finished
+        assert "is damaged" in caplog.text
+        assert list(store.root.rglob("*.damaged-*"))
+    assert not store.obtain(job)[1]
+
+
+def test_a_foreign_entry_is_not_used(recipe, store, caplog):
+    job, other = Job(recipe), Job(recipe, order_seed=1)
+    store.obtain(job)
+    store.obtain(other)
+    ours = store.folder(job.key)
+    for path in store.folder(other.key).iterdir():
+        (ours / path.name).write_bytes(path.read_bytes())
+    run, trained = store.obtain(job)
+    assert trained
+    assert "describes another job" in caplog.text
+    assert same_tensors(run.weights, train(job).weights)
+
+
+def test_steps_that_a_stored_run_lacks_are_trained_from_the_nearest_state(recipe, store):
+    store.obtain(Job(recipe, keep=(10,)))
+    seen = []
+    run, trained = store.obtain(Job(recipe, keep=(15, 0)), on_step=lambda step, loss: seen.append(step))
+    assert trained
+    assert max(seen) == 15
+    direct = train(Job(recipe, keep=(0, 10, 15)))
+    for step in (0, 10, 15, 40):
+        assert same_tensors(run.at(step), direct.at(step)), step
+    assert run.history == direct.history
+    assert not store.obtain(Job(recipe, keep=(0, 10, 15)))[1]
+    seen.clear()
+    store.obtain(Job(recipe, keep=(12,)), on_step=lambda step, loss: seen.append(step))
+    assert seen == [12]
+
+
+def run_script(script: str, root: Path, **options) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "STORE": str(root)}
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+RESUMED = """
+import os, sys
+from conftest import small_recipe
+from lotto import Job, Store
+import torch
+torch.set_num_threads(1)
+job = Job(small_recipe(steps="3000it", evaluations=7), order_seed=int(sys.argv[1]) if len(sys.argv) > 1 else 0, keep=(500,))
+store = Store(os.environ["STORE"])
+print(store.folder(job.key), flush=True)
+resumed = []
+store.obtain(job, on_step=lambda step, loss: resumed.append(step), checkpoint_seconds=0.02)
+print(resumed[0], flush=True)
+"""
+
+
+def test_killed_and_started_again_ends_in_the_same_bits(tmp_path):
+    """SIGKILL at several moments; the negative control is another data order."""
+    job = Job(small_recipe(steps="3000it", evaluations=7), keep=(500,))
+    whole = train(job)
+    store = Store(tmp_path / "s")
+    checkpoint = store.folder(job.key) / "checkpoint.safetensors"
+    last = b""
+    for _ in range(2):
+        process = run_script(RESUMED, store.root)
+        deadline = time.monotonic() + 60
+        while not checkpoint.exists() or checkpoint.read_bytes()[:4000] == last:
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        last = checkpoint.read_bytes()[:4000]
+    assert store.lookup(job) is None
+    process = run_script(RESUMED, store.root)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert int(out.split()[-1]) > 50, "the run went on from its checkpoint, not from the start"
+    run = store.lookup(job)
+    assert same_tensors(run.weights, whole.weights)
+    assert same_tensors(run.at(500), whole.at(500))
+    assert run.history == whole.history
+    assert not checkpoint.exists()
+    other = train(Job(small_recipe(steps="3000it", evaluations=7), order_seed=1))
+    assert not same_tensors(run.weights, other.weights)
+
+
+def test_one_flipped_bit_of_a_checkpoint_is_noticed(store, caplog):
+    job = Job(small_recipe(steps="3000it"))
+    kept = []
+    save = store._write_checkpoint
+    path = store.folder(job.key) / "checkpoint.safetensors"
+
+    def stop_at_the_first(job, point):
+        save(job, point)
+        kept.append(path.read_bytes())
+        raise KeyboardInterrupt
+
+    store._write_checkpoint = stop_at_the_first
+    with pytest.raises(KeyboardInterrupt):
+        store.obtain(job, checkpoint_seconds=0.0)
+    store._write_checkpoint = save
+    content = kept[0]
+    path.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    run, _ = store.obtain(job)
+    assert "its content is not what was written" in caplog.text
+    assert same_tensors(run.weights, train(job).weights)
+
+
+def test_clear_removes_entries_and_nothing_else(recipe, store):
+    store.obtain(Job(recipe))
+    (store.root / "notes.txt").write_text("mine")
+    store.clear()
+    assert [p.name for p in store.root.rglob("*") if p.is_file()] == ["notes.txt"]
+
+
+def test_a_ticket_finds_the_run_of_its_level(store):
+    engine = lotto.engine.Serial(store)
+    result = lotto.imp(
+        small_recipe(tolerance=100.0), levels=1, replicates=1, controls=(), rewind_to="7it", engine=engine
+    )
+    events = []
+    lotto.train(small_recipe(), start=result.sparsest_matching(), engine=engine, progress=events.append)
+    assert [e.trained for e in events] == [False]
+
+
+def test_a_damaged_checkpoint_is_dropped(store, caplog):
+    job = Job(small_recipe())
+    path = store.folder(job.key) / "checkpoint.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not a checkpoint")
+    run, _ = store.obtain(job)
+    assert "checkpoint is damaged" in caplog.text
+    assert same_tensors(run.weights, train(job).weights)
+
+
+WAITING = """
+import os
+from conftest import small_recipe
+from lotto import Job, Store
+import torch
+torch.set_num_threads(1)
+print("ready", flush=True)
+input()
+run, trained = Store(os.environ["STORE"]).obtain(Job(small_recipe(steps="1500it")))
+print("trained" if trained else "read", run.test_error)
+"""
+
+
+def test_two_processes_want_one_job_one_trains_the_other_reads(tmp_path):
+    processes = [run_script(WAITING, tmp_path / "s", stdin=subprocess.PIPE) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline().strip() == "ready"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    outs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outs
+    words = sorted(out.split()[0] for out, _ in outs)
+    assert words == ["read", "trained"]
+    assert len({out.split()[1] for out, _ in outs}) == 1
+
+
+FULL = """
+import os, sys
+from conftest import small_recipe
+from lotto import Job, Store, StorageError
+store = Store(os.environ["STORE"])
+for seed in range(40):
+    try:
+        store.obtain(Job(small_recipe(steps="2it"), init_seed=seed))
+    except StorageError as error:
+        print("finished", seed)
+        print(error)
+        break
+left = [p.name for p in store.root.rglob("*") if p.name.endswith(".tmp")]
+print("left", left)
+whole = sum(store.lookup(Job(small_recipe(steps="2it"), init_seed=s)) is not None for s in range(seed))
+print("whole", whole)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a small file system")
+def test_a_full_disk_is_one_clear_error_and_keeps_what_was_finished(tmp_path):
+    target = tmp_path / "small"
+    target.mkdir()
+    script = tmp_path / "full.py"
+    script.write_text(FULL)
+    command = f"mount -t tmpfs -o size=96k tmpfs {target} && exec {sys.executable} {script}"
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "STORE": str(target)}
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"this machine does not let a test mount a file system: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert "the disk is full. Nothing was changed." in done.stdout
+    finished, whole = (int(re.search(rf"{word} (\d+)", done.stdout)[1]) for word in ("finished", "whole"))
+    assert finished == whole > 0
+    assert "left []" in done.stdout
+
+
+def test_a_store_that_cannot_be_used(recipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="Cannot use the store"):
+        Store(tmp_path / "file" / "inside").obtain(Job(recipe))
+
+
+def test_unidentified_jobs_are_trained_but_not_remembered(store, caplog):
+    width = 7
+    recipe = small_recipe(model=lambda: lotto.models.build(f"mlp-{width}", (12,), 6), steps="2it")
+    engine = lotto.engine.make(1, store)
+    for _ in range(2):
+        assert engine.run([Job(recipe)])[0].key is None
+    assert caplog.text.count("are not remembered") == 1
+    assert not list(store.root.rglob("manifest.json"))

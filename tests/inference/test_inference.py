@@ -1,0 +1,238 @@
+"""Compacted networks and compressed rows give the outputs of the pruned network."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lotto
+from conftest import small_recipe
+from lotto import models
+from lotto.cli.main import main
+from lotto.inference.compaction import compact
+from lotto.inference.export import load_trained, variants
+from lotto.inference.rows import sparse_rows
+from lotto.report.save import save_result
+
+SHAPES = {
+    "mlp-30-20": (12,),
+    "lenet-40-30": (1, 6, 6),
+    "conv-2": (3, 8, 8),
+    "conv1d": (40,),
+    "resnet-8": (3, 8, 8),
+    "vgg-11": (3, 16, 16),
+}
+
+
+def pruned(name, density, seed=0, dead=0.3):
+    """A network with random masks, units without inputs, units that nobody reads, and BatchNorm statistics."""
+    torch.manual_seed(seed)
+    generator = np.random.default_rng(seed)
+    module = models.build(name, SHAPES[name], 5).double().eval()
+    layers = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d))]
+    with torch.no_grad():
+        for layer in layers:
+            shape = layer.weight.shape
+            keep = torch.from_numpy(generator.random(shape) < density)
+            keep[torch.from_numpy(generator.random(shape[0]) < dead)] = False
+            keep[:, torch.from_numpy(generator.random(shape[1]) < dead)] = False
+            layer.weight.mul_(keep)
+        for norm in module.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                for tensor in (norm.weight, norm.bias, norm.running_mean):
+                    tensor.normal_()
+                norm.running_var.uniform_(0.5, 2.0)
+    return module, torch.randn(6, *SHAPES[name], dtype=torch.float64)
+
+
+def size(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("density", [0.5, 0.05])
+def test_a_compact_network_has_the_same_outputs(name, density):
+    for seed in range(3):
+        module, x = pruned(name, density, seed)
+        before = {n: t.clone() for n, t in module.state_dict().items()}
+        small = compact(module, x)
+        torch.testing.assert_close(small(x), module(x), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(small(x[:1]), module(x[:1]), rtol=1e-9, atol=1e-9)
+        assert size(small) < 0.9 * size(module)
+        for n, tensor in module.state_dict().items():
+            assert torch.equal(tensor, before[n]), "the given network is left alone"
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_nothing_goes_from_a_dense_network(name):
+    module, x = pruned(name, 1.1, dead=0.0)
+    small = compact(module, x)
+    assert size(small) == size(module)
+    torch.testing.assert_close(small(x), module(x))
+
+
+def test_what_goes_is_what_is_cut_off():
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        module[0].weight[1] = 0.0  # constant: relu(bias)
+        module[0].bias[1] = 2.0
+        module[2].weight[:, 3] = 0.0  # nobody reads it
+    small = compact(module, torch.zeros(1, 3, dtype=torch.float64))
+    layers = [m for m in small.modules() if isinstance(m, nn.Linear)]
+    assert [tuple(layer.weight.shape) for layer in layers] == [(2, 3), (2, 2)]
+    assert (layers[0].out_features, layers[1].in_features) == (2, 2)
+    torch.testing.assert_close(layers[1].bias, module[2].bias + 2.0 * module[2].weight[:, 1])
+
+
+def test_constants_do_not_cross_a_zero_border():
+    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 3, padding=1)).double()
+    with torch.no_grad():
+        module[0].weight[0] = 0.0
+        module[0].bias[0] = 1.0  # at the border its reader sees zeros beside it
+    x = torch.randn(2, 1, 4, 4, dtype=torch.float64)
+    small = compact(module, x)
+    assert size(small) == size(module)
+    torch.testing.assert_close(small(x), module(x))
+    with torch.no_grad():
+        module[0].bias[0] = 0.0
+    small = compact(module, x)
+    assert size(small) < size(module)
+    torch.testing.assert_close(small(x), module(x))
+
+
+def test_a_layer_that_is_pruned_to_nothing():
+    module, x = pruned("mlp-30-20", 0.5)
+    with torch.no_grad():
+        module.fc2.weight.zero_()
+    small = compact(module, x)
+    torch.testing.assert_close(small(x), module(x))
+    assert size(small) < 60
+
+
+class Odd(nn.Module):
+    """Does something to channels that is not understood, and shares a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.shared, self.last = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.first(x).softmax(1)
+        return self.last(self.shared(self.shared(x).relu()).relu())
+
+
+def test_what_is_not_understood_stays():
+    module = Odd().double()
+    with torch.no_grad():
+        for layer in (module.first, module.shared):
+            layer.weight[:4] = 0.0
+    x = torch.randn(3, 6, dtype=torch.float64)
+    small = compact(module, x)
+    assert size(small) == size(module)
+    torch.testing.assert_close(small(x), module(x))
+
+
+class Beside(nn.Module):
+    """A layer's weight is used beside the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        hidden = self.second(self.first(x).relu()).relu()
+        return self.last(nn.functional.linear(hidden, self.second.weight.t()).sigmoid())
+
+
+def test_a_layer_whose_weight_is_used_elsewhere_stays():
+    module = Beside().double()
+    with torch.no_grad():
+        module.second.weight[:, :3] = 0.0
+    x = torch.randn(3, 6, dtype=torch.float64)
+    small = compact(module, x)
+    assert small.first.out_features == 8
+    torch.testing.assert_close(small(x), module(x))
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def test_a_forward_that_cannot_be_traced_says_so():
+    with pytest.raises(lotto.core.errors.UsageError, match="forward of Branching cannot be traced"):
+        compact(Branching(), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("name", ["mlp-30-20", "conv-2"])
+def test_compressed_rows_have_the_same_outputs(name):
+    module, x = pruned(name, 0.2, dead=0.0)
+    quick = sparse_rows(module, below=0.3)
+    replaced = [type(m).__name__ for m in quick.modules()].count("SparseLinear")
+    assert replaced == 3
+    torch.testing.assert_close(quick(x), module(x))
+    assert not [m for m in sparse_rows(module, below=0.1).modules() if type(m).__name__ == "SparseLinear"]
+
+
+@pytest.fixture
+def result(tmp_path):
+    recipe = lotto.recipes.mlp_mnist1d(steps="40it", evaluations=1, tolerance=100.0)
+    found = lotto.imp(
+        recipe,
+        one_shot=True,
+        density=0.03,
+        replicates=1,
+        controls=(),
+        engine=lotto.engine.Serial(lotto.Store(tmp_path / "s")),
+    )
+    save_result(found, tmp_path / "out", "lotto imp", 1.0)
+    return found, tmp_path / "out"
+
+
+def run_cli(*arguments):
+    with pytest.raises(SystemExit) if arguments[-1] == "fails" else contextlib.nullcontext() as left:
+        main([str(a) for a in arguments if a != "fails"])
+    return left
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_export_writes_a_program_that_runs_with_torch_alone(result, capsys):
+    found, folder = result
+    trained = found.chains[0][found.table()["matching"][::-1].idxmax()].run
+    recipe, module, about = load_trained(folder / "ticket.safetensors")
+    x = found.plan.recipe.arrays.x["test"][:9]
+    assert float(about["density"]) in list(found.table()["density"])
+    for kind, options in (("pruned", ()), ("compact", ("--compact",))):
+        run_cli("export", folder, *options)
+        program = torch.export.load(folder / f"{kind}.pt2").module()
+        with torch.no_grad():
+            torch.testing.assert_close(program(x), module(x), rtol=1e-4, atol=1e-5)
+    shown = capsys.readouterr().out
+    assert "compact.pt2" in shown
+    _, measured = variants(recipe, module)
+    assert [v.name for v in measured] == ["pruned", "compact", "compact, compressed rows"]
+    assert measured[2].kilobytes < 0.3 * measured[0].kilobytes
+    for variant in measured:
+        assert variant.error == pytest.approx(trained.test_error)
+        assert variant.difference < 1e-3
+        assert set(variant.milliseconds) == {1, 128}
+    assert measured[0].kilobytes == pytest.approx(4 * size(module) / 1000)
+
+
+def test_export_says_what_is_missing(tmp_path, capsys):
+    left = run_cli("export", tmp_path, "fails")
+    assert left.value.code == 2
+    assert "There is no trained.safetensors" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_model_of_ones_own_is_compacted_in_python(tmp_path):
+    found = lotto.imp(
+        small_recipe(steps="5it"), 1, replicates=1, controls=(), engine=lotto.engine.Serial(lotto.Store(tmp_path / "s"))
+    )
+    save_result(found, tmp_path, "lotto imp", 1.0)
+    with pytest.raises(lotto.core.errors.UsageError, match=r"cannot be built from its name.*lotto.inference.compact"):
+        load_trained(tmp_path)

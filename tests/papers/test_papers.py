@@ -1,0 +1,235 @@
+"""Experiments of the papers: rows against the measures by hand, files, report, command line."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lotto
+from conftest import small_recipe
+from lotto import papers
+from lotto.cli.main import main
+from lotto.core.errors import UsageError
+from lotto.execution.engine import gather
+from lotto.execution.serial import Serial
+from lotto.experiments.experiment import summary
+from lotto.pruning import masks
+from lotto.pruning.rule import MAX_LEVELS
+from lotto.report.experiments import readable, save_experiment, write_experiments
+
+
+def options(**changes):
+    given = {"recipe": small_recipe(), "replicates": 2, "levels": 2, "points": 3, "rewind_to": ("5it",), **changes}
+    return papers.Options(**given)
+
+
+def test_distances_rows_are_the_measures(store):
+    engine = Serial(store)
+    chosen = options()
+    frame = papers.get("stabilizing.distances").run(chosen, engine)
+    result = lotto.imp(
+        chosen.recipe, levels=2, rewind_to="5it", replicates=2, controls=("random",), control_levels=[2], engine=engine
+    )
+    for replicate, chain in enumerate(result.chains):
+        at = chain[2]
+        start = chain[0].run.state(5).without_optimizer
+        orders = chosen.order_seeds(replicate)
+        assert orders[0] == replicate
+        kinds = {"imp": at.mask, "random": masks.random_like(at.mask, replicate * MAX_LEVELS + 2)}
+        for kind, mask in kinds.items():
+            for measure, function in (
+                ("data order", lotto.landscape.stability_to_data_order),
+                ("pruning", lotto.landscape.stability_to_pruning),
+            ):
+                found = function(chosen.recipe, mask, "5it", orders, start=start, engine=engine)
+                rows = frame[(frame.replicate == replicate) & (frame.kind == kind) & (frame.measure == measure)]
+                assert tuple(rows[rows.unit == "L2"].value) == found.l2.values
+                assert tuple(rows[rows.unit == "degrees"].value) == found.angle.values
+        errors = frame[(frame.replicate == replicate) & (frame.measure == "error")]
+        assert errors[errors.kind == "imp"].value.iloc[0] == at.run.test_error
+        assert errors[errors.kind == "random"].value.iloc[0] == at.controls["random"].test_error
+        assert errors[errors.kind == "dense"].value.iloc[0] == chain[0].run.test_error
+
+
+def test_instability_rows_are_the_measure(store):
+    engine = Serial(store)
+    chosen = options(rewind_to=("0it", "9it"), replicates=1)
+    frame = papers.get("stabilizing.instability").run(chosen, engine)
+    for k in (0, 9):
+        found = lotto.landscape.instability(
+            chosen.recipe, f"{k}it", order_seeds=chosen.order_seeds(0), points=3, engine=engine
+        )
+        rows = frame[(frame.rewind_step == k) & (frame.measure == "test barrier, statistics interpolated")]
+        assert tuple(rows[rows.unit == "points"].value) == found.barrier().values
+        assert tuple(rows[rows.unit == "nats"].value) == found.barrier(what="loss").values
+    assert not frame.measure.str.contains("recomputed").any(), "no BatchNorm in this model"
+
+
+def rows_of(frame, **about):
+    for column, value in about.items():
+        frame = frame[frame[column] == value]
+    return tuple(frame.value)
+
+
+def test_sparsity_retraining_and_oneshot_rows_are_those_of_imp(store):
+    engine = Serial(store)
+    chosen = options(replicates=1)
+    given = {"levels": 2, "rewind_to": "5it", "replicates": 1, "engine": engine}
+    frame = papers.get("stabilizing.sparsity").run(chosen, engine)
+    chain = lotto.imp(chosen.recipe, **given).chains[0]
+    for at in chain:
+        assert rows_of(frame, level=at.level, kind="imp") == (at.run.test_error,)
+        for control, run in at.controls.items():
+            assert rows_of(frame, level=at.level, kind=control) == (run.test_error,)
+    frame = papers.get("stabilizing.retraining").run(chosen, engine)
+    for kind, after in (("lr rewinding", "lr"), ("fine-tuning", "finetune"), ("weight rewinding", "weights")):
+        last = lotto.imp(chosen.recipe, controls=(), after=after, **given).chains[0][2]
+        assert rows_of(frame, level=2, kind=kind) == (last.run.test_error,)
+    frame = papers.get("stabilizing.oneshot").run(chosen, engine)
+    cut = lotto.imp(chosen.recipe, controls=(), one_shot=True, **given).chains[0][1]
+    assert rows_of(frame, kind="one-shot") == (cut.run.test_error,)
+    assert rows_of(frame, kind="iterative") == (chain[2].run.test_error,)
+
+
+def test_subnetworks_rows_are_instabilities(store):
+    engine = Serial(store)
+    chosen = options(replicates=1)
+    frame = papers.get("stabilizing.subnetworks").run(chosen, engine)
+    chain = lotto.imp(chosen.recipe, levels=2, rewind_to="5it", replicates=1, controls=(), engine=engine).chains[0]
+    start = chain[0].run.state(5).without_optimizer
+    for at in chain[1:]:
+        found = lotto.landscape.instability(
+            chosen.recipe, "5it", at.mask, chosen.order_seeds(0), start=start, points=3, engine=engine
+        )
+        rows = rows_of(
+            frame, level=at.level, kind="imp", measure="test barrier, statistics interpolated", unit="points"
+        )
+        assert rows == found.barrier().values
+    assert set(frame.kind) == {"dense", "imp", "random", "reinit"}
+    last = papers.get("stabilizing.subnetworks").run(options(replicates=1, look_at=(2,)), engine)
+    both = [f[f.level == 2].reset_index(drop=True) for f in (frame, last)]
+    pd.testing.assert_frame_equal(*both)
+    assert set(last.level) == {0, 2}
+
+
+def test_levels_to_look_at_exist():
+    for level in (0, 3):
+        with pytest.raises(lotto.core.errors.UsageError, match=f"levels 1 to 2 to look at; got {level}"):
+            options(look_at=(level,))
+
+
+def test_summary_is_the_spread_over_replicates():
+    frame = pd.DataFrame(
+        {"replicate": [0, 0, 1, 1], "kind": ["imp"] * 4, "sample": [0, 1, 0, 1], "value": [1.0, 3.0, 5.0, 9.0]}
+    )
+    (row,) = summary(frame, ["kind"]).to_dict("records")
+    assert (row["mean"], row["n"]) == (4.5, 2)
+    assert row["std"] == pytest.approx(np.std([2.0, 7.0], ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "rewinds"),
+    [
+        ("stabilizing.distances", ("5it",)),
+        *[(name, ("0it", "5it")) for name in papers.EXPERIMENTS if name != "stabilizing.distances"],
+    ],
+)
+def test_files_and_report(store, tmp_path, name, rewinds):
+    experiment, chosen = papers.get(name), options(rewind_to=rewinds)
+    frame = experiment.run(chosen, Serial(store))
+    page = save_experiment(experiment, chosen, frame, tmp_path, "lotto run it", 1.5)
+    saved = pd.read_csv(tmp_path / f"{experiment.name}.csv")
+    assert np.allclose(saved.value, frame.value)
+    text = page.read_text()
+    assert text.count("<svg") == 1
+    assert experiment.title in text
+    assert "lotto run it" in text
+    assert not re.search(r"(src|href)=\"https?:", text)
+    assert write_experiments(tmp_path, [experiment]).read_text() == text
+    if name == "stabilizing.distances":
+        table = readable(frame)
+        line = table[(table.measure == "pruning") & (table.unit == "L2")].iloc[0]
+        means = frame[(frame.measure == "pruning") & (frame.unit == "L2")].groupby("kind").value.mean()
+        assert line["ratio"] == f"{means['random'] / means['imp']:.2f}×"
+
+
+def test_a_ratio_to_nothing_is_not_shown():
+    about = {"replicate": 0, "rewind_step": 0, "level": 1, "density": 0.5, "unit": "points", "sample": 0}
+    rows = [
+        {**about, "kind": kind, "measure": measure, "value": value}
+        for measure, both in (("test barrier", (0.0, 3.0)), ("pruning", (2.0, 3.0)))
+        for kind, value in zip(("imp", "random"), both, strict=True)
+    ]
+    assert list(readable(pd.DataFrame(rows))["ratio"]) == ["", "1.50×"]
+
+
+def test_the_second_run_computes_nothing(store):
+    events: list = []
+    for _ in range(2):
+        events.clear()
+        papers.get("stabilizing.instability").run(options(), Serial(store), events.append)
+    assert not any(getattr(e, "trained", False) for e in events)
+
+
+def test_together_advances_chains_side_by_side(store):
+    sent: list = []
+
+    def chain(length):
+        total = 0.0
+        for i in range(length):
+            (run,) = yield [lotto.Job(small_recipe(steps="1it"), init_seed=10 * length + i)]
+            total += run.test_error
+        return length, total
+
+    def both():
+        inner = gather([chain(1), chain(3)])
+        jobs = next(inner)
+        try:
+            while True:
+                sent.append(len(jobs))
+                jobs = inner.send((yield jobs))
+        except StopIteration as stop:
+            return stop.value
+
+    (result,) = Serial(store).drive([both()])
+    assert [length for length, _ in result] == [1, 3]
+    assert sent == [2, 1, 1]
+
+
+def test_command_line(tmp_path, capsys):
+    arguments = [
+        "run", "stabilizing.distances", "mlp-mnist1d", "--steps", "20it", "--replicates", "1", "--levels", "1",
+        "--jobs", "1", "--out", str(tmp_path / "out"), "--store", str(tmp_path / "store"),
+    ]  # fmt: skip
+    main(arguments)
+    assert re.search(r"[1-9]\d* computed", capsys.readouterr().out)
+    main(arguments)
+    out = capsys.readouterr().out
+    assert re.search(r"\b0 computed", out)
+    assert "ratio" in out
+    main(["report", str(tmp_path / "out")])
+    assert "report.html" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"levels": 0}, "they need at least two: the dense network and levels=1; got levels=0"),
+        ({"orders": 1}, "A distance needs at least 2 data orders; got 1"),
+        ({"replicates": 0}, "replicates is 1 or more"),
+        ({"rewind_to": ("40it",)}, "rewind step 40 is not before the end"),
+    ],
+)
+def test_bad_options(changes, text):
+    with pytest.raises(UsageError, match=text):
+        options(**changes)
+
+
+def test_unknown_experiments_and_empty_folders(tmp_path):
+    with pytest.raises(UsageError, match=r"Unknown experiment 'stabilizing\.distance'.*Did you mean"):
+        papers.get("stabilizing.distance")
+    with pytest.raises(UsageError, match="holds no experiment"):
+        write_experiments(tmp_path, [])

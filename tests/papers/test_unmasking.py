@@ -1,0 +1,240 @@
+"""Experiments of the second paper: rows against the same things computed by hand."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import lotto
+from conftest import small_recipe
+from lotto import papers
+from lotto.cli.main import main
+from lotto.core.errors import UsageError
+from lotto.core.rng import derived_seed
+from lotto.execution.serial import Serial
+from lotto.landscape import subspace
+from lotto.landscape.curvature.quadratic import QuadraticTask
+from lotto.papers.unmasking import experiments
+from lotto.papers.unmasking.plots import draw as draw_unmasking
+from lotto.pruning import masks
+from lotto.report.experiments import readable, save_experiment, write_experiments
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """An engine, the options, and the levels that all experiments share."""
+    engine = Serial(lotto.Store(tmp_path_factory.mktemp("unmasking")))
+    options = papers.Options(small_recipe(), replicates=1, levels=3, points=5, rewind_to=("5it",))
+    result = lotto.imp(options.recipe, levels=3, rewind_to="5it", replicates=1, controls=(), engine=engine)
+    return engine, options, result.chains[0]
+
+
+def run(name, home):
+    return papers.get(f"unmasking.{name}").run(home[1], home[0])
+
+
+def only(frame, **about):
+    for column, value in about.items():
+        frame = frame[
+            frame[column].isna() if isinstance(value, float) and math.isnan(value) else frame[column] == value
+        ]
+    assert len(frame) == 1, about
+    return frame["value"].iloc[0]
+
+
+def test_connectivity(home):
+    frame, (_, options, levels) = run("connectivity", home), home
+    for at in levels:
+        assert only(frame, level=at.level, measure="error") == at.run.test_error
+    for a in levels:
+        for b in levels[a.level + 1 :]:
+            path = lotto.landscape.evaluate_path(options.recipe, a.run.weights, b.run.weights, 5)
+            assert only(frame, level=a.level, measure="barrier", x=b.level) == path.barrier("line")
+            assert only(frame, level=a.level, measure="error between", x=b.level) == path.error["test"][2]
+    assert not frame["measure"].str.contains("recomputed").any(), "no BatchNorm in this model"
+
+
+def test_projection(home):
+    frame, (_, options, levels) = run("projection", home), home
+    recipe, start = options.recipe, levels[0].run.at(5)
+    for here, after in pairwise(levels):
+        projected = masks.apply(here.run.weights, after.mask)
+        first = masks.apply(start, after.mask)
+        place = {"level": here.level}
+        assert only(frame, **place, measure="projection error") == lotto.evaluate(recipe, projected).error
+        assert only(frame, **place, measure="next initialisation error") == lotto.evaluate(recipe, first).error
+        expected = lotto.weights.distance(here.run.weights, projected)
+        assert only(frame, **place, measure="projection length") == pytest.approx(expected, rel=1e-6)
+        barrier = lotto.landscape.barrier(recipe, projected, after.run.weights, 5, baseline="line")
+        assert only(frame, **place, measure="barrier from the projection") == barrier
+    plane = frame[(frame["measure"] == "plane") & (frame["level"] == 2)]
+    assert len(plane) == 15 * 15
+    corners = frame[(frame["measure"] == "plane corner") & (frame["level"] == 2)]
+    assert list(corners["kind"]) == ["solution", "projection", "next solution"]
+    length = only(frame, level=2, measure="projection length")
+    assert corners["x"].iloc[1] == pytest.approx(length, rel=1e-5), "the projection lies at its distance"
+
+
+def test_robustness(home):
+    frame, (engine, options, levels) = run("robustness", home), home
+    recipe, last = options.recipe, levels[-1]
+    rewound = levels[0].run.at(5)
+    length = lotto.weights.distance(*(masks.apply(rewound, at.mask) for at in levels[-2:]))
+    assert only(frame, measure="distance of successive rewind points") == pytest.approx(length, rel=1e-6)
+    moved = subspace.perturb(rewound, last.mask, 2 * length, derived_seed(0, "perturbation", 2))
+    trained = lotto.train(recipe, start=moved, mask=last.mask, order_seed=0, from_step=5, engine=engine)
+    assert only(frame, kind="perturbed", x=2.0, measure="error after training") == trained.test_error
+    barrier = lotto.landscape.barrier(recipe, last.run.weights, trained.weights, 5)
+    assert only(frame, kind="perturbed", x=2.0, measure="barrier") == barrier
+    assert len(frame[frame["kind"] == "another order"]) == 2
+
+
+def test_retraining(home):
+    frame, (engine, options, levels) = run("retraining", home), home
+    dense = levels[0].run.weights
+    cut = masks.ones(options.recipe)
+    for number in range(1, 4):
+        before, cut = cut, lotto.pruning.prune(dense, cut, 0.2)
+        error = lotto.evaluate(options.recipe, masks.apply(dense, cut)).error
+        assert only(frame, level=number, kind="without retraining", measure="error") == error
+        length = lotto.weights.distance(masks.apply(dense, before), masks.apply(dense, cut))
+        found = only(frame, level=number - 1, kind="without retraining", measure="projection length")
+        assert found == pytest.approx(length, rel=1e-6)
+        assert only(frame, level=number, kind="imp", measure="error") == levels[number].run.test_error
+    start = levels[0].run.state(5).without_optimizer
+    once = lotto.train(options.recipe, start=start, mask=cut, order_seed=0, from_step=5, engine=engine)
+    assert only(frame, kind="one-shot", measure="error") == once.test_error
+    bins = frame[(frame["measure"] == "weights in bin") & (frame["level"] == 1)]
+    for _, part in bins.groupby("kind"):
+        assert part["value"].sum() == pytest.approx(1.0)
+    middle = only(bins, kind="after pruning", x=bins["x"].iloc[20])
+    values = torch.cat([levels[1].run.weights[n][m] for n, m in levels[2].mask.items()]).abs().log10()
+    low, high = experiments.BINS[20:22]
+    assert middle == pytest.approx(float(((values >= low) & (values < high)).double().mean()), abs=1e-9)
+
+
+def test_pruning_limit(home, monkeypatch):
+    monkeypatch.setattr(experiments, "SHARES", (0.2, 0.6))
+    frame, (engine, options, levels) = run("pruning_limit", home), home
+    recipe, at = options.recipe, levels[1]
+    base = lotto.evaluate(recipe, at.run.weights, "train").loss
+    for share in (0.2, 0.6):
+        cut = lotto.pruning.prune(at.run.weights, at.mask, share)
+        start = masks.apply(at.run.weights, cut)
+        place = {"level": 1, "kind": "magnitude", "x": share}
+        rise = lotto.evaluate(recipe, start, "train").loss - base
+        assert only(frame, **place, measure="rise of the loss, projection") == pytest.approx(rise, rel=1e-6)
+        assert only(frame, **place, measure="error, projection") == lotto.evaluate(recipe, start).error
+        found = only(frame, **place, measure="rise of the loss, subspace")
+        assert found <= only(frame, **place, measure="rise of the loss, projection")
+        trained = lotto.train(experiments._search(recipe), start=start, mask=cut, order_seed=0, engine=engine)
+        assert only(frame, **place, measure="error, subspace") == trained.test_error
+    assert experiments._search(recipe).total == 10
+    spectrum = lotto.landscape.curvature.spectrum(recipe, at.run.weights, at.mask, steps=32, probes=3, examples=240)
+    for kind in ("random", "magnitude"):
+        theory = lotto.landscape.largest_prunable(spectrum, at.run.weights, at.mask, experiments.EPSILON, kind)
+        assert only(frame, level=1, kind=kind, measure="largest share, theory") == theory
+    assert only(frame, level=1, measure="trace") == spectrum.trace
+    one_cut = round(1 - masks.count(levels[3].mask) / masks.count(at.mask), 3)
+    assert only(frame, level=1, measure="share to the last level") == one_cut
+    shares = sorted((0.2, 0.6, one_cut))
+    cuts = [lotto.pruning.prune(at.run.weights, at.mask, share) for share in shares]
+    costs = QuadraticTask(recipe, at.run.weights, at.mask, cuts, 240).execute()["costs"]
+    found = frame[(frame["measure"] == "rise of the loss, quadratic") & (frame["level"] == 1)]
+    assert list(found[found["kind"] == "magnitude"]["value"]) == costs
+    largest = experiments._largest(dict(zip(shares, costs, strict=True)), experiments.EPSILON)
+    assert only(frame, level=1, kind="magnitude", measure="largest share, quadratic") == largest
+
+
+def test_adaptive(home):
+    frame, (engine, options, levels) = run("adaptive", home), home
+    density = masks.density(levels[-1].mask)
+    result = lotto.imp(
+        options.recipe, density=density, rewind_to="5it", replicates=1, controls=(), adaptive=True, engine=engine
+    )
+    (chain,) = result.chains
+    for at in chain:
+        assert only(frame, kind="adaptive", measure="error", level=at.level) == at.run.test_error
+    assert only(frame, kind="adaptive", measure="trainings") == result.trainings
+    reached = masks.density(chain[-1].mask)
+    assert only(frame, measure="density reached") == reached
+    needed = 1 + sum(masks.density(at.mask) > reached * 1.001 for at in levels)
+    assert only(frame, kind="imp", measure="trainings") == needed
+    assert only(frame, kind="adaptive", measure="steps") == 40 + (result.trainings - 1) * 35
+    assert list(frame[frame["measure"] == "share tried"]["value"]) == [t.share for t in result.trials]
+
+
+def test_largest_share_is_where_the_rise_passes_epsilon():
+    def largest(*rises, epsilon=0.1):
+        return experiments._largest(dict(zip((0.1, 0.2, 0.4), rises, strict=True)), epsilon)
+
+    assert largest(0.0, 0.05, 0.25) == pytest.approx(0.2 + 0.25 * 0.2)
+    assert largest(0.0, 0.05, 0.25, epsilon=1.0) == 0.4
+    assert largest(0.2, 0.3, 0.4) == pytest.approx(0.05)
+    assert largest(0.05, 0.3, 0.05) < 0.2, "the first crossing counts"
+
+
+def test_matching_levels_are_circled():
+    rows = []
+    for level, (error, barrier) in enumerate(((2.0, 0.0), (2.1, 0.0), (2.3, 1.0), (2.15, math.nan))):
+        place = {"rewind_step": 0, "level": level, "density": 0.8**level, "kind": "imp", "unit": "points", "std": 0.1}
+        rows.append({**place, "measure": "error", "x": math.nan, "mean": error})
+        if level < 3:
+            rows.append({**place, "measure": "barrier", "x": level + 1, "mean": barrier})
+    made = draw_unmasking("connectivity", pd.DataFrame(rows), 0.2)
+    errors, barriers, matrix = made.axes[:3]
+
+    def circled(axis):
+        (found,) = [line for line in axis.lines if line.get_markersize() == 9]
+        return list(zip(*found.get_data(), strict=True))
+
+    assert circled(errors) == [(1.0, 2.0), (0.8, 2.1), (0.8**3, 2.15)]
+    assert circled(barriers) == [(1.0, 0.0)], "both ends match only once"
+    assert list(matrix.lines[0].get_xdata()) == [0, 1, 3]
+
+
+def test_batchnorm_statistics_are_recomputed_too(store):
+    def model():
+        return torch.nn.Sequential(
+            torch.nn.Linear(12, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Linear(16, 6)
+        )
+
+    options = papers.Options(small_recipe(model=model, init="module"), replicates=1, levels=2, points=3)
+    frame = papers.get("unmasking.connectivity").run(options, Serial(store))
+    assert len(frame[frame["measure"] == "barrier, statistics recomputed"]) == 2
+
+
+def test_files_report_and_tables(home, tmp_path):
+    for name in ("connectivity", "projection", "robustness", "retraining", "adaptive"):
+        experiment = papers.get(f"unmasking.{name}")
+        frame = run(name, home)
+        save_experiment(experiment, home[1], frame, tmp_path, "lotto run ...", 1.0)
+        stored = pd.read_csv(tmp_path / f"{name}.csv")
+        assert np.array_equal(stored["value"], frame["value"])
+        table = readable(frame)
+        assert not table["measure"].isin(("plane", "weights in bin")).any()
+        assert not (
+            table["measure"].str.startswith("barrier") & (table.get("at", "") == "3") & (table["left"] == "100 %")
+        ).any()
+    text = write_experiments(tmp_path, [*papers.EXPERIMENTS.values()]).read_text()
+    assert text.count("<svg") == 5
+    for path in tmp_path.glob("*.csv"):
+        assert ElementTree.parse(path.with_suffix(".svg")).getroot().tag.endswith("svg")
+
+
+def test_command_runs_all(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(experiments, "SHARES", (0.5, 0.9))
+    main(
+        ["run", "unmasking.all", "mlp-mnist1d", "--steps", "20it", "--levels", "2", "--replicates", "1", "--points", "3",
+         "--rewind-to", "0it", "--jobs", "1", "--examples", "100", "--set", "model=mlp-16-16", "--out", str(tmp_path)]
+    )  # fmt: skip
+    assert {p.stem for p in tmp_path.glob("*.csv")} == {e.name for e in experiments.EXPERIMENTS}
+    assert "How much can be pruned at once" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="Unknown experiment"):
+        papers.select("unmaskin.all")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import lotto
+from conftest import small_recipe
+from lotto.core.errors import UsageError
+from lotto.execution.serial import Serial
+from lotto.report.html import write_report
+from lotto.report.save import load_result, save_result
+from lotto.report.table import console_table
+
+
+@pytest.fixture
+def result(store):
+    return lotto.imp(small_recipe(), levels=3, replicates=2, control_levels=[1, 3], engine=Serial(store))
+
+
+def test_everything_is_written_and_the_report_opens_offline(result, tmp_path):
+    paths = save_result(result, tmp_path / "out", "lotto imp small", 12.3)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "error.svg",
+        "report.html",
+        "result.json",
+        "runs.csv",
+        "table.csv",
+        "ticket.safetensors",
+        "trained.safetensors",
+    ]
+    page = paths["report"].read_text()
+    assert page.count("<svg") == 3
+    assert not re.search(r"(src|href)=\"https?:", page)
+    assert "<script" not in page
+    for text in ("lotto imp small", "sparsest matching", "rewind_step", "torch", "new init", "12.3 s"):
+        assert text in page, text
+    saved = pd.read_csv(paths["table"])
+    assert saved["error"].tolist() == pytest.approx(result.table()["error"].tolist())
+    assert lotto.Ticket.load(paths["ticket"]).density == result.sparsest_matching().density
+
+
+def test_the_report_can_be_made_again_from_the_files(result, tmp_path):
+    paths = save_result(result, tmp_path, "command <b>", 1.0)
+    first = paths["report"].read_text()
+    assert "command &lt;b&gt;" in first
+    write_report(load_result(tmp_path), paths["report"])
+    assert paths["report"].read_text() == first
+
+
+def test_the_table_reads_well(result):
+    console = Console(width=100, record=True)
+    console.print(console_table(result.table(), 5.0, " %"))
+    text = console.export_text()
+    for word in ("level", "left", "(n=2)", "match", "new init", "random mask", "Dense:", "at most 5 above", "±"):
+        assert word in text, word
+    assert len([line for line in text.splitlines() if "%" in line]) >= 4
+
+
+def test_a_single_replicate_has_no_spread_and_still_reports(store, tmp_path):
+    result = lotto.imp(small_recipe(), levels=1, replicates=1, controls=(), engine=Serial(store))
+    page = save_result(result, tmp_path, "c", 1.0)["report"].read_text()
+    assert "1 replicate<" in page
+    assert "nan" not in page.replace("maintenance", "")
+
+
+def test_folders_without_a_result(tmp_path):
+    with pytest.raises(UsageError, match="holds no result"):
+        load_result(tmp_path)
+    (tmp_path / "result.json").write_text(json.dumps({"format": "else"}))
+    with pytest.raises(UsageError, match="holds no result"):
+        load_result(tmp_path)
