@@ -16,7 +16,8 @@ from lotto.benchmarks import BENCHMARKS, commands, run_benchmarks
 from lotto.benchmarks.baselines import power_iterations
 from lotto.benchmarks.harness import Benchmark, measure
 from lotto.benchmarks.memory import _peaks
-from lotto.execution import stacking
+from lotto.execution.autotune import steps_of
+from lotto.training.loop import learner_of
 
 
 def test_ratios_are_turn_by_turn():
@@ -70,11 +71,11 @@ def test_memory_is_what_the_steps_take():
     assert wide - before > weights / 2**20, "at least weights and gradients"
 
 
-def test_alone_and_stacked_take_steps():
+def test_single_and_stacked_learners_take_steps():
     recipe = small_recipe(model="mlp-4")
     jobs = [lotto.Job(recipe, seed) for seed in range(2)]
-    for steps in (stacking.alone(jobs[0]), stacking.in_a_stack(jobs)):
-        steps(3)
+    for chosen in (jobs[:1], jobs):
+        steps_of(learner_of(chosen))(3)
     assert torch.get_num_threads() == 1
 
 

@@ -167,7 +167,7 @@ make(2, Store(os.environ["STORE"])).run(jobs, tell)
 
 def test_a_worker_that_starts_after_its_parent_was_killed_leaves():
     code = (
-        "import time\nfrom lotto.engine.processes import _start_worker\n_start_worker(1, 999_999_999)\ntime.sleep(60)\n"
+        "import time\nfrom lotto.execution.worker import start_worker\nstart_worker(1, 999_999_999)\ntime.sleep(60)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 1
 

@@ -17,6 +17,7 @@ import lotto
 from conftest import same_tensors, small_recipe
 from lotto import Job, Store
 from lotto.core.errors import StorageError
+from lotto.execution.compute import get_or_compute
 from lotto.training.loop import train
 
 TESTS = Path(__file__).parents[1]
@@ -24,8 +25,8 @@ TESTS = Path(__file__).parents[1]
 
 def test_a_finished_run_is_remembered_with_its_manifest(recipe, store):
     job = Job(recipe, keep=(5,), label="a label")
-    run, trained = store.obtain(job, execution={"engine": "test"})
-    again, trained_again = store.obtain(job)
+    run, trained = get_or_compute(store, job, execution={"engine": "test"})
+    again, trained_again = get_or_compute(store, job)
     assert (trained, trained_again) == (True, False)
     direct = train(job)
     for found in (run, again):
@@ -45,7 +46,7 @@ def test_a_finished_run_is_remembered_with_its_manifest(recipe, store):
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_damage_is_noticed_reported_and_recomputed(recipe, store, caplog, name, damage):
     job = Job(recipe)
-    first, _ = store.obtain(job)
+    first, _ = get_or_compute(store, job)
     expected = {n: t.clone() for n, t in first.weights.items()}
     path = store.folder(job.key) / name
     content = path.read_bytes()
@@ -58,41 +59,41 @@ def test_damage_is_noticed_reported_and_recomputed(recipe, store, caplog, name, 
     else:
         path.unlink()
     caplog.clear()
-    run, trained = store.obtain(job)
+    run, trained = get_or_compute(store, job)
     assert trained
     assert same_tensors(run.weights, expected)
     if (name, damage) != ("manifest.json", "remove"):  # without a manifest it is just not finished
         assert "is damaged" in caplog.text
         assert list(store.root.rglob("*.damaged-*"))
-    assert not store.obtain(job)[1]
+    assert not get_or_compute(store, job)[1]
 
 
 def test_a_foreign_entry_is_not_used(recipe, store, caplog):
     job, other = Job(recipe), Job(recipe, order_seed=1)
-    store.obtain(job)
-    store.obtain(other)
+    get_or_compute(store, job)
+    get_or_compute(store, other)
     ours = store.folder(job.key)
     for path in store.folder(other.key).iterdir():
         (ours / path.name).write_bytes(path.read_bytes())
-    run, trained = store.obtain(job)
+    run, trained = get_or_compute(store, job)
     assert trained
     assert "describes another job" in caplog.text
     assert same_tensors(run.weights, train(job).weights)
 
 
 def test_steps_that_a_stored_run_lacks_are_trained_from_the_nearest_state(recipe, store):
-    store.obtain(Job(recipe, keep=(10,)))
+    get_or_compute(store, Job(recipe, keep=(10,)))
     seen = []
-    run, trained = store.obtain(Job(recipe, keep=(15, 0)), on_step=lambda step, loss: seen.append(step))
+    run, trained = get_or_compute(store, Job(recipe, keep=(15, 0)), on_step=lambda step, loss: seen.append(step))
     assert trained
     assert max(seen) == 15
     direct = train(Job(recipe, keep=(0, 10, 15)))
     for step in (0, 10, 15, 40):
         assert same_tensors(run.at(step), direct.at(step)), step
     assert run.history == direct.history
-    assert not store.obtain(Job(recipe, keep=(0, 10, 15)))[1]
+    assert not get_or_compute(store, Job(recipe, keep=(0, 10, 15)))[1]
     seen.clear()
-    store.obtain(Job(recipe, keep=(12,)), on_step=lambda step, loss: seen.append(step))
+    get_or_compute(store, Job(recipe, keep=(12,)), on_step=lambda step, loss: seen.append(step))
     assert seen == [12]
 
 
@@ -112,13 +113,14 @@ RESUMED = """
 import os, sys
 from conftest import small_recipe
 from lotto import Job, Store
+from lotto.execution.compute import get_or_compute
 import torch
 torch.set_num_threads(1)
 job = Job(small_recipe(steps="3000it", evaluations=7), order_seed=int(sys.argv[1]) if len(sys.argv) > 1 else 0, keep=(500,))
 store = Store(os.environ["STORE"])
 print(store.folder(job.key), flush=True)
 resumed = []
-store.obtain(job, on_step=lambda step, loss: resumed.append(step), checkpoint_seconds=0.02)
+get_or_compute(store, job, on_step=lambda step, loss: resumed.append(step), checkpoint_seconds=0.02)
 print(resumed[0], flush=True)
 """
 
@@ -158,7 +160,7 @@ def test_killed_and_started_again_ends_in_the_same_bits(tmp_path):
 def test_one_flipped_bit_of_a_checkpoint_is_noticed(store, caplog):
     job = Job(small_recipe(steps="3000it"))
     kept = []
-    save = store._write_checkpoint
+    save = store.write_checkpoint
     path = store.folder(job.key) / "checkpoint.safetensors"
 
     def stop_at_the_first(job, point):
@@ -166,19 +168,19 @@ def test_one_flipped_bit_of_a_checkpoint_is_noticed(store, caplog):
         kept.append(path.read_bytes())
         raise KeyboardInterrupt
 
-    store._write_checkpoint = stop_at_the_first
+    store.write_checkpoint = stop_at_the_first
     with pytest.raises(KeyboardInterrupt):
-        store.obtain(job, checkpoint_seconds=0.0)
-    store._write_checkpoint = save
+        get_or_compute(store, job, checkpoint_seconds=0.0)
+    store.write_checkpoint = save
     content = kept[0]
     path.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
-    run, _ = store.obtain(job)
+    run, _ = get_or_compute(store, job)
     assert "its content is not what was written" in caplog.text
     assert same_tensors(run.weights, train(job).weights)
 
 
 def test_clear_removes_entries_and_nothing_else(recipe, store):
-    store.obtain(Job(recipe))
+    get_or_compute(store, Job(recipe))
     (store.root / "notes.txt").write_text("mine")
     store.clear()
     assert [p.name for p in store.root.rglob("*") if p.is_file()] == ["notes.txt"]
@@ -199,7 +201,7 @@ def test_a_damaged_checkpoint_is_dropped(store, caplog):
     path = store.folder(job.key) / "checkpoint.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a checkpoint")
-    run, _ = store.obtain(job)
+    run, _ = get_or_compute(store, job)
     assert "checkpoint is damaged" in caplog.text
     assert same_tensors(run.weights, train(job).weights)
 
@@ -208,11 +210,12 @@ WAITING = """
 import os
 from conftest import small_recipe
 from lotto import Job, Store
+from lotto.execution.compute import get_or_compute
 import torch
 torch.set_num_threads(1)
 print("ready", flush=True)
 input()
-run, trained = Store(os.environ["STORE"]).obtain(Job(small_recipe(steps="1500it")))
+run, trained = get_or_compute(Store(os.environ["STORE"]), Job(small_recipe(steps="1500it")))
 print("trained" if trained else "read", run.test_error)
 """
 
@@ -234,11 +237,13 @@ def test_two_processes_want_one_job_one_trains_the_other_reads(tmp_path):
 FULL = """
 import os, sys
 from conftest import small_recipe
-from lotto import Job, Store, StorageError
+from lotto import Job, Store
+from lotto.core.errors import StorageError
+from lotto.execution.compute import get_or_compute
 store = Store(os.environ["STORE"])
 for seed in range(40):
     try:
-        store.obtain(Job(small_recipe(steps="2it"), init_seed=seed))
+        get_or_compute(store, Job(small_recipe(steps="2it"), init_seed=seed))
     except StorageError as error:
         print("finished", seed)
         print(error)
@@ -278,7 +283,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_was_finished(tmp_path):
 def test_a_store_that_cannot_be_used(recipe, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Cannot use the store"):
-        Store(tmp_path / "file" / "inside").obtain(Job(recipe))
+        get_or_compute(Store(tmp_path / "file" / "inside"), Job(recipe))
 
 
 def test_unidentified_jobs_are_trained_but_not_remembered(store, caplog):

@@ -12,6 +12,7 @@ import difflib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -58,8 +59,9 @@ def main(commit: str) -> int:
         archive = subprocess.run(["git", "archive", commit, "src"], cwd=ROOT, capture_output=True, check=True).stdout
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(folder / "former", filter="data")
+        shutil.copytree(ROOT / "src", folder / "present" / "src")  # which may change meanwhile
         before = taken(folder / "former" / "src", folder / "before")
-        after = taken(ROOT / "src", folder / "after", str(folder / "before" / "store"))
+        after = taken(folder / "present" / "src", folder / "after", str(folder / "before" / "store"))
     found = differences(before, after)
     print("\n\n".join(found))
     print(f"{sum(map(len, before.values()))} values of {commit}: {len(found)} differ.")

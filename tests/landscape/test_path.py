@@ -12,6 +12,7 @@ from conftest import same_tensors, small_recipe
 from lotto import Job
 from lotto.core.errors import UsageError
 from lotto.core.weights import lerp
+from lotto.execution.compute import get_or_compute
 from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
 from lotto.landscape.path import Path, PathTask, has_batchnorm, path_of, recompute_statistics
@@ -137,10 +138,10 @@ def test_engines_compute_and_remember_paths(tmp_path):
 def test_a_damaged_outcome_is_computed_again(store, caplog):
     recipe = small_recipe()
     task = PathTask(recipe, recipe.initial(0), recipe.initial(1), points=3)
-    first, _ = store.obtain(task)
+    first, _ = get_or_compute(store, task)
     path = store.folder(task.key) / "outcome.json"
     path.write_text(path.read_text().replace("1.0", "0.9"))
-    again, computed = store.obtain(task)
+    again, computed = get_or_compute(store, task)
     assert computed
     assert again == first
     assert "the checksum of outcome.json is wrong" in caplog.text

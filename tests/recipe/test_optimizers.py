@@ -10,7 +10,7 @@ import torch
 
 from lotto import SGD, Adam, AdamW, RMSprop
 from lotto.core.errors import UsageError
-from lotto.recipe.optimizers import Updates
+from lotto.recipe.optimizers import OptimizerState
 
 PAIRS = [
     (SGD(0.1), lambda p: torch.optim.SGD(p, 0.1)),
@@ -34,7 +34,7 @@ def test_steps_are_those_of_torch(ours, theirs):
     start = {"a": torch.randn(4, 3, generator=generator), "b": torch.randn(5, generator=generator)}
     mine = {n: t.double().clone() for n, t in start.items()}
     reference = [t.double().clone().requires_grad_() for t in start.values()]
-    updates, optimizer = Updates(ours, mine), theirs(reference)
+    state, optimizer = OptimizerState(ours, mine), theirs(reference)
     for step in range(6):
         rate = ours.lr / (1 + step)
         for group in optimizer.param_groups:
@@ -43,7 +43,7 @@ def test_steps_are_those_of_torch(ours, theirs):
             # The second parameter has no gradient at first.
             gradient = None if i and step < 2 else torch.randn(other.shape, generator=generator).double()
             mine[name].grad, other.grad = gradient, gradient
-        updates.step(rate)
+        state.step(rate)
         optimizer.step()
         for name, other in zip(mine, reference, strict=True):
             torch.testing.assert_close(mine[name], other.detach(), rtol=1e-12, atol=1e-14)

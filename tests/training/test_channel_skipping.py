@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ from lotto.recipe.lr_schedules import Linear
 from lotto.training import loop
 from lotto.training.learners import channel_skipping
 from lotto.training.learners.autograd import Autograd
+from lotto.training.learners.channel_skipping import ChannelSkipping
 from lotto.training.loop import learner_of, train
-from lotto.training.network import Network
 
 STEPS = 8
 
@@ -51,7 +50,7 @@ def forgetful(monkeypatch):
 
 def whole(monkeypatch, job):
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "Autograd", partial(Autograd, worth=0.0))
+        patch.setattr(loop, "LEARNERS", (Autograd,))
         return train(job)
 
 
@@ -87,7 +86,7 @@ def test_the_outcome_is_that_of_the_whole_network(monkeypatch, forgetful, name, 
 def test_running_statistics_are_those_of_the_whole_network_where_a_state_is_kept(monkeypatch):
     recipe = image_recipe(*CASES["resnet"][:1], steps="260it")
     job = Job(recipe, mask=cutting(recipe, CASES["resnet"][1]), keep=(240,))
-    learner = learner_of(job, Network(recipe, masks.apply(recipe.initial(0), job.mask)))
+    learner = learner_of([job])
     assert learner.small.memory == 197  # 0.9 ** 197 < 1e-9
     assert len(learner.small.picks["blocks.0.bn1.running_mean"][0]) == 16 - 9
     small, large = train(job), whole(monkeypatch, job)
@@ -99,11 +98,11 @@ def test_running_statistics_are_those_of_the_whole_network_where_a_state_is_kept
 def test_in_between_only_what_is_left_is_trained(monkeypatch, forgetful):
     recipe = image_recipe("resnet-8")
     job = Job(recipe, mask=cutting(recipe, CASES["resnet"][1]), keep=(4,))
-    learner = learner_of(job, Network(recipe, masks.apply(recipe.initial(0), job.mask)))
+    learner = learner_of([job])
     used = []
-    for step, (x, y) in enumerate(recipe.arrays.batches(0, 0, STEPS, recipe.batch_size)):
-        learner.train(x, y, step, 0.05)
-        used.append(learner.outputs is learner.whole)
+    for step, batch in enumerate(learner.batches(0, STEPS)):
+        learner.train_step(batch, step)
+        used.append(learner.outputs is learner.dense)
     assert learner.small.memory == 3
     assert used == [False, True, True, True, False, True, True, True]
 
@@ -113,8 +112,8 @@ def test_a_training_too_short_to_forget_is_whole():
     mask = cutting(recipe, CASES["resnet"][1])
     for steps, small in (("197it", False), ("198it", True)):
         longer = recipe.replace(steps=steps)
-        learner = learner_of(Job(longer, mask=mask), Network(longer, masks.apply(longer.initial(0), mask)))
-        assert (learner.small is not None) == small
+        learner = learner_of([Job(longer, mask=mask)])
+        assert isinstance(learner, ChannelSkipping) == small
 
 
 def test_what_only_removed_units_read_is_removed_too(forgetful):
@@ -122,7 +121,7 @@ def test_what_only_removed_units_read_is_removed_too(forgetful):
     mask = Mask({n: m.clone() for n, m in masks.ones(recipe).items()})
     mask["fc2.weight"][:, 1:] = False  # of fc1's units one is read,
     mask["fc1.weight"][0, : 10 * 16] = False  # which reads all but ten of conv2's channels
-    learner = learner_of(Job(recipe, mask=mask), Network(recipe, masks.apply(recipe.initial(0), mask)))
+    learner = learner_of([Job(recipe, mask=mask)])
     shapes = {name: tuple(p.shape) for name, p in learner.small.graph.named_parameters()}
     assert shapes["fc1.weight"] == (1, 54 * 16)
     assert shapes["conv2.weight"][:2] == (54, 64)
@@ -149,8 +148,8 @@ def test_other_networks_are_trained_whole(forgetful, model, change):
     recipe = image_recipe(model)
     mask = Mask({n: m.clone() for n, m in masks.ones(recipe).items()})
     change(mask)
-    learner = learner_of(Job(recipe, mask=mask), Network(recipe, masks.apply(recipe.initial(0), mask)))
-    assert learner.small is None
+    learner = learner_of([Job(recipe, mask=mask)])
+    assert type(learner) is Autograd
     assert learner.describe() == "autograd"
 
 

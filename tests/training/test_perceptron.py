@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -18,7 +16,7 @@ from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.cross_entropy import by_operators, cross_entropy
 from lotto.training.learners.perceptron import DenseLayer, Perceptron
 from lotto.training.learners.sparse_linear import SMALL, SparseLayer
-from lotto.training.loop import train
+from lotto.training.loop import learner_of, train
 from lotto.training.network import Network
 
 OPTIMIZERS = [
@@ -43,7 +41,7 @@ def random_mask(recipe, *densities, seed=0):
 
 def by_autograd(monkeypatch, job):
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "suits", lambda job, network: False)
+        patch.setattr(loop, "LEARNERS", (Autograd,))
         return train(job)
 
 
@@ -60,7 +58,11 @@ CASES = {
 @pytest.mark.parametrize("densities", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("small", [0, SMALL])
 def test_trains_like_autograd(monkeypatch, optimizer, densities, small):
-    monkeypatch.setattr(loop, "Perceptron", partial(Perceptron, small=small))
+    class Small(Perceptron):
+        def __init__(self, *given):
+            super().__init__(*given, small=small)
+
+    monkeypatch.setattr(loop, "LEARNERS", (Small,))
     recipe = small_recipe(precision="float64", optimizer=optimizer, steps="12it")
     job = Job(recipe, mask=densities and random_mask(recipe, *densities), keep=(5,))
     ours, theirs = train(job), by_autograd(monkeypatch, job)
@@ -74,11 +76,15 @@ def test_trains_like_autograd(monkeypatch, optimizer, densities, small):
     assert ours.history[-1]["train_loss"] == pytest.approx(theirs.history[-1]["train_loss"], rel=1e-10)
 
 
+def made(job, small):
+    state = job.initial_state()
+    return Perceptron([job], Network(job.recipe, state.weights), [state], small=small)
+
+
 def test_layers_are_sparse_below_the_crossover_only():
     recipe = small_recipe()
     mask = random_mask(recipe, 0.5, 0.24, 0.05)
-    network = Network(recipe, masks.apply(recipe.initial(0), mask))
-    layers = Perceptron(Job(recipe, mask=mask), network, small=0).layers
+    layers = made(Job(recipe, mask=mask), 0).layers
     assert [type(layer) for layer in layers] == [DenseLayer, SparseLayer, SparseLayer]
     assert len(layers[1].weight) == int(mask["fc2.weight"].sum())
 
@@ -92,8 +98,7 @@ def test_small_layers_are_sparse_beside_a_sparse_one():
         ((1.0, 1.0, 1.0), size, (DenseLayer, DenseLayer, DenseLayer)),
     ):
         mask = random_mask(recipe, *densities)
-        network = Network(recipe, masks.apply(recipe.initial(0), mask))
-        layers = Perceptron(Job(recipe, mask=mask), network, small=small).layers
+        layers = made(Job(recipe, mask=mask), small).layers
         assert tuple(type(layer) for layer in layers) == expected
 
 
@@ -112,15 +117,15 @@ def test_products_of_a_sparse_layer(dtype):
     passed = weight.T @ gradient.double() * (x > 0)
     for _ in range(2):  # again in the same memory
         expected = weight @ x.double() + bias.double()[:, None]
-        torch.testing.assert_close(layer.forward_by_feature(x, False).double(), expected, **close)
-        torch.testing.assert_close(layer.forward_by_feature(x, True).double(), expected.relu(), **close)
+        torch.testing.assert_close(layer.forward_feature_major(x, False).double(), expected, **close)
+        torch.testing.assert_close(layer.forward_feature_major(x, True).double(), expected.relu(), **close)
         torch.testing.assert_close(layer.input_gradient(gradient, x).double(), passed, **close)
         layer.set_gradients(gradient, x)
         torch.testing.assert_close(layer.weight.grad.double(), (gradient.double() @ x.T.double())[mask], **close)
         torch.testing.assert_close(layer.bias.grad.double(), gradient.double().sum(1), **close)
     x[int(mask[0].nonzero()[0]), 3] = torch.nan
     for relu in (False, True):
-        outputs = layer.forward_by_feature(x, relu)
+        outputs = layer.forward_feature_major(x, relu)
         assert outputs[0, 3].isnan()
         assert not outputs[0, :3].isnan().any()
     gradient[0, 5] = torch.nan
@@ -288,6 +293,6 @@ def test_pruned_weights_and_their_momentum_are_zero():
 )
 def test_others_are_left_to_autograd(changes, expected):
     recipe = small_recipe(**changes)
-    network = Network(recipe, recipe.initial(0))
-    assert perceptron.suits(Job(recipe), network) == expected
-    assert Autograd(Job(recipe), network).parameters
+    chosen = learner_of([Job(recipe)])
+    assert type(chosen) is (Perceptron if expected else Autograd)
+    assert chosen.parameters

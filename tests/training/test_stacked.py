@@ -16,17 +16,18 @@ from lotto import Adam, AdamW, Job, RMSprop, Store, recipes
 from lotto.cli.main import main
 from lotto.core.errors import UsageError
 from lotto.data.in_memory import Arrays
-from lotto.execution import stacking
+from lotto.execution import autotune
+from lotto.execution.autotune import measured_width
+from lotto.execution.compute import get_or_compute_stack
 from lotto.execution.engine import JobAdvanced
 from lotto.execution.factory import make
 from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
-from lotto.execution.stacking import companies, measured_width
+from lotto.execution.stacking import stacks
 from lotto.landscape.path import PathTask
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
-from lotto.training.loop import Checkpoint, train
-from lotto.training.together import train_together
+from lotto.training.loop import Checkpoint, train, train_stack
 
 
 class Normed(nn.Module):
@@ -106,7 +107,7 @@ def check_same(one, other, rel=1e-9):
 def test_a_stack_gives_what_alone_gives_in_float64(recipe):
     jobs = different_jobs(recipe.replace(precision="float64"))
     told: list = []
-    runs = train_together(jobs, on_step=lambda i, step, loss: told.append((i, step)))
+    runs = train_stack(jobs, on_step=lambda i, step, loss: told.append((i, step)))
     for i, (job, run) in enumerate(zip(jobs, runs, strict=True)):
         check_same(train(job), run)
         assert run.steps == (job.from_step, job.end)
@@ -122,7 +123,7 @@ def test_a_stack_gives_what_alone_gives_in_float64(recipe):
 def test_lower_precision_is_near(precision, share):
     recipe = resnet(precision=precision, steps="3it")
     jobs = [Job(recipe, seed, seed) for seed in range(2)]
-    for job, run in zip(jobs, train_together(jobs), strict=True):
+    for job, run in zip(jobs, train_stack(jobs), strict=True):
         alone = train(job).weights
         moved = lotto.weights.distance(recipe.initial(job.init_seed), alone)
         assert lotto.weights.distance(run.weights, alone) < share * moved
@@ -136,9 +137,9 @@ def test_a_stack_goes_on_from_its_checkpoints():
         kept = dict(point.kept)
         points.setdefault(i, []).append(replace(point, kept=kept, history=list(point.history)))
 
-    whole = train_together(jobs, on_checkpoint=save, checkpoint_seconds=0)
+    whole = train_stack(jobs, on_checkpoint=save, checkpoint_seconds=0)
     assert {len(found) > 1 for found in points.values()} == {True}
-    resumed = train_together(jobs, resume=[points[0][3], points[1][1], None, points[3][1], points[4][0]])
+    resumed = train_stack(jobs, resume=[points[0][3], points[1][1], None, points[3][1], points[4][0]])
     for one, other in zip(whole, resumed, strict=True):
         check_same(one, other)
 
@@ -148,29 +149,29 @@ def test_a_loss_that_is_not_finite_names_its_job():
     bad = {n: t * 1e30 if t.is_floating_point() else t for n, t in recipe.initial(0).items()}
     jobs = [Job(recipe, label="good"), Job(recipe, start=lotto.State(bad), label="bad")]
     with pytest.raises(lotto.core.errors.DivergedError, match="The loss of bad became"):
-        train_together(jobs)
+        train_stack(jobs)
 
 
 def test_what_cannot_be_stacked_is_told():
     with pytest.raises(UsageError, match="one recipe"):
-        train_together([Job(small_recipe()), Job(small_recipe(batch_size=10))])
+        train_stack([Job(small_recipe()), Job(small_recipe(batch_size=10))])
     recipe = small_recipe(model=Dropping, init="module")
     jobs = [Job(recipe, seed) for seed in range(2)]
     with pytest.raises(UsageError, match=r"cannot train stacked.*Use a stack of 1"):
-        train_together(jobs)
+        train_stack(jobs)
 
 
-def test_companies_have_one_recipe_and_different_trainings():
+def test_stacks_have_one_recipe_and_different_trainings():
     recipe, other = small_recipe(), small_recipe(steps="20it")
     jobs = [Job(recipe, seed) for seed in range(5)]
     again = Job(recipe, 0, keep=(3,))
     strange = Job(other)
     weights = recipe.initial(0)
     task = PathTask(recipe, weights, weights, 2)
-    assert companies([*jobs[:2], task, strange, again, *jobs[2:]], 4) == [
+    assert stacks([*jobs[:2], task, strange, again, *jobs[2:]], 4) == [
         [*jobs[:2], jobs[2], jobs[3]], [task], [strange], [again, jobs[4]]
     ]  # fmt: skip
-    assert companies([*jobs[:2]], 1) == [[jobs[0]], [jobs[1]]]
+    assert stacks([*jobs[:2]], 1) == [[jobs[0]], [jobs[1]]]
 
 
 @pytest.mark.parametrize("make_engine", [lambda s: Serial(s, stack=3), lambda s: Processes(s, 2, stack=2)])
@@ -206,14 +207,14 @@ def test_a_stack_that_was_killed_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     written: list = []
-    original = Store._write_checkpoint
-    monkeypatch.setattr(Store, "_write_checkpoint", lambda s, j, p: (written.append(p.step), original(s, j, p)))
+    original = Store.write_checkpoint
+    monkeypatch.setattr(Store, "write_checkpoint", lambda s, j, p: (written.append(p.step), original(s, j, p)))
     recipe_often = [replace(job, keep=(20,)) for job in jobs]
     with pytest.raises(KeyboardInterrupt):
-        store.obtain_together(recipe_often, on_step=die, checkpoint_seconds=0)
+        get_or_compute_stack(store, recipe_often, on_step=die, checkpoint_seconds=0)
     assert max(written) >= 15
     steps.clear()
-    found = store.obtain_together(recipe_often, on_step=lambda i, step, loss: steps.append(step))
+    found = get_or_compute_stack(store, recipe_often, on_step=lambda i, step, loss: steps.append(step))
     assert min(steps) > 15, "not from the start"
     for job, (run, trained) in zip(recipe_often, found, strict=True):
         assert trained
@@ -239,17 +240,17 @@ def test_unidentified_jobs_are_stacked_too(tmp_path):
 def test_measuring_decides_once_and_says_why(store, monkeypatch, caplog):
     recipe = small_recipe(model=Normed, init="module", steps="4it")
     width, why = measured_width(recipe, store, 1)
-    assert width in (1, stacking.WIDTH)
+    assert width in (1, autotune.WIDTH)
     assert "ms alone" in why
-    monkeypatch.setattr(stacking, "_best", lambda *given: pytest.fail("measured again"))
+    monkeypatch.setattr(autotune, "_best", lambda *given: pytest.fail("measured again"))
     assert measured_width(recipe, store, 1) == (width, why)
     caplog.set_level(logging.INFO)
     runs = Serial(store, stack=None).run([Job(recipe, seed) for seed in range(2)])
     assert why in caplog.text
     assert runs[0].steps == (0, 4)
     paces = iter([1e-3, 8 * 0.5e-3, 1e-3, 8 * 0.95e-3])
-    monkeypatch.setattr(stacking, "_best", lambda *given: next(paces))
-    assert measured_width(recipe.replace(batch_size=10), store, 1)[0] == stacking.WIDTH
+    monkeypatch.setattr(autotune, "_best", lambda *given: next(paces))
+    assert measured_width(recipe.replace(batch_size=10), store, 1)[0] == autotune.WIDTH
     assert "2.0 times as quick" in measured_width(recipe.replace(batch_size=10), store, 1)[1]
     assert measured_width(recipe.replace(batch_size=12), store, 1)[0] == 1
 

@@ -264,10 +264,10 @@ def test_initialisations():
 
 
 def test_a_gpu_is_not_waited_for_within_an_epoch(recipe):
-    assert loop.steps_between_looks(recipe, torch.device("cpu")) == loop.LOOK_EVERY
+    assert loop.steps_between_logs(recipe, torch.device("cpu")) == loop.LOG_EVERY
     long = recipe.replace(batch_size=2)
-    assert long.per_epoch > loop.LOOK_EVERY
-    assert loop.steps_between_looks(long, torch.device("cuda")) == long.per_epoch
+    assert long.per_epoch > loop.LOG_EVERY
+    assert loop.steps_between_logs(long, torch.device("cuda")) == long.per_epoch
 
 
 def test_evaluation_steps_are_global_to_the_recipe():

@@ -11,10 +11,11 @@ from loky import ProcessPoolExecutor
 from rich.table import Table
 
 from lotto.benchmarks.harness import Row
-from lotto.execution.stacking import alone, in_a_stack
+from lotto.execution.autotune import steps_of
 from lotto.recipe import presets
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job
+from lotto.training.loop import learner_of
 
 STEPS = 3
 
@@ -57,7 +58,7 @@ def _peaks(recipe: Recipe, count: int) -> tuple[float, float]:
     recipe.arrays  # noqa: B018 (loads the data)
     jobs = [Job(recipe, i, i) for i in range(count)]
     base = _forget_peak()
-    (alone(jobs[0]) if count == 1 else in_a_stack(jobs))(STEPS)
+    steps_of(learner_of(jobs))(STEPS)
     return base, _peak()
 
 

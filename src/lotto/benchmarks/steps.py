@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from loky import ProcessPoolExecutor
@@ -14,9 +15,9 @@ from lotto.benchmarks.baselines import arrays_of, half_left, tight, usual
 from lotto.benchmarks.harness import Benchmark, Contender, ignore
 from lotto.data.in_memory import Arrays
 from lotto.data.sources.catalog import CIFAR10, MNIST
+from lotto.execution.autotune import WIDTH, steps_of
 from lotto.execution.factory import available_cores
 from lotto.execution.memory import keep_freed_memory
-from lotto.execution.stacking import WIDTH, alone, in_a_stack
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
 from lotto.pruning.rule import prune
@@ -24,10 +25,11 @@ from lotto.recipe import presets
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job
 from lotto.training.learners.autograd import Autograd
-from lotto.training.learners.channel_skipping import WORTH
+from lotto.training.learners.base import Learner
+from lotto.training.learners.channel_skipping import ChannelSkipping
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.sparse_linear import SPARSE
-from lotto.training.loop import train
+from lotto.training.loop import learner_of, train
 from lotto.training.network import Network, flushed_denormals
 
 EACH = "lotto, a worker per core, per replicate"
@@ -113,8 +115,7 @@ def _steps(recipe: Recipe, density: float, count: int, crossover: float = SPARSE
     """``count`` training steps at a density, with nothing around them; layers above ``crossover`` are dense."""
     mask = prune(recipe.initial(0), masks.ones(recipe), rate=1 - density) if density < 1 else None
     job = Job(recipe, mask=mask)
-    learner = Perceptron(job, Network(recipe, job.initial_state().weights), crossover)
-    return _repeated(alone(job, learner), count)
+    return _repeated(steps_of(_made(Perceptron, job, crossover=crossover)), count)
 
 
 def _sparse(recipe: Recipe, title: str, count: int, goals: dict[float, str]) -> Benchmark:
@@ -146,9 +147,8 @@ def cut() -> Benchmark:
     for share in (0.5, 0.75):
         mask = _unread(recipe, share)
         job = Job(recipe, mask=mask)
-        for name, worth in (("", WORTH), (", whole network", 0.0)):
-            learner = Autograd(job, Network(recipe, job.initial_state().weights), worth)
-            contenders[f"{share:.0%} unread{name}"] = _repeated(alone(job, learner), 2)
+        for name, kind in (("", ChannelSkipping), (", whole network", Autograd)):
+            contenders[f"{share:.0%} unread{name}"] = _repeated(steps_of(_made(kind, job)), 2)
         pairs.append((f"{share:.0%} unread", f"{share:.0%} unread, whole network", "–"))
     return Benchmark("VGG-11/CIFAR-10, 2 training steps, one thread", contenders, pairs, threads=1)
 
@@ -191,7 +191,10 @@ def stacked() -> Benchmark:
     ):
         jobs = [Job(recipe, i, i) for i in range(WIDTH)]
         one, all_ = f"{name}, alone", f"{name}, {WIDTH} stacked"
-        contenders |= {one: _repeated(alone(jobs[0]), count), all_: _repeated(in_a_stack(jobs), count)}
+        contenders |= {
+            one: _repeated(steps_of(learner_of(jobs[:1])), count),
+            all_: _repeated(steps_of(learner_of(jobs)), count),
+        }
         replicates[all_] = WIDTH
         pairs.append((all_, one, "–"))
     title = "Steps of networks in a stack, per network, one thread"
@@ -200,6 +203,12 @@ def stacked() -> Benchmark:
 
 def _own() -> nn.Module:
     return nn.Sequential(nn.Linear(40, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def _made(kind: type[Learner], job: Job, **how: Any) -> Learner:
+    """A learner that is not chosen but named."""
+    state = job.initial_state()
+    return kind([job], Network(job.recipe, state.weights), [state], **how)
 
 
 def _repeated(steps: Callable[[int], None], count: int) -> Contender:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from lotto.execution.stacking import Found, measured_width
-from lotto.execution.store import Store, Work
+from lotto.execution.autotune import measured_width
+from lotto.execution.store import Result, Store, WorkItem
 from lotto.execution.task import Task
 from lotto.execution.threads import limited_threads
 from lotto.recipe.recipe import Recipe
@@ -32,14 +32,14 @@ Chain = Generator[list[Any], list[Any], T]
 class JobStarted:
     """A job has been given to a worker."""
 
-    job: Work
+    job: WorkItem
 
 
 @dataclass(frozen=True)
 class JobAdvanced:
     """A job has reached ``step``; ``loss`` is its mean training loss lately."""
 
-    job: Work
+    job: WorkItem
     step: int
     loss: float
 
@@ -48,8 +48,8 @@ class JobAdvanced:
 class JobFinished:
     """A job's run is there; ``trained`` is False when it was remembered."""
 
-    job: Work
-    run: Found
+    job: WorkItem
+    run: Result
     trained: bool
 
 
@@ -62,12 +62,12 @@ class _Position(Generic[T]):
     """Where a chain stands: the runs it waits for."""
 
     chain: Chain[T]
-    jobs: list[Work] = field(default_factory=list)
-    runs: dict[int, Found] = field(default_factory=dict)
+    jobs: list[WorkItem] = field(default_factory=list)
+    runs: dict[int, Result] = field(default_factory=dict)
     started: bool = False
     result: Any = None
 
-    def advance(self) -> list[tuple[int, Work]]:
+    def advance(self) -> list[tuple[int, WorkItem]]:
         """Send the finished runs, take the next jobs; passes over empty lists."""
         runs = [self.runs[i] for i in range(len(self.jobs))]
         while True:
@@ -107,7 +107,7 @@ class Engine(ABC):
 
     def __init__(self, store: Store, threads: int = 1, stack: int | None = 1) -> None:
         self.store, self.threads, self.stack = store, threads, stack
-        self._told_unidentified = False
+        self._warned_not_cacheable = False
         self._checked: dict[tuple[object, ...], Recipe] = {}
 
     @property
@@ -116,17 +116,17 @@ class Engine(ABC):
         return self.workers * (self.stack or 1)
 
     @abstractmethod
-    def _submit(self, job: Work) -> None:
+    def _submit(self, job: WorkItem) -> None:
         """Take a job; at most ``slots`` are taken and not collected."""
 
     @abstractmethod
-    def _collect(self, progress: Progress) -> list[tuple[Work, Found, bool]]:
+    def _collect(self, progress: Progress) -> list[tuple[WorkItem, Result, bool]]:
         """Wait until at least one taken job is done."""
 
     def _close(self, finished: bool) -> None:  # noqa: B027 (an engine may hold nothing)
         """Let go of what `_submit` holds; ``finished`` is False when an error or Ctrl-C ends the run."""
 
-    def run(self, jobs: Iterable[Work], progress: Progress | None = None) -> list[Any]:
+    def run(self, jobs: Iterable[WorkItem], progress: Progress | None = None) -> list[Any]:
         """Run independent jobs; returns their runs in order."""
         jobs = list(jobs)
 
@@ -145,9 +145,9 @@ class Engine(ABC):
             return self._drive(chains, progress)
 
     def _drive(self, chains: Sequence[Chain[T]], progress: Progress | None) -> list[T]:
-        tell = progress or (lambda event: None)
+        emit = progress or (lambda event: None)
         positions = [_Position(chain) for chain in chains]
-        ready: deque[Work] = deque()
+        ready: deque[WorkItem] = deque()
         waiting: dict[str, list[tuple[_Position[T], int]]] = {}
 
         def enqueue(position: _Position[T]) -> None:
@@ -157,7 +157,7 @@ class Engine(ABC):
                 if name not in waiting:
                     ready.append(job)
                 waiting.setdefault(name, []).append((position, index))
-                self._tell_once_if_unidentified(job)
+                self._warn_once_if_not_cacheable(job)
 
         finished = False
         try:
@@ -168,7 +168,7 @@ class Engine(ABC):
                 while ready and taken < self.slots:
                     job = ready.popleft()
                     if (run := self.store.lookup(job)) is not None:
-                        self._hand_out(waiting.pop(job_name(job)), job, run, False, tell, enqueue)
+                        self._hand_out(waiting.pop(job_name(job)), job, run, False, emit, enqueue)
                         continue
                     if isinstance(job, Job):
                         self._check_once(job.recipe)
@@ -177,11 +177,11 @@ class Engine(ABC):
                             log.info("%s", why)
                     self._submit(job)
                     taken += 1
-                    tell(JobStarted(job))
+                    emit(JobStarted(job))
                 if taken:
-                    for job, run, trained in self._collect(tell):
+                    for job, run, trained in self._collect(emit):
                         taken -= 1
-                        self._hand_out(waiting.pop(job_name(job)), job, run, trained, tell, enqueue)
+                        self._hand_out(waiting.pop(job_name(job)), job, run, trained, emit, enqueue)
             finished = True
         finally:
             for position in positions:
@@ -192,13 +192,13 @@ class Engine(ABC):
     @staticmethod
     def _hand_out(
         wanted: list[tuple[_Position[T], int]],
-        job: Work,
-        run: Found,
+        job: WorkItem,
+        run: Result,
         trained: bool,
-        tell: Progress,
+        emit: Progress,
         enqueue: Callable[[_Position[T]], None],
     ) -> None:
-        tell(JobFinished(job, run, trained))
+        emit(JobFinished(job, run, trained))
         for position, index in wanted:
             position.runs[index] = run
             if len(position.runs) == len(position.jobs):
@@ -212,9 +212,9 @@ class Engine(ABC):
             check_trainable(recipe)
             self._checked[kind] = recipe  # held, so that no other object takes an id
 
-    def _tell_once_if_unidentified(self, job: Work) -> None:
-        if job.key is None and not self._told_unidentified:
-            self._told_unidentified = True
+    def _warn_once_if_not_cacheable(self, job: WorkItem) -> None:
+        if job.key is None and not self._warned_not_cacheable:
+            self._warned_not_cacheable = True
             log.warning(
                 "Runs of %s are not remembered: its model or a function of it has no source file, or uses "
                 "variables of the scope around it. Define it in a module to have runs remembered.",
@@ -222,9 +222,9 @@ class Engine(ABC):
             )
 
 
-def job_name(job: Work) -> str:
+def job_name(job: WorkItem) -> str:
     """The key under which equal jobs of one drive meet; steps count, as the kept ones may differ."""
     if job.key is None:
-        return f"unidentified-{id(job)}"
+        return f"not-cacheable-{id(job)}"
     steps = "" if isinstance(job, Task) else ",".join(map(str, job.steps))
     return f"{job.key}:{steps}"

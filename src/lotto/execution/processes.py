@@ -6,40 +6,29 @@ A worker that dies is reported and its job is run once more; it goes on from its
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
-import math
 import os
-import signal
-import struct
 import tempfile
-import threading
-import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from loky import ProcessPoolExecutor
 
 from lotto.core import files
 from lotto.core.errors import WorkerError
 from lotto.data.in_memory import Arrays
-from lotto.execution.engine import Engine, Found, JobAdvanced, Progress
-from lotto.execution.memory import keep_freed_memory
-from lotto.execution.stacking import companies, obtain
-from lotto.execution.store import Store, Work
-from lotto.training.job import Run, State
+from lotto.execution.engine import Engine, JobAdvanced, Progress
+from lotto.execution.stacking import stacks
+from lotto.execution.store import Result, Store, WorkItem
+from lotto.execution.worker import PROGRESS, SpooledArrays, start_worker, work
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
-_PROGRESS = struct.Struct("=qd")
 
 
 class Processes(Engine):
@@ -56,16 +45,16 @@ class Processes(Engine):
         super().__init__(store, threads, stack)
         self.workers = workers
         self._pool: ProcessPoolExecutor | None = None
-        self._waiting: list[Work] = []
-        self._taken: dict[Future[Any], tuple[list[Work], Path]] = {}
-        self._solo: deque[Work] = deque()
-        self._alone: Work | None = None
+        self._waiting: list[WorkItem] = []
+        self._taken: dict[Future[Any], tuple[list[WorkItem], Path]] = {}
+        self._single: deque[WorkItem] = deque()
+        self._rerun: WorkItem | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._counter = 0
 
-    def _submit(self, job: Work) -> None:
-        if self._solo:
-            self._solo.append(job)  # after those that may have killed a worker have run alone
+    def _submit(self, job: WorkItem) -> None:
+        if self._single:
+            self._single.append(job)  # after those that may have killed a worker have run alone
         else:
             self._waiting.append(job)
 
@@ -73,10 +62,10 @@ class Processes(Engine):
         """Give the waiting jobs to the workers, in stacks of a fair size."""
         waiting, self._waiting = self._waiting, []
         free = max(1, self.workers - len(self._taken))
-        for company in companies(waiting, min(self.stack or 1, -(-len(waiting) // free))):
-            self._give(company)
+        for stack in stacks(waiting, min(self.stack or 1, -(-len(waiting) // free))):
+            self._give(stack)
 
-    def _give(self, jobs: list[Work]) -> None:
+    def _give(self, jobs: list[WorkItem]) -> None:
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="lotto-")
         self._counter += 1
@@ -84,9 +73,9 @@ class Processes(Engine):
         portable = [self._portable(job) for job in jobs]
         arguments = (portable, str(self.store.root), str(report), self.threads, self.workers)
         try:
-            future = self._started_pool().submit(_work, *arguments)
+            future = self._started_pool().submit(work, *arguments)
         except BrokenProcessPool as error:  # a worker died while nobody was looking
-            self._solo.extend(jobs)
+            self._single.extend(jobs)
             self._restart(error)
             return
         self._taken[future] = (jobs, report)
@@ -94,11 +83,11 @@ class Processes(Engine):
     def _started_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.workers, initializer=_start_worker, initargs=(self.threads, os.getpid())
+                self.workers, initializer=start_worker, initargs=(self.threads, os.getpid())
             )
         return self._pool
 
-    def _portable(self, job: Work) -> Work:
+    def _portable(self, job: WorkItem) -> WorkItem:
         """The job with the user's arrays replaced by a file that every worker reads once."""
         data = job.recipe.data
         if not isinstance(data, Arrays):
@@ -115,16 +104,16 @@ class Processes(Engine):
         object.__setattr__(stand_in, "recipe", recipe)
         return stand_in
 
-    def _collect(self, progress: Progress) -> list[tuple[Work, Found, bool]]:
+    def _collect(self, progress: Progress) -> list[tuple[WorkItem, Result, bool]]:
         self._flush()
         seen: dict[Path, bytes] = {}
         while True:
             done, _ = wait(self._taken, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
             for jobs, report in self._taken.values():
                 content = report.read_bytes() if report.exists() else b""
-                if len(content) == len(jobs) * _PROGRESS.size and content != seen.get(report):
+                if len(content) == len(jobs) * PROGRESS.size and content != seen.get(report):
                     seen[report] = content
-                    for job, at in zip(jobs, _PROGRESS.iter_unpack(content), strict=True):
+                    for job, at in zip(jobs, PROGRESS.iter_unpack(content), strict=True):
                         progress(JobAdvanced(job, *at))
             if done:
                 break
@@ -143,8 +132,8 @@ class Processes(Engine):
                 finished.append((job, found, trained))
         if broken is not None:
             self._restart(broken)
-        elif self._solo and not self._taken:
-            self._run_alone()
+        elif self._single and not self._taken:
+            self._run_single()
         return finished or self._collect(progress)
 
     def _restart(self, error: BaseException) -> None:
@@ -154,20 +143,20 @@ class Processes(Engine):
         suspects = [job for jobs, _ in self._taken.values() for job in jobs]
         self._taken.clear()
         self._stop_pool(kill=True)
-        if self._alone is not None and self._alone in suspects:
+        if self._rerun is not None and self._rerun in suspects:
             raise WorkerError(
-                f"A worker process died twice while training {_named(self._alone)}. Finished runs are kept. It may be "
+                f"A worker process died twice while training {_named(self._rerun)}. Finished runs are kept. It may be "
                 "out of memory: try fewer --jobs or a smaller batch."
             ) from error
         log.warning("A worker process died; its job is run once more.")
-        self._solo.extendleft(reversed(suspects))
-        self._run_alone()
+        self._single.extendleft(reversed(suspects))
+        self._run_single()
 
-    def _run_alone(self) -> None:
-        waiting, self._solo = self._solo, deque()
-        job = self._alone = waiting.popleft()
+    def _run_single(self) -> None:
+        waiting, self._single = self._single, deque()
+        job = self._rerun = waiting.popleft()
         self._give([job])
-        self._solo.extend(waiting)
+        self._single.extend(waiting)
 
     def _stop_pool(self, kill: bool) -> None:
         if self._pool is not None:
@@ -177,76 +166,13 @@ class Processes(Engine):
     def _close(self, finished: bool) -> None:
         self._taken.clear()
         self._waiting.clear()
-        self._solo.clear()
-        self._alone = None
+        self._single.clear()
+        self._rerun = None
         self._stop_pool(kill=not finished)
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
 
 
-class SpooledArrays:
-    """Where a worker finds the user's arrays."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-
-@lru_cache(maxsize=4)
-def _unspool(path: str) -> Arrays:
-    tensors, metadata = files.load_tensors(Path(path), "lotto.arrays")
-    arrays = object.__new__(Arrays)
-    arrays.name = metadata["name"]
-    arrays._scale, arrays._shift = tensors.get("scale"), tensors.get("shift")
-    for part in ("x", "y"):
-        setattr(arrays, part, {k[2:]: t for k, t in tensors.items() if k.startswith(f"{part}/")})
-    return arrays
-
-
-def _start_worker(threads: int, parent: int) -> None:
-    # Ctrl-C reaches the whole process group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-
-
-def _leave_with(parent: int) -> None:
-    """End this worker when its parent is gone, even by SIGKILL: its checkpoint is there for the next one.
-
-    The parent says who it is: it may be gone before this worker has started.
-    """
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
-
-
-def _named(job: Work) -> str:
+def _named(job: WorkItem) -> str:
     return repr(job.label or job.recipe.name)
-
-
-def _work(jobs: list[Work], root: str, report: str, threads: int, workers: int) -> list[tuple[bool, Found | None]]:
-    """Train jobs, several of them stacked; the runs themselves travel back only if the store does not remember them."""
-    for job in jobs:
-        data = job.recipe.data
-        if isinstance(data, SpooledArrays):
-            object.__setattr__(job.recipe, "data", _unspool(data.path))
-    reached = [(job.from_step, math.nan) for job in jobs]
-
-    def on_step(number: int, step: int, loss: float) -> None:
-        reached[number] = (step, loss)
-        with contextlib.suppress(OSError):  # a display is no reason to lose a training
-            Path(report).write_bytes(b"".join(_PROGRESS.pack(*at) for at in reached))
-
-    execution = {"engine": "processes", "workers": workers, "threads": threads}
-    found = obtain(Store(root), jobs, on_step, execution)
-    return [
-        (trained, None if job.key is not None else _whole(run)) for job, (run, trained) in zip(jobs, found, strict=True)
-    ]
-
-
-def _whole(run: Found) -> Found:
-    """A run that can travel."""
-    if not isinstance(run, Run):
-        return run
-    return replace(run, states={s: State(v.weights, v.optimizer) for s, v in run.states.items()})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lotto.execution.engine import Engine, Found, JobAdvanced, Progress
-from lotto.execution.stacking import companies, obtain
-from lotto.execution.store import Store, Work
+from lotto.execution.engine import Engine, JobAdvanced, Progress
+from lotto.execution.stacking import compute_stack, stacks
+from lotto.execution.store import Result, Store, WorkItem
 
 
 class Serial(Engine):
@@ -18,21 +18,21 @@ class Serial(Engine):
 
     def __init__(self, store: Store, threads: int = 1, stack: int | None = 1) -> None:
         super().__init__(store, threads, stack)
-        self._taken: list[Work] = []
+        self._taken: list[WorkItem] = []
 
-    def _submit(self, job: Work) -> None:
+    def _submit(self, job: WorkItem) -> None:
         self._taken.append(job)
 
-    def _collect(self, progress: Progress) -> list[tuple[Work, Found, bool]]:
-        company = companies(self._taken, self.stack or 1)[0]
-        self._taken = [job for job in self._taken if all(job is not other for other in company)]
-        obtained = obtain(
+    def _collect(self, progress: Progress) -> list[tuple[WorkItem, Result, bool]]:
+        stack = stacks(self._taken, self.stack or 1)[0]
+        self._taken = [job for job in self._taken if all(job is not other for other in stack)]
+        computed = compute_stack(
             self.store,
-            company,
-            lambda i, step, loss: progress(JobAdvanced(company[i], step, loss)),
+            stack,
+            lambda i, step, loss: progress(JobAdvanced(stack[i], step, loss)),
             {"engine": "serial", "threads": self.threads},
         )
-        return [(job, found, trained) for job, (found, trained) in zip(company, obtained, strict=True)]
+        return [(job, found, trained) for job, (found, trained) in zip(stack, computed, strict=True)]
 
     def _close(self, finished: bool) -> None:
         self._taken.clear()

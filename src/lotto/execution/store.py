@@ -1,4 +1,4 @@
-"""The store: it remembers finished trainings and tasks, and trainings on their way.
+"""The store: finished trainings and tasks on disk, and trainings on their way. It only reads and writes.
 
 state-500.safetensors     weights and optimizer at a kept step
 history.json              the records of a training
@@ -8,17 +8,14 @@ checkpoint.safetensors    a training on its way, gone when it is finished
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 from torch import Tensor
 
@@ -26,16 +23,14 @@ from lotto.core import files
 from lotto.core.errors import StorageError, UsageError
 from lotto.execution.entries import Entries
 from lotto.execution.task import Outcome, Task
+from lotto.training.checkpoint import Checkpoint
 from lotto.training.job import Job, Run, State
-from lotto.training.loop import Checkpoint, train
-from lotto.training.network import device_of
-from lotto.training.together import train_together
 
 log = logging.getLogger(__name__)
 
-Work = Job | Task
-OnStep = Callable[[int, float], None]
-T = TypeVar("T")
+WorkItem = Job | Task
+Result = Run | Outcome
+"""The run of a job, or the outcome of a task."""
 
 WEIGHTS, OPTIMIZER = "w/", "o/"
 CHECKPOINT = "checkpoint.safetensors"
@@ -64,160 +59,32 @@ class Store:
         self.entries.clear()
 
     @overload
-    def lookup(self, work: Job) -> Run | None: ...
+    def lookup(self, item: Job) -> Run | None: ...
     @overload
-    def lookup(self, work: Task) -> Outcome | None: ...
-    def lookup(self, work: Work) -> Run | Outcome | None:
-        """Return what is remembered of ``work``, if it is whole and has the steps that a job asks for."""
-        if work.key is None:
+    def lookup(self, item: Task) -> Outcome | None: ...
+    def lookup(self, item: WorkItem) -> Result | None:
+        """Return what is stored of ``item``, if it is whole and has the steps that a job asks for."""
+        if item.key is None:
             return None
-        if isinstance(work, Task):
-            return self.entries.read(work.key, lambda folder, _: _outcome(folder))
-        run = self._run(work)
-        return run if run is not None and set(work.steps) <= set(run.states) else None
+        if isinstance(item, Task):
+            return self.entries.read(item.key, lambda folder, _: _outcome(folder))
+        run = self.run(item)
+        return run if run is not None and set(item.steps) <= set(run.states) else None
 
-    @overload
-    def obtain(
-        self,
-        work: Job,
-        *,
-        on_step: OnStep | None = ...,
-        execution: Mapping[str, Any] | None = ...,
-        checkpoint_seconds: float = ...,
-    ) -> tuple[Run, bool]: ...
-    @overload
-    def obtain(
-        self,
-        work: Task,
-        *,
-        on_step: OnStep | None = ...,
-        execution: Mapping[str, Any] | None = ...,
-        checkpoint_seconds: float = ...,
-    ) -> tuple[Outcome, bool]: ...
-    def obtain(
-        self,
-        work: Work,
-        *,
-        on_step: OnStep | None = None,
-        execution: Mapping[str, Any] | None = None,
-        checkpoint_seconds: float = 30.0,
-    ) -> tuple[Run | Outcome, bool]:
-        """Return the run of a job or the outcome of a task, and whether it had to be computed.
+    def locked(self, key: str) -> AbstractContextManager[None]:
+        """Hold the lock of an entry; waits for another process that makes it."""
+        return self.entries.locked(key)
 
-        Two processes that want the same: one computes, the other waits and reads. A training that was cut
-        off goes on from its last checkpoint. A run that lacks a step the job wants is trained again from the
-        last stored state before it.
-
-        Args:
-            work: what is wanted.
-            on_step: progress, see `training.train`.
-            execution: how it is executed, for the manifest.
-            checkpoint_seconds: time between checkpoints.
-
-        Raises:
-            StorageError: if the store cannot be used.
-        """
-        if work.key is None:
-            return (work.execute(on_step) if isinstance(work, Task) else train(work, on_step=on_step)), True
-        if (found := self.lookup(work)) is not None:
-            return found, False
-        execution = {**(execution or {}), "device": str(device_of(work.recipe))}
-        with self.entries.locked(work.key):
-            if (found := self.lookup(work)) is not None:
-                return found, False
-            if isinstance(work, Task):
-                self._compute(work, on_step, execution)
-            else:
-                self._train(work, on_step, execution, checkpoint_seconds)
-            if (found := self.lookup(work)) is None:
-                raise StorageError(f"What was just written to {self.folder(work.key)} cannot be read back.")
-            return found, True
-
-    def obtain_together(
-        self,
-        jobs: Sequence[Job],
-        *,
-        on_step: Callable[[int, int, float], None] | None = None,
-        execution: Mapping[str, Any] | None = None,
-        checkpoint_seconds: float = 30.0,
-    ) -> list[tuple[Run, bool]]:
-        """`obtain` for several jobs of one recipe, which train together; each is remembered as if trained alone.
-
-        Args:
-            jobs: what is wanted.
-            on_step: progress, see `training.train_together`.
-            execution: how they are executed, for the manifests.
-            checkpoint_seconds: time between checkpoints.
-        """
-        if any(job.key is None for job in jobs):
-            return [(run, True) for run in train_together(jobs, on_step=on_step)]
-        with contextlib.ExitStack() as locks:
-            for key in sorted({job.key for job in jobs if job.key is not None}):  # in one order: nobody waits in a ring
-                locks.enter_context(self.entries.locked(key))
-            missing = [i for i, job in enumerate(jobs) if self.lookup(job) is None]
-            execution = {**(execution or {}), "device": str(device_of(jobs[0].recipe))}
-            extended = [i for i in missing if self._run(jobs[i]) is not None]  # stored, but for a step
-            for i in extended:
-                tell = None if on_step is None else partial(on_step, i)
-                self._train(jobs[i], tell, execution, checkpoint_seconds)
-            if fresh := [i for i in missing if i not in extended]:
-                runs = train_together(
-                    [jobs[i] for i in fresh],
-                    resume=[self._read_checkpoint(jobs[i]) for i in fresh],
-                    on_step=None if on_step is None else lambda n, step, loss: on_step(fresh[n], step, loss),
-                    on_checkpoint=lambda n, point: self._write_checkpoint(jobs[fresh[n]], point),
-                    checkpoint_seconds=checkpoint_seconds,
-                )
-                for i, run in zip(fresh, runs, strict=True):
-                    self._write(jobs[i], run, execution)
-            found = [self.lookup(job) for job in jobs]
-        if any(run is None for run in found):
-            raise StorageError(f"What was just written to {self.root} cannot be read back.")
-        return [(run, i in missing) for i, run in enumerate(found) if run is not None]
-
-    # --- tasks ----------------------------------------------------------------------------------------
-
-    def _compute(self, task: Task, on_step: OnStep | None, execution: Mapping[str, Any]) -> None:
+    def write_outcome(self, task: Task, outcome: Outcome, seconds: float, execution: Mapping[str, Any]) -> None:
+        """Write what a task computed."""
         assert task.key is not None
-        began = time.perf_counter()
-        outcome = task.execute(on_step)
         checksums = {"outcome.json": files.write_json(self.folder(task.key) / "outcome.json", outcome)}
-        seconds = round(time.perf_counter() - began, 3)
         self.entries.finish(
-            task.key, task.description, checksums, label=task.label, seconds=seconds, execution=dict(execution)
+            task.key, task.description, checksums, label=task.label, seconds=round(seconds, 3), execution=execution
         )
 
-    # --- trainings ------------------------------------------------------------------------------------
-
-    def _train(
-        self,
-        job: Job,
-        on_step: Callable[[int, float], None] | None,
-        execution: Mapping[str, Any],
-        checkpoint_seconds: float,
-    ) -> None:
-        """Train a job that is not stored, or only the part that gives the steps its stored run lacks."""
-        older = self._run(job)
-        if older is not None:
-            missing = [s for s in job.steps if s not in older.states]
-            before = [s for s in older.states if s < missing[0]]
-            at = max(before, default=job.from_step)
-            start = older.states[at] if before else job.start
-            part = replace(job, start=start, from_step=at, to_step=missing[-1], keep=tuple(missing))
-            found = train(part, on_step=on_step)
-            states = {**older.states, **found.states}
-            self._write(job, replace(older, states=states), execution)
-            return
-        run = train(
-            job,
-            resume=self._read_checkpoint(job),
-            on_step=on_step,
-            on_checkpoint=lambda point: self._write_checkpoint(job, point),
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        self._write(job, run, execution)
-
-    def _run(self, job: Job) -> Run | None:
+    def run(self, job: Job) -> Run | None:
+        """What is stored of a job, whichever steps it has."""
         assert job.key is not None
 
         def parse(folder: Path, manifest: dict[str, Any]) -> Run:
@@ -230,7 +97,8 @@ class Store:
 
         return self.entries.read(job.key, parse)
 
-    def _write(self, job: Job, run: Run, execution: Mapping[str, Any]) -> None:
+    def write_run(self, job: Job, run: Run, execution: Mapping[str, Any]) -> None:
+        """Write a finished training; its checkpoint goes."""
         assert job.key is not None
         folder = self.folder(job.key)
         # JSON has no NaN; None stands for it.
@@ -248,9 +116,8 @@ class Store:
         )  # fmt: skip
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
-    # --- checkpoints ----------------------------------------------------------------------------------
-
-    def _write_checkpoint(self, job: Job, point: Checkpoint) -> None:
+    def write_checkpoint(self, job: Job, point: Checkpoint) -> None:
+        """Write where a training stands; what cannot be written is warned of, once more each time."""
         assert job.key is not None
         tensors = {f"now/{n}": t for n, t in pack(point.state).items()}
         for step, state in point.kept.items():
@@ -269,7 +136,8 @@ class Store:
         except StorageError as error:  # a run need not die for want of its checkpoint
             log.warning("No checkpoint could be written: %s", error)
 
-    def _read_checkpoint(self, job: Job) -> Checkpoint | None:
+    def read_checkpoint(self, job: Job) -> Checkpoint | None:
+        """Where a training that was cut off stood; None if there is nothing that it can go on from."""
         assert job.key is not None
         path = self.folder(job.key) / CHECKPOINT
         if not path.exists():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lotto.training.check import check_trainable
+from lotto.training.checkpoint import Checkpoint
 from lotto.training.evaluation import Metrics, evaluate
-from lotto.training.loop import Checkpoint, train
-from lotto.training.together import train_together
+from lotto.training.loop import train, train_stack
 
-__all__ = ["Checkpoint", "Metrics", "check_trainable", "evaluate", "train", "train_together"]
+__all__ = ["Checkpoint", "Metrics", "check_trainable", "evaluate", "train", "train_stack"]

@@ -1,49 +1,35 @@
-"""The training loop: a job becomes a run."""
+"""The training loop: jobs become runs. One for one network and for several at once."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
+from torch import Tensor
 
-from lotto.core.errors import DivergedError
+from lotto.core.errors import DivergedError, UsageError
 from lotto.core.rng import private_torch_rng
-from lotto.recipe.recipe import Recipe
+from lotto.recipe import Recipe
+from lotto.training.checkpoint import Checkpoint
 from lotto.training.evaluation import evaluate_splits
 from lotto.training.job import Job, Run, State
-from lotto.training.learners import optimizer_state
 from lotto.training.learners.autograd import Autograd
-from lotto.training.learners.perceptron import Perceptron, suits
+from lotto.training.learners.base import Learner
+from lotto.training.learners.channel_skipping import ChannelSkipping
+from lotto.training.learners.perceptron import Perceptron
+from lotto.training.learners.stacked import Stacked, steps_taken
 from lotto.training.network import Network, flushed_denormals
 
-Learner = Autograd | Perceptron
-LOOK_EVERY, LOOK_RARELY = 50, 1000
-"""Steps between looks at the losses, on a CPU; on a GPU at most."""
+LEARNERS: tuple[type[Learner], ...] = (Stacked, Perceptron, ChannelSkipping, Autograd)
+"""The first that supports a job trains it."""
+LOG_EVERY, LOG_RARELY = 50, 1000
+"""Steps after which the losses are fetched, on a CPU; on a GPU at most."""
 
-
-@dataclass
-class Checkpoint:
-    """Everything a run needs to go on as if nothing had happened.
-
-    Attributes:
-        step: the next iteration to run.
-        state: weights and optimizer before it.
-        kept: the states kept so far.
-        history: the records so far.
-        loss_sum, loss_count: training losses since the last record.
-        seconds: duration so far.
-    """
-
-    step: int
-    state: State
-    kept: dict[int, State] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    seconds: float = 0.0
+OnStep = Callable[[int, int, float], None]
+OnCheckpoint = Callable[[int, Checkpoint], None]
 
 
 def train(
@@ -69,66 +55,156 @@ def train(
     Raises:
         DivergedError: when the loss becomes NaN or infinite.
     """
-    point = resume or Checkpoint(job.from_step, job.initial_state())
-    began = time.perf_counter() - point.seconds
-    with flushed_denormals(), private_torch_rng():
-        arithmetic = _run(job, point, on_step, on_checkpoint, checkpoint_seconds)
-    seconds = time.perf_counter() - began
-    return Run((job.from_step, job.end), point.history, point.kept, seconds=seconds, arithmetic=arithmetic)
-
-
-def _run(
-    job: Job,
-    point: Checkpoint,
-    on_step: Callable[[int, float], None] | None,
-    on_checkpoint: Callable[[Checkpoint], None] | None,
-    checkpoint_seconds: float,
-) -> str:
-    recipe = job.recipe
-    network = Network(recipe, point.state.weights)
-    learner = learner_of(job, network)
-    optimizer_state.restore(learner, point.state.optimizer)
-    began = time.perf_counter() - point.seconds
-    records, patience = evaluation_steps(recipe, job), steps_between_looks(recipe, network.device)
-    batches = recipe.arrays.to(network.device).batches(
-        job.order_seed, point.step, job.end, recipe.batch_size, recipe.augment, learner.by_feature
+    (run,) = train_stack(
+        [job],
+        resume=[resume],
+        on_step=None if on_step is None else lambda _, step, loss: on_step(step, loss),
+        on_checkpoint=None if on_checkpoint is None else lambda _, point: on_checkpoint(point),
+        checkpoint_seconds=checkpoint_seconds,
     )
-    losses: list[torch.Tensor] = []
-    saved, looked = time.monotonic(), point.step
+    return run
 
-    def state() -> State:
-        return State(learner.weights(), optimizer_state.read(learner))
 
-    if point.step in job.steps:
-        point.kept.setdefault(point.step, point.state)
-    for step, (x, y) in enumerate(batches, start=point.step):
-        losses.append(learner.train(x, y, step, recipe.learning_rate(step)))
+def train_stack(
+    jobs: Sequence[Job],
+    *,
+    resume: Sequence[Checkpoint | None] | None = None,
+    on_step: OnStep | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> list[Run]:
+    """Train several networks along a leading axis, one optimizer step for all; or one.
 
-        point.step = done = step + 1
-        if done - looked == patience or done in records or done in job.steps or done == job.end:
-            looked = done
-            collect(point, fetched(losses), job)
-            if on_step is not None:
-                on_step(done, point.loss_sum / max(1, point.loss_count))
-        if done in records:
-            point.history.append(record(point, recipe, learner.evaluated()))
-            point.loss_sum, point.loss_count = 0.0, 0
-        if done in job.steps:
-            point.kept[done] = state()
-        if on_checkpoint is not None and done < job.end and time.monotonic() - saved > checkpoint_seconds:
-            collect(point, fetched(losses), job)
-            point.state = state()
-            point.seconds = time.perf_counter() - began
-            on_checkpoint(point)
-            saved = time.monotonic()
-    if not point.history or point.history[-1]["step"] != job.end:
-        point.history.append(record(point, recipe, learner.evaluated()))
+    Masks, data orders, first and last steps are each job's own: a job joins when the others come to its first step,
+    so that all are always at the same step of the recipe, and leaves at its last.
+
+    Args:
+        jobs: with one recipe.
+        resume: a checkpoint of each job, or None.
+        on_step: called now and then with (number of the job, steps done, mean loss lately).
+        on_checkpoint: called with (number of the job, checkpoint) about every ``checkpoint_seconds``.
+        checkpoint_seconds: see there.
+
+    Returns:
+        The runs; each of several equals that of `train` up to rounding.
+
+    Raises:
+        DivergedError: when a loss becomes NaN or infinite.
+        UsageError: if the jobs have different recipes, or the network cannot be stacked.
+    """
+    if any(job.recipe != jobs[0].recipe for job in jobs):
+        raise UsageError("Jobs that train together have one recipe.")
+    points = [
+        found or Checkpoint(job.from_step, job.initial_state())
+        for job, found in zip(jobs, resume or [None] * len(jobs), strict=True)
+    ]
+    for job, point in zip(jobs, points, strict=True):
+        if point.step in job.steps:
+            point.kept.setdefault(point.step, point.state)
+    firsts = [point.step for point in points]
+    bounds = sorted({*firsts, *(job.end for job in jobs)})
+    saving, about = _Saving(on_checkpoint, checkpoint_seconds), "no steps"
+    with flushed_denormals(), private_torch_rng():
+        for first, last in pairwise(bounds):
+            active = [i for i, job in enumerate(jobs) if firsts[i] <= first < job.end]
+            clocks = {i: steps_taken(points[i].state) for i in active}
+            for clock in sorted(set(clocks.values())):
+                chosen = [i for i in active if clocks[i] == clock]
+                about = _advance(chosen, jobs, points, last, on_step, saving)
+        for job, point in zip(jobs, points, strict=True):
+            if not point.history or point.history[-1]["step"] != job.end:
+                point.history.append(record(point, job.recipe, Network(job.recipe, point.state.weights)))
+    if len(jobs) > 1:
+        about = f"stacked, {len(jobs)} together"
+    return [
+        Run((job.from_step, job.end), point.history, point.kept, seconds=point.seconds, arithmetic=about)
+        for job, point in zip(jobs, points, strict=True)
+    ]
+
+
+def learner_of(jobs: Sequence[Job], states: Sequence[State] | None = None) -> Learner:
+    """What trains these jobs together.
+
+    Args:
+        jobs: with one recipe.
+        states: where they stand; default: their beginning.
+    """
+    states = states or [job.initial_state() for job in jobs]
+    network = Network(jobs[0].recipe, states[0].weights)
+    chosen = next(kind for kind in LEARNERS if kind.supports(jobs, network))
+    return chosen(jobs, network, states)
+
+
+class _Saving:
+    """When the next checkpoint is due."""
+
+    def __init__(self, call: OnCheckpoint | None, seconds: float) -> None:
+        self.call, self.seconds, self.last = call, seconds, time.monotonic()
+
+    def due(self) -> bool:
+        return self.call is not None and time.monotonic() - self.last > self.seconds
+
+    def save(self, points: Sequence[tuple[int, Checkpoint]]) -> None:
+        assert self.call is not None
+        for number, point in points:
+            self.call(number, point)
+        self.last = time.monotonic()
+
+
+def _advance(
+    chosen: Sequence[int],
+    jobs: Sequence[Job],
+    points: Sequence[Checkpoint],
+    last: int,
+    on_step: OnStep | None,
+    saving: _Saving,
+) -> str:
+    """Train some of the jobs, all of which are at the same step, up to ``last``; returns how."""
+    began = time.perf_counter()
+    members = [(jobs[i], points[i]) for i in chosen]
+    recipe, first = members[0][0].recipe, members[0][1].step
+    learner = learner_of([job for job, _ in members], [point.state for _, point in members])
+    before = [point.seconds for _, point in members]
+    records = [evaluation_steps(recipe, job) for job, _ in members]
+    wanted = {last, *(step for (job, _), at in zip(members, records, strict=True) for step in (*at, *job.steps))}
+    log_interval, last_logged = steps_between_logs(recipe, learner.network.device), first
+    losses: list[Tensor] = []
+
+    def settle(done: int) -> None:
+        """Fetch the losses since the last time."""
+        rows = torch.stack(losses).double().reshape(len(losses), -1).tolist() if losses else []
+        losses.clear()
+        took = (time.perf_counter() - began) / len(members)
+        for i, (job, point) in enumerate(members):
+            point.step, point.seconds = done, before[i] + took
+            collect(point, [row[i] for row in rows], job)
+
+    for step, batch in enumerate(learner.batches(first, last), start=first):
+        losses.append(learner.train_step(batch, step))
+
+        done = step + 1
+        if done - last_logged == log_interval or done in wanted:
+            last_logged = done
+            settle(done)
+            for i, (_, point) in zip(chosen, members, strict=True):
+                if on_step is not None:
+                    on_step(i, done, point.loss_sum / max(1, point.loss_count))
+        if done in wanted:
+            for i, (job, point) in enumerate(members):
+                if done in records[i]:
+                    point.history.append(record(point, recipe, learner.eval_network(i)))
+                    point.loss_sum, point.loss_count = 0.0, 0
+                if done in job.steps:
+                    point.kept[done] = learner.state(i)
+        if done < last and saving.due():
+            settle(done)
+            for i, (_, point) in enumerate(members):
+                point.state = learner.state(i)
+            saving.save([(i, points[i]) for i in chosen])
+    for i, (_, point) in enumerate(members):
+        point.state = point.kept.get(last) or learner.state(i)
+        point.seconds = before[i] + (time.perf_counter() - began) / len(members)
     return learner.describe()
-
-
-def learner_of(job: Job, network: Network) -> Learner:
-    """What computes the gradients of a job."""
-    return Perceptron(job, network) if suits(job, network) else Autograd(job, network)
 
 
 def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
@@ -137,16 +213,9 @@ def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
     return {round(total * i / times) for i in range(1, times + 1)} | {job.end}
 
 
-def steps_between_looks(recipe: Recipe, device: torch.device) -> int:
+def steps_between_logs(recipe: Recipe, device: torch.device) -> int:
     """How often losses are fetched, to show them and to notice NaN: a GPU would have to be waited for each time."""
-    return LOOK_EVERY if device.type == "cpu" else min(max(LOOK_EVERY, recipe.per_epoch), LOOK_RARELY)
-
-
-def fetched(losses: list[torch.Tensor]) -> list[float]:
-    """The losses of the last steps, from the device; empties the list."""
-    values: list[float] = torch.stack(losses).double().tolist() if losses else []
-    losses.clear()
-    return values
+    return LOG_EVERY if device.type == "cpu" else min(max(LOG_EVERY, recipe.per_epoch), LOG_RARELY)
 
 
 def collect(point: Checkpoint, losses: Sequence[float], job: Job) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -13,66 +13,51 @@ from lotto.core.errors import UsageError
 from lotto.core.rng import torch_seed
 from lotto.core.weights import clone
 from lotto.models.norm_relu import by_operators
-from lotto.recipe.optimizers import Updates
-from lotto.training.job import Job
-from lotto.training.learners.channel_skipping import WORTH, Compacted, compacted
+from lotto.recipe.optimizers import OptimizerState
+from lotto.training.job import Job, State
+from lotto.training.learners.base import SingleLearner
 from lotto.training.network import Network
 
 
-class Autograd:
-    """What the loop trains: steps of the optimizer on batches, the weights as a state dict.
+class Autograd(SingleLearner):
+    """See `SingleLearner`; the weights are those of the network's own module."""
 
-    Args:
-        job: what is trained.
-        network: its module, with the start's weights.
-        worth: share of the multiplications below which it is trained without the units that nothing reads.
-    """
-
-    by_feature = False
-    """Inputs have the batch first."""
-
-    def __init__(self, job: Job, network: Network, worth: float = WORTH) -> None:
-        self.job, self.network = job, network
+    def __init__(self, jobs: Sequence[Job], network: Network, states: Sequence[State]) -> None:
+        (self.job,), (state,) = jobs, states
+        self.network = network
         self.module = network.module.train()
         self.parameters: dict[str, Tensor] = dict(self.module.named_parameters())
         # The start is masked, and so are all gradients: with weights, momentum and moments at 0, no optimizer
         # can move a pruned weight, and weight decay has nothing to decay.
         by_name = dict(self.module.named_parameters(remove_duplicate=False))  # a tied weight has several names
         self.masked = [
-            (by_name[n], network.like(m.to(by_name[n].dtype), by_name[n])) for n, m in (job.mask or {}).items()
+            (by_name[n], network.like(m.to(by_name[n].dtype), by_name[n])) for n, m in (self.job.mask or {}).items()
         ]
         # Someone's own model or loss may draw random numbers (dropout); ours do not.
-        self.draws = not (isinstance(job.recipe.model, str) and isinstance(job.recipe.loss, str))
-        self.updates = Updates(job.recipe.optimizer, self.parameters)
-        self.whole = self._forward(self.module)
-        self.small = compacted(job, network, worth)
-        self.reduced = self.whole if self.small is None else self._forward(self.small)
-        self.outputs = self.reduced
+        self.draws = not (isinstance(self.job.recipe.model, str) and isinstance(self.job.recipe.loss, str))
+        self.optimizer_state = OptimizerState(self.job.recipe.optimizer, self.parameters)
+        self.outputs = self._forward(self.module)
+        self.restore(state.optimizer)
+
+    @classmethod
+    def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
+        """Whatever one network does."""
+        return len(jobs) == 1
 
     def _forward(self, module: nn.Module) -> Network:
+        """What gives the outputs of a module, perhaps compiled."""
         if self.job.recipe.compile:
             by_operators(module)
             module = cast(nn.Module, torch.compile(module))
         return self.network.with_module(module)
 
-    def train(self, x: Tensor, y: Tensor, step: int, lr: float) -> Tensor:
-        """One step on a batch; returns its loss."""
-        if self.small is not None:
-            self._choose(self.small, step)
-        with _explained(self.job.recipe.name) if self.job.recipe.compile else contextlib.nullcontext():
-            loss = self._backward(x, y, step)
-        self.updates.step(lr)
+    def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        """See `Learner.train_step`."""
+        recipe = self.job.recipe
+        with _explained(recipe.name) if recipe.compile else contextlib.nullcontext():
+            loss = self._backward(*batch, step)
+        self.optimizer_state.step(recipe.learning_rate(step))
         return loss
-
-    def _choose(self, small: Compacted, step: int) -> None:
-        """The whole network for the last steps before a state is kept, see `compacted`; else what is left of it."""
-        settling = any(kept - small.memory <= step < kept for kept in self.job.steps)
-        if settling and self.outputs is not self.whole:
-            small.put_back()
-            self.outputs = self.whole
-        elif not settling and self.outputs is self.whole:
-            small.take()
-            self.outputs = self.reduced
 
     def _backward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Set the gradients of a batch; returns its loss."""
@@ -88,26 +73,23 @@ class Autograd:
         return loss.detach()
 
     def describe(self) -> str:
-        """For the record of a run."""
-        less = "" if self.small is None else f", {self.small.share:.1%} of the multiplications"
-        return "autograd" + less + (", compiled" if self.job.recipe.compile else "")
+        """See `Learner.describe`."""
+        return "autograd" + (", compiled" if self.job.recipe.compile else "")
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the whole state dict, on the CPU."""
-        return clone(self.evaluated().module.state_dict())
+        """See `SingleLearner.weights`."""
+        return clone(self.eval_network().module.state_dict())
 
-    def evaluated(self) -> Network:
-        """The network to evaluate."""
-        if self.small is not None and self.outputs is not self.whole:
-            self.small.put_back()
+    def eval_network(self, i: int = 0) -> Network:
+        """See `Learner.eval_network`."""
         return self.network
 
-    def expand(self, name: str, tensor: Tensor) -> Tensor:
-        """An optimizer's tensor in the shape of the weight ``name``, on the CPU."""
+    def to_dense(self, name: str, tensor: Tensor) -> Tensor:
+        """See `SingleLearner.to_dense`."""
         return tensor.detach().to("cpu", copy=True).contiguous()
 
-    def compress(self, name: str, tensor: Tensor) -> Tensor:
-        """The inverse of `expand`."""
+    def from_dense(self, name: str, tensor: Tensor) -> Tensor:
+        """See `SingleLearner.from_dense`."""
         parameter = self.parameters[name]
         if tensor.shape == parameter.shape:
             return self.network.like(tensor, parameter)

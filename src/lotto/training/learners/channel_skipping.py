@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,16 +21,61 @@ from torch.func import functional_call
 
 from lotto.core.errors import UsageError
 from lotto.pruning.channels import Space, channel_spaces, shape_of, traced
-from lotto.training.job import Job
+from lotto.training.job import Job, State
+from lotto.training.learners.autograd import Autograd
 from lotto.training.network import Network
 
 Picks = Mapping[str, tuple[Tensor | None, Tensor | None]]
 
-WORTH = 0.9
-"""Picking weights costs some time: more than this share of the multiplications left is not worth it."""
+MAX_FLOPS_FRACTION = 0.9
+"""Picking weights costs some time: with more than this fraction of the multiplications left it does not pay."""
 
 FORGOTTEN = 1e-9
 """Share of an old value in a running average that is none any more."""
+
+
+class ChannelSkipping(Autograd):
+    """Gradients by autograd of what is left of a network; see `SingleLearner`."""
+
+    def __init__(self, jobs: Sequence[Job], network: Network, states: Sequence[State]) -> None:
+        super().__init__(jobs, network, states)
+        small = compacted(self.job, network)
+        assert small is not None  # `supports` has said so
+        self.small = small
+        self.dense = self.outputs
+        self.outputs = self.reduced = self._forward(small)
+
+    @classmethod
+    def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
+        """One network of ours of which the mask leaves little enough, see `compacted`."""
+        return len(jobs) == 1 and compacted(jobs[0], network) is not None
+
+    def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        """See `Learner.train_step`."""
+        self._choose(step)
+        return super().train_step(batch, step)
+
+    def _choose(self, step: int) -> None:
+        """The dense network for the last steps before a state is kept, see above; else what is left of it."""
+        settling = any(kept - self.small.memory <= step < kept for kept in self.job.steps)
+        if settling and self.outputs is not self.dense:
+            self.small.put_back()
+            self.outputs = self.dense
+        elif not settling and self.outputs is self.dense:
+            self.small.take()
+            self.outputs = self.reduced
+
+    def eval_network(self, i: int = 0) -> Network:
+        """See `Learner.eval_network`."""
+        if self.outputs is not self.dense:
+            self.small.put_back()
+        return self.network
+
+    def describe(self) -> str:
+        """See `Learner.describe`."""
+        return f"autograd, {self.small.fraction:.1%} of the multiplications" + super().describe().removeprefix(
+            "autograd"
+        )
 
 
 class Compacted(nn.Module):
@@ -41,7 +86,7 @@ class Compacted(nn.Module):
         whole: the module.
         picks: for parameters and buffers that lose something, the indices that are left, of rows and of columns
             (None = all).
-        share: of the multiplications that are left.
+        fraction: of the multiplications that are left.
         memory: steps after which running statistics have forgotten what was before.
     """
 
@@ -50,11 +95,11 @@ class Compacted(nn.Module):
         graph: fx.GraphModule,
         whole: nn.Module,
         picks: Picks,
-        share: float,
+        fraction: float,
         memory: int,
     ) -> None:
         super().__init__()
-        self.graph, self.picks, self.share, self.memory = graph, picks, share, memory
+        self.graph, self.picks, self.fraction, self.memory = graph, picks, fraction, memory
         self._parameters_of, self._buffers_of = dict(whole.named_parameters()), dict(whole.named_buffers())
         for name, tensor in (*graph.named_parameters(), *graph.named_buffers()):
             tensor.data = self._picked(name, tensor.data)
@@ -89,13 +134,13 @@ class Compacted(nn.Module):
         return tensor
 
 
-def compacted(job: Job, network: Network, worth: float = WORTH) -> Compacted | None:
-    """The network's forward without what the job's mask has cut off; None where that is nothing, or not worth it.
+def compacted(job: Job, network: Network, max_flops_fraction: float = MAX_FLOPS_FRACTION) -> Compacted | None:
+    """The network's forward without what the job's mask has cut off; None where that is nothing, or too little.
 
     Of named models only: someone's own forward may do what a graph of it does not show.
     """
     masks = {name: mask for name, mask in (job.mask or {}).items() if mask.dim() > 1}
-    if worth <= 0 or not isinstance(job.recipe.model, str):
+    if not isinstance(job.recipe.model, str):
         return None
     if all(bool(mask.reshape(*mask.shape[:2], -1).any(2).any(0).all()) for mask in masks.values()):
         return None  # every input of every layer is read
@@ -109,10 +154,10 @@ def compacted(job: Job, network: Network, worth: float = WORTH) -> Compacted | N
         return None
     spaces = channel_spaces(graph, example.double() if network.dtype == torch.float64 else example)
     picks = _picks(spaces, _left(spaces, masks), network.device)
-    share = _share(graph, picks)
-    if share > worth:
+    fraction = _flops_fraction(graph, picks)
+    if fraction > max_flops_fraction:
         return None
-    return Compacted(graph, network.module, picks, share, memory)
+    return Compacted(graph, network.module, picks, fraction, memory)
 
 
 def _memory(module: nn.Module) -> int | None:
@@ -164,8 +209,8 @@ def _picks(spaces: list[Space], left: list[Tensor], device: torch.device) -> Pic
     return {name: (rows.get(name), columns.get(name)) for name in {**rows, **columns}}
 
 
-def _share(graph: fx.GraphModule, picks: Picks) -> float:
-    """Multiplications of all layers with what is left, as a share of those with everything."""
+def _flops_fraction(graph: fx.GraphModule, picks: Picks) -> float:
+    """Multiplications of all layers with what is left, as a fraction of those with everything."""
     layers, less, all_ = dict(graph.named_modules()), 0, 0
     for node in graph.graph.nodes:
         weight = getattr(layers.get(str(node.target)), "weight", None) if node.op == "call_module" else None

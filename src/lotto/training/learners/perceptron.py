@@ -16,101 +16,108 @@ from torch import Tensor
 from lotto.data.in_memory import Arrays
 from lotto.models.fully_connected import MLP
 from lotto.recipe.objectives import Objective
-from lotto.recipe.optimizers import SGD, Updates
-from lotto.training.job import Job
+from lotto.recipe.optimizers import SGD, OptimizerState
+from lotto.training.job import Job, State
+from lotto.training.learners.base import SingleLearner
 from lotto.training.learners.cross_entropy import by_operators, cross_entropy
-from lotto.training.learners.sparse_linear import SMALL, SPARSE, SparseLayer, pays
+from lotto.training.learners.sparse_linear import SMALL, SPARSE, SparseLayer, is_faster_sparse
 from lotto.training.network import Network
 
 
-def suits(job: Job, network: Network) -> bool:
-    """Whether a job's network and loss are ours, a perceptron on a CPU in full precision."""
-    ours = type(network.module) is MLP and isinstance(job.recipe.loss, str)
-    return ours and network.device.type == "cpu" and network.dtype != torch.bfloat16
-
-
-class Perceptron:
-    """What the loop trains, see `Autograd`.
+class Perceptron(SingleLearner):
+    """See `SingleLearner`.
 
     Args:
-        job: what is trained.
-        network: its module, with the start's weights; it is not trained but evaluated.
+        jobs, network, states: see `Learner`; the network is not trained but evaluated.
         crossover: density below which a layer is sparse.
         small: where one layer is sparse, so are those with at most so many weights left.
     """
 
-    def __init__(self, job: Job, network: Network, crossover: float = SPARSE, small: int = SMALL) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        network: Network,
+        states: Sequence[State],
+        crossover: float = SPARSE,
+        small: int = SMALL,
+    ) -> None:
+        (self.job,), (start,) = jobs, states
         self.network = network
-        optimizer = job.recipe.optimizer
-        self.loss = _loss(job)
+        optimizer = self.job.recipe.optimizer
+        self.loss = _loss(self.job)
         state = {n: t.detach().clone() for n, t in network.module.state_dict().items()}
         names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
-        named = _layers(state, names, job.mask or {}, crossover, small)
+        named = _layers(state, names, self.job.mask or {}, crossover, small)
         self.layers: list[Any] = list(named.values())
         self.parameters = {
             f"{name}.{part}": getattr(layer, part) for name, layer in named.items() for part in ("weight", "bias")
         }
         self.sparse = {f"{name}.weight": layer for name, layer in named.items() if isinstance(layer, SparseLayer)}
-        self.by_feature = bool(self.sparse)
-        self.updates = Updates(optimizer, self.parameters)
+        self.feature_major = bool(self.sparse)
+        self.optimizer_state = OptimizerState(optimizer, self.parameters)
         # Without momentum and decay the products themselves move the weights, and gradients are nowhere.
         self.plain = isinstance(optimizer, SGD) and optimizer.plain
+        self.restore(start.optimizer)
 
-    def train(self, x: Tensor, y: Tensor, step: int, lr: float) -> Tensor:
-        """One step on a batch; returns its loss.
+    @classmethod
+    def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
+        """One network and loss of ours: a perceptron on a CPU in full precision."""
+        ours = len(jobs) == 1 and type(network.module) is MLP and isinstance(jobs[0].recipe.loss, str)
+        return ours and network.device.type == "cpu" and network.dtype != torch.bfloat16
 
-        Inputs have the shape (features, batch) where `by_feature`, else any with the batch first.
-        """
+    def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        """See `Learner.train_step`; inputs have the shape (features, batch) where `feature_major`."""
+        lr = self.job.recipe.learning_rate(step)
         if self.plain:
-            return self._backward(x, y, lr)
-        loss = self._backward(x, y)
-        self.updates.step(lr)
+            return self._backward(*batch, lr)
+        loss = self._backward(*batch)
+        self.optimizer_state.step(lr)
         return loss
 
     @torch.no_grad()
     def _backward(self, x: Tensor, y: Tensor, lr: float | None = None) -> Tensor:
         """Set the gradients, or with a learning rate go down along them at once; returns the loss."""
-        activations = [(x if self.by_feature else x.flatten(1)).to(self.network.dtype)]
+        activations = [(x if self.feature_major else x.flatten(1)).to(self.network.dtype)]
         for layer in self.layers:
-            forward = layer.forward_by_feature if self.by_feature else layer.forward
+            forward = layer.forward_feature_major if self.feature_major else layer.forward
             activations.append(forward(activations[-1], layer is not self.layers[-1]))
         outputs = activations.pop()
-        loss, gradient = self.loss(outputs.t() if self.by_feature else outputs, y)
-        if self.by_feature:
+        loss, gradient = self.loss(outputs.t() if self.feature_major else outputs, y)
+        if self.feature_major:
             gradient = gradient.t()
         for layer, below in zip(reversed(self.layers), reversed(activations), strict=True):
             given = gradient
             if layer is not self.layers[0]:
-                gradient = layer.input_gradient(given, below, self.by_feature)
+                gradient = layer.input_gradient(given, below, self.feature_major)
             if lr is None:
-                layer.set_gradients(given, below, self.by_feature)
+                layer.set_gradients(given, below, self.feature_major)
             else:
-                layer.descend(given, below, self.by_feature, lr)
+                layer.sgd_step(given, below, self.feature_major, lr)
         return loss
 
     def describe(self) -> str:
-        """For the record of a run."""
+        """See `Learner.describe`."""
         return f"perceptron, {len(self.sparse)} of {len(self.layers)} layers sparse"
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the whole state dict."""
-        return {name: self.expand(name, parameter) for name, parameter in self.parameters.items()}
+        """See `SingleLearner.weights`."""
+        return {name: self.to_dense(name, parameter) for name, parameter in self.parameters.items()}
 
-    def evaluated(self) -> Network:
-        """The network to evaluate, with the present weights."""
+    def eval_network(self, i: int = 0) -> Network:
+        """See `Learner.eval_network`."""
         self.network.load(self.weights())
         return self.network
 
-    def expand(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor of the parameter ``name`` in the shape of the weight, pruned ones 0; a copy."""
+    def to_dense(self, name: str, tensor: Tensor) -> Tensor:
+        """See `SingleLearner.to_dense`."""
         if name in self.sparse and tensor.dim() == 1:
-            return self.sparse[name].expand(tensor)
+            return self.sparse[name].to_dense(tensor)
         return tensor.detach().clone()
 
-    def compress(self, name: str, tensor: Tensor) -> Tensor:
-        """The inverse of `expand`."""
+    def from_dense(self, name: str, tensor: Tensor) -> Tensor:
+        """See `SingleLearner.from_dense`."""
         if name in self.sparse and tensor.dim() == 2:
-            return tensor.flatten()[self.sparse[name].places]
+            return tensor.flatten()[self.sparse[name].indices]
         return tensor.clone()
 
 
@@ -137,39 +144,39 @@ class DenseLayer:
 
     def __init__(self, weight: Tensor, bias: Tensor, mask: Tensor) -> None:
         self.weight, self.bias = weight, bias
-        self.turned, self.column = weight.t(), bias[:, None]
+        self.transposed, self.column = weight.t(), bias[:, None]
         self.mask = None if bool(mask.all()) else mask.to(weight.dtype)
 
     def forward(self, x: Tensor, relu: bool) -> Tensor:
         """Shape (batch, inputs) to (batch, outputs), perhaps with ReLU."""
-        outputs = torch.mm(x, self.turned).add_(self.bias)  # a tenth quicker than addmm
+        outputs = torch.mm(x, self.transposed).add_(self.bias)  # a tenth quicker than addmm
         return outputs.relu_() if relu else outputs
 
-    def forward_by_feature(self, x: Tensor, relu: bool) -> Tensor:
+    def forward_feature_major(self, x: Tensor, relu: bool) -> Tensor:
         """Shape (inputs, batch) to (outputs, batch), perhaps with ReLU."""
         outputs = torch.mm(self.weight, x).add_(self.column)
         return outputs.relu_() if relu else outputs
 
-    def input_gradient(self, gradient: Tensor, x: Tensor, by_feature: bool) -> Tensor:
+    def input_gradient(self, gradient: Tensor, x: Tensor, feature_major: bool) -> Tensor:
         """The gradient with respect to the layer's inputs, in the shape of these; 0 where ReLU made them 0."""
-        passed = torch.mm(self.turned, gradient) if by_feature else torch.mm(gradient, self.weight)
+        passed = torch.mm(self.transposed, gradient) if feature_major else torch.mm(gradient, self.weight)
         return torch.ops.aten.threshold_backward.default(passed, x, 0)
 
-    def set_gradients(self, gradient: Tensor, x: Tensor, by_feature: bool) -> None:
+    def set_gradients(self, gradient: Tensor, x: Tensor, feature_major: bool) -> None:
         """Masked, so that pruned weights and their momentum stay 0."""
-        found = torch.mm(gradient, x.t()) if by_feature else torch.mm(gradient.t(), x)
+        found = torch.mm(gradient, x.t()) if feature_major else torch.mm(gradient.t(), x)
         self.weight.grad = found if self.mask is None else found.mul_(self.mask)
-        self.bias.grad = gradient.sum(1 if by_feature else 0)
+        self.bias.grad = gradient.sum(1 if feature_major else 0)
 
-    def descend(self, gradient: Tensor, x: Tensor, by_feature: bool, lr: float) -> None:
+    def sgd_step(self, gradient: Tensor, x: Tensor, feature_major: bool, lr: float) -> None:
         """A step of plain gradient descent, in which the product is added to the weights as it is made."""
-        if by_feature:
+        if feature_major:
             self.weight.addmm_(gradient, x.t(), alpha=-lr)
         else:
             self.weight.addmm_(gradient.t(), x, alpha=-lr)
         if self.mask is not None:
             self.weight.mul_(self.mask)
-        self.bias.add_(gradient.sum(1 if by_feature else 0), alpha=-lr)
+        self.bias.add_(gradient.sum(1 if feature_major else 0), alpha=-lr)
 
 
 def _layers(
@@ -180,10 +187,10 @@ def _layers(
     for name in names:
         weight, m = state[f"{name}.weight"], mask.get(f"{name}.weight")
         found[name] = torch.ones_like(weight, dtype=torch.bool) if m is None else m
-    paying = {name for name, m in found.items() if pays(m, crossover)}
-    if paying:
-        paying |= {name for name, m in found.items() if 0 < int(m.sum()) <= small}
+    faster = {name for name, m in found.items() if is_faster_sparse(m, crossover)}
+    if faster:
+        faster |= {name for name, m in found.items() if 0 < int(m.sum()) <= small}
     return {
-        name: (SparseLayer if name in paying else DenseLayer)(state[f"{name}.weight"], state[f"{name}.bias"], m)
+        name: (SparseLayer if name in faster else DenseLayer)(state[f"{name}.weight"], state[f"{name}.bias"], m)
         for name, m in found.items()
     }

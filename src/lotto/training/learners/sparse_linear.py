@@ -33,8 +33,8 @@ class SparseLayer:
 
     def __init__(self, weight: Tensor, bias: Tensor, mask: Tensor) -> None:
         self.shape, self.bias = weight.shape, bias
-        self.places = mask.flatten().nonzero().squeeze(1)
-        self.weight = weight.flatten()[self.places]
+        self.indices = mask.flatten().nonzero().squeeze(1)
+        self.weight = weight.flatten()[self.indices]
         self.weight.grad, self.bias.grad = torch.zeros_like(self.weight), torch.zeros_like(bias)
         # Compressed rows: the weights of row i are values[ends[i]:ends[i + 1]], in these columns. The same by columns,
         # whose weights are values[places].
@@ -47,32 +47,32 @@ class SparseLayer:
         self._kernels, self._zero = kernels(self._values.dtype), self._values.dtype.type(0)
         self._buffers: dict[int, Tensor] = {}
 
-    def forward_by_feature(self, x: Tensor, relu: bool) -> Tensor:
+    def forward_feature_major(self, x: Tensor, relu: bool) -> Tensor:
         """Shape (inputs, batch) to (outputs, batch), perhaps with ReLU; valid until the next call."""
         outputs = self._buffer(0, x)
         self._kernels.multiply(*self._rows, self._values, self._offsets, x.numpy(), relu, outputs.numpy())
         return outputs
 
-    def input_gradient(self, gradient: Tensor, x: Tensor, by_feature: bool = True) -> Tensor:
+    def input_gradient(self, gradient: Tensor, x: Tensor, feature_major: bool = True) -> Tensor:
         """Shape (outputs, batch) to (inputs, batch), 0 where ReLU made ``x`` 0; valid until the next call."""
         inputs = self._buffer(1, gradient)
-        self._kernels.multiply_turned(
+        self._kernels.multiply_transposed(
             *self._columns, self._values, gradient.contiguous().numpy(), x.numpy(), inputs.numpy()
         )
         return inputs
 
-    def set_gradients(self, gradient: Tensor, x: Tensor, by_feature: bool = True) -> None:
+    def set_gradients(self, gradient: Tensor, x: Tensor, feature_major: bool = True) -> None:
         """At the unpruned weights, from shapes (outputs, batch) and (inputs, batch)."""
         self._kernels.outer(*self._rows, gradient.contiguous().numpy(), x.numpy(), *self._gradients, self._zero)
 
-    def descend(self, gradient: Tensor, x: Tensor, by_feature: bool, lr: float) -> None:
+    def sgd_step(self, gradient: Tensor, x: Tensor, feature_major: bool, lr: float) -> None:
         """A step of plain gradient descent, in which gradients are nowhere."""
         moved, rate = (self._values, self._offsets), self._values.dtype.type(lr)
         self._kernels.outer(*self._rows, gradient.contiguous().numpy(), x.numpy(), *moved, rate)
 
-    def expand(self, values: Tensor) -> Tensor:
-        """Values at the unpruned places of a weight, 0 elsewhere."""
-        return values.new_zeros(self.shape.numel()).index_copy_(0, self.places, values.detach()).view(self.shape)
+    def to_dense(self, values: Tensor) -> Tensor:
+        """Values at the unpruned positions of a weight, 0 elsewhere."""
+        return values.new_zeros(self.shape.numel()).index_copy_(0, self.indices, values.detach()).view(self.shape)
 
     def _buffer(self, axis: int, like: Tensor) -> Tensor:
         found = self._buffers.get(axis)
@@ -86,7 +86,7 @@ def _ends(lines: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([[0], np.bincount(lines, minlength=count).cumsum()]).astype(np.int32)
 
 
-def pays(mask: Tensor, crossover: float = SPARSE) -> bool:
+def is_faster_sparse(mask: Tensor, crossover: float = SPARSE) -> bool:
     """Whether a layer with this mask is quicker sparse, here."""
     return can_compile() and 0 < int(mask.sum()) < crossover * mask.numel()
 
@@ -95,7 +95,7 @@ class Kernels(NamedTuple):
     """Compiled functions over compressed rows ``(ends, columns)`` and their values; see `kernels`."""
 
     multiply: Any
-    multiply_turned: Any
+    multiply_transposed: Any
     outer: Any
 
 
@@ -138,7 +138,7 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
                     row[j] = zero if row[j] < zero else row[j]  # NaN stays
 
     @compiled
-    def multiply_turned(ends, rows, places, values, gradient, x, out):  # type: ignore[no-untyped-def]
+    def multiply_transposed(ends, rows, places, values, gradient, x, out):  # type: ignore[no-untyped-def]
         """``out = values.T @ gradient``, 0 where ``x`` is not above 0."""
         by_column = values[places]
         for i in range(len(ends) - 1):
@@ -151,7 +151,7 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
 
     @compiled
     def outer(ends, columns, gradient, x, out, sums, rate):  # type: ignore[no-untyped-def]
-        """``out = gradient @ x.T`` at the unpruned places, four of a row at a time, and the rows' ``sums``.
+        """``out = gradient @ x.T`` at the unpruned positions, four of a row at a time, and the rows' ``sums``.
 
         With a ``rate`` other than 0 both are not set, but moved against it.
         """
@@ -185,4 +185,4 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
                 out[k] = out[k] - rate * a if rate else a
                 k += 1
 
-    return Kernels(multiply, multiply_turned, outer)
+    return Kernels(multiply, multiply_transposed, outer)

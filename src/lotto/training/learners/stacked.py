@@ -10,25 +10,22 @@ from torch.func import functional_call, vmap
 
 from lotto.core.errors import UsageError
 from lotto.models.norm_relu import by_operators
-from lotto.recipe.optimizers import Updates
+from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
+from lotto.training.learners.base import Learner
 from lotto.training.network import Network
 
 
-class Stacked:
-    """What the loop for several jobs trains: parameters of shape (networks, ...), optimizer and masks likewise.
+class Stacked(Learner):
+    """Parameters of shape (networks, ...), optimizer and masks likewise; see `Learner`.
 
-    Every network's arithmetic is its own, but sums are taken by other kernels than alone: the outcome equals that of
-    `Autograd` up to rounding, and may depend on how many train together.
-
-    Args:
-        jobs: with one recipe; each has its own mask and data order.
-        states: where they stand; numbers that an optimizer keeps for a whole tensor are the same for all.
+    Every network's arithmetic is its own, but sums are taken by other kernels than for one: the outcome equals that of
+    `Autograd` up to rounding, and may depend on how many train together. Each job has its own mask and data order;
+    numbers that an optimizer keeps for a whole tensor are the same for all.
     """
 
-    def __init__(self, jobs: Sequence[Job], states: Sequence[State]) -> None:
-        self.jobs, self.recipe = jobs, jobs[0].recipe
-        self.network = Network(self.recipe, states[0].weights)
+    def __init__(self, jobs: Sequence[Job], network: Network, states: Sequence[State]) -> None:
+        self.jobs, self.recipe, self.network = jobs, jobs[0].recipe, network
         module = self.network.module.train()
         by_operators(module)
         parameters: list[dict[str, Tensor]] = []
@@ -40,9 +37,14 @@ class Stacked:
         self.parameters = {n: t.requires_grad_() for n, t in _stacked(parameters).items()}
         self.buffers = _stacked(buffers)
         self.masked = self._masks()
-        self.updates = Updates(self.recipe.optimizer, self.parameters)
+        self.optimizer_state = OptimizerState(self.recipe.optimizer, self.parameters)
         for i, state in enumerate(states):
             self._restore(i, state.optimizer)
+
+    @classmethod
+    def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
+        """Several networks; whether they can be mapped over is seen at the first step."""
+        return len(jobs) > 1
 
     def _masks(self) -> list[tuple[Tensor, Tensor]]:
         """Pairs of a parameter and its mask of the same shape, all ones for jobs without one."""
@@ -59,12 +61,13 @@ class Stacked:
                 found[by_name[name]][i] *= mask.to(parameter.device, parameter.dtype)
         return [(self.parameters[n], m) for n, m in found.items()]
 
-    def train(self, x: Tensor, y: Tensor, lr: float) -> Tensor:
-        """One step of each network on a batch of its own, shape (networks, batch, ...); returns their losses.
+    def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        """See `Learner.train_step`; each network has a batch of its own, shape (networks, batch, ...).
 
         Raises:
             UsageError: if the module or the loss cannot be mapped over networks, or draws random numbers.
         """
+        x, y = batch
         for parameter in self.parameters.values():
             parameter.grad = None
         try:
@@ -78,7 +81,7 @@ class Stacked:
         if self.masked:
             pairs = [(p.grad, m) for p, m in self.masked if p.grad is not None]
             torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])
-        self.updates.step(lr)
+        self.optimizer_state.step(self.recipe.learning_rate(step))
         return losses.detach()
 
     def _outputs(self, x: Tensor) -> Tensor:
@@ -98,7 +101,7 @@ class Stacked:
         return found.float()
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of all data orders for steps ``first`` to ``last - 1``; equal orders share one."""
+        """See `Learner.batches`: those of all data orders; equal orders share one."""
         seeds, recipe = [job.order_seed for job in self.jobs], self.recipe
         data = recipe.arrays.to(self.network.device)
         streams = {s: data.batches(s, first, last, recipe.batch_size, recipe.augment) for s in dict.fromkeys(seeds)}
@@ -110,18 +113,22 @@ class Stacked:
             yield torch.stack([by_seed[s][0] for s in seeds]), torch.stack([by_seed[s][1] for s in seeds])
 
     def state(self, i: int) -> State:
-        """A copy of weights and optimizer of network ``i``, on the CPU."""
+        """See `Learner.state`."""
         optimizer = {
-            f"{name}/{quantity}": (value[i] if value.dim() else value).detach().to("cpu", copy=True)
-            for name, quantities in self.updates.states.items()
-            for quantity, value in quantities.items()
+            f"{name}/{what}": (value[i] if value.dim() else value).detach().to("cpu", copy=True)
+            for name, tensors in self.optimizer_state.states.items()
+            for what, value in tensors.items()
         }
-        weights = self.evaluated(i).module.state_dict()
+        weights = self.eval_network(i).module.state_dict()
         return State({n: t.detach().to("cpu", copy=True).contiguous() for n, t in weights.items()}, optimizer)
 
+    def describe(self) -> str:
+        """See `Learner.describe`."""
+        return f"stacked, {len(self.jobs)} together"
+
     @torch.no_grad()
-    def evaluated(self, i: int) -> Network:
-        """Network ``i``, to evaluate; valid until the next call."""
+    def eval_network(self, i: int) -> Network:
+        """See `Learner.eval_network`."""
         module = self.network.module
         for name, parameter in module.named_parameters():
             parameter.copy_(self.parameters[name][i])
@@ -132,12 +139,12 @@ class Stacked:
     @torch.no_grad()
     def _restore(self, i: int, optimizer: Mapping[str, Tensor]) -> None:
         for name, tensor in optimizer.items():
-            parameter, _, quantity = name.rpartition("/")
-            kept = self.updates.states[parameter][quantity]
+            parameter, _, what = name.rpartition("/")
+            kept = self.optimizer_state.states[parameter][what]
             (kept[i] if kept.dim() else kept).copy_(tensor)
 
 
-def optimizer_clock(state: State) -> float:
+def steps_taken(state: State) -> float:
     """How many steps a state's optimizer has behind it, if it counts them: those that differ cannot be stacked."""
     return max((float(t) for n, t in state.optimizer.items() if n.endswith("/step")), default=0.0)
 

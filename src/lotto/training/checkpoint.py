@@ -1,0 +1,29 @@
+"""What a training needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lotto.training.job import State
+
+
+@dataclass
+class Checkpoint:
+    """A training on its way.
+
+    Attributes:
+        step: the next iteration to run.
+        state: weights and optimizer before it.
+        kept: the states kept so far.
+        history: the records so far.
+        loss_sum, loss_count: training losses since the last record.
+        seconds: duration so far.
+    """
+
+    step: int
+    state: State
+    kept: dict[int, State] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    seconds: float = 0.0
