@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import lotto
+
 
 class Dropping(nn.Module):
     """A perceptron that draws random numbers in its forward."""
@@ -28,6 +30,19 @@ def normed() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 4)
     )
+
+
+def ours() -> nn.Module:
+    """A network of lotto's from a function of a user's."""
+    return lotto.models.mlp([16], (12,), 6)
+
+
+class Slower(lotto.SGD):
+    """An optimizer of a user's."""
+
+
+class Late(lotto.Linear):
+    """A schedule of a user's."""
 
 
 def smoothed(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -29,6 +29,13 @@ warnings.simplefilter("ignore", DeprecationWarning)
 
 import lotto  # noqa: E402
 import models  # noqa: E402
+
+try:
+    from lotto.landscape.curvature.quadratic import QuadraticTask
+    from lotto.lottery.averaging import AverageTask
+except ImportError:  # the first edition
+    from lotto.landscape.quadratic import QuadraticTask
+    from lotto.particles import AverageTask
 from lotto import SGD, Adam, Augment, Constant, Cosine, Job, Linear, Mask, MultiStep, Recipe, RMSprop  # noqa: E402
 
 SMALL_IMP = (
@@ -70,6 +77,7 @@ def recipes() -> dict[str, Recipe]:
         "residual, bfloat16": pictures.replace(precision="bfloat16", validation=20),
         "vgg": pictures.replace(model="conv-2", optimizer=RMSprop(1e-3), schedule=Constant()),
         "normed": pictures.replace(model=models.normed, loss=models.smoothed),
+        "subclasses": vectors.replace(model=models.ours, optimizer=models.Slower(0.1), schedule=models.Late()),
         "skipping": pictures.replace(model="resnet-8-w4", steps="220it", evaluations=1),
     }
 
@@ -148,6 +156,8 @@ def keys() -> dict[str, str | None]:
         "path, statistics": lotto.landscape.PathTask(recipe, a, b, 5, ("train", "test"), "recompute", 50),
         "plane": lotto.landscape.PlaneTask(recipe, a, b, c, 4),
         "spectrum": lotto.hessian.SpectrumTask(recipe, a, mask, 2, 4, 2),
+        "quadratic": QuadraticTask(recipe, a, pruned(recipe, 0.99), [pruned(recipe, 0.995)], 50),
+        "average": AverageTask(recipe, a),
     }
     return found | {name: task.key for name, task in tasks.items()}
 

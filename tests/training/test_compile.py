@@ -39,8 +39,8 @@ def test_compiled_steps_give_the_outcome_of_others():
 
 def test_compiled_runs_are_remembered_as_such():
     recipe = small_recipe(model=own)
-    assert recipe.identity != recipe.replace(compile=True).identity
-    assert recipe.identity == recipe.replace(compile=False).identity
+    assert recipe.fingerprint() != recipe.replace(compile=True).fingerprint()
+    assert recipe.fingerprint() == recipe.replace(compile=False).fingerprint()
     with pytest.raises(lotto.core.errors.UsageError, match="compile is True or False; got 'no'"):
         recipe.replace(compile="no")
 

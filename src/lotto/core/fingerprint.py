@@ -1,12 +1,16 @@
 """What makes two runs the same run: a hash of a typed canonical form.
 
+Frozen dataclasses say in their fields' metadata what each field has a part in (`affects`), and `entries` makes the
+canonical form of it: nothing lists the fields a second time.
+
 Numbers that are equal hash alike (1 and 1.0), steps are iterations. Functions and classes are their import name,
 their source and their compiled code, with the defaults, global values and helpers that they use. What cannot be
-identified raises `Unidentifiable`: such a run is trained but not remembered.
+identified raises `NotCacheableError`: such a run is trained but not stored.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import inspect
@@ -14,7 +18,7 @@ import json
 import math
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -26,16 +30,18 @@ from lotto.core.moved import FORMER
 SCHEMA = 1
 """Raised whenever the meaning of a stored run changes; older entries are then simply not found."""
 
+_NOTHING = object()
+
 LIBRARIES = {"torch", "numpy", "lotto", "builtins", "math", "functools", "collections", "typing", "abc", "random"}
 """Code from here is told by its name alone; the versions are in every manifest."""
 
 
-class Unidentifiable(Exception):
-    """The identity of a value cannot be told; the text says why."""
+class NotCacheableError(Exception):
+    """What a value computes cannot be fingerprinted; the text says why."""
 
 
-class Identified(ABC):
-    """Something the store can remember: a training or another computation."""
+class Cacheable(ABC):
+    """Something that the store can keep: a training or another computation."""
 
     @property
     @abstractmethod
@@ -43,16 +49,47 @@ class Identified(ABC):
         """Everything the outcome depends on, in canonical form.
 
         Raises:
-            Unidentifiable: if a model or a function of it cannot be identified.
+            NotCacheableError: if a model or a function of it cannot be fingerprinted.
         """
 
     @cached_property
     def key(self) -> str | None:
-        """Hash of the description; None when it cannot be told, and so nothing is remembered."""
+        """Hash of the description; None when there is none, and so nothing is stored."""
         try:
             return digest(self.description)
-        except Unidentifiable:
+        except NotCacheableError:
             return None
+
+
+def affects(
+    what: str, *, entry: str | None = "", of: Callable[[Any], Any] | None = None, unless: Any = _NOTHING
+) -> dict[str, Any]:
+    """Metadata of a dataclass's field: what the field has a part in, and its entry in the canonical form.
+
+    Args:
+        what: a word of the dataclass's own, such as ``training`` or ``nothing``.
+        entry: the entry's name, by default the field's; None = the field stands in another field's entry.
+        of: from the dataclass to the entry's value; by default the field's value.
+        unless: a value at which there is no entry, for fields that came later.
+    """
+    return {"affects": what, "entry": entry, "of": of, "unless": unless}
+
+
+def entries(value: Any, kinds: Collection[str], default: str = "") -> dict[str, Any]:
+    """The entries of a dataclass's fields that have a part in one of ``kinds``, not yet in canonical form.
+
+    Args:
+        value: a dataclass.
+        kinds: words of `affects`.
+        default: the word of fields without metadata.
+    """
+    found = {}
+    for field in dataclasses.fields(value):
+        about = field.metadata or affects(default)
+        if about["affects"] not in kinds or about["entry"] is None or getattr(value, field.name) == about["unless"]:
+            continue
+        found[about["entry"] or field.name] = about["of"](value) if about["of"] else getattr(value, field.name)
+    return found
 
 
 def canonical(value: Any) -> Any:
@@ -69,7 +106,7 @@ def canonical(value: Any) -> Any:
         return [canonical(v) for v in value]
     if callable(value):
         return function_identity(value)
-    raise Unidentifiable(f"a value of type {type(value).__name__} has no canonical form")
+    raise NotCacheableError(f"a value of type {type(value).__name__} has no canonical form")
 
 
 def digest(value: Any) -> str:
@@ -98,7 +135,7 @@ def function_identity(function: Callable[..., Any], seen: frozenset[int] = froze
     """Identity of a function or class and of everything of the user's that it refers to.
 
     Raises:
-        Unidentifiable: for closures over variables, for code without source (typed at a prompt), and for global
+        NotCacheableError: for closures over variables, for code without source (typed at a prompt), and for global
             values that are neither plain nor code.
     """
     if isinstance(function, functools.partial):
@@ -109,7 +146,7 @@ def function_identity(function: Callable[..., Any], seen: frozenset[int] = froze
             "kwargs": canonical(function.keywords),
         }
     if not (inspect.isclass(function) or inspect.isfunction(function) or inspect.isbuiltin(function)):
-        raise Unidentifiable(f"{function!r} is neither a function nor a class")
+        raise NotCacheableError(f"{function!r} is neither a function nor a class")
     name = f"{FORMER.get(function.__module__, function.__module__)}.{function.__qualname__}"
     if _of_library(function) or id(function) in seen:
         return {"name": name}
@@ -117,7 +154,7 @@ def function_identity(function: Callable[..., Any], seen: frozenset[int] = froze
     try:
         source = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError) as error:
-        raise Unidentifiable(f"the source of {function.__qualname__} cannot be read") from error
+        raise NotCacheableError(f"the source of {function.__qualname__} cannot be read") from error
     functions = list(_functions(function))
     result: dict[str, Any] = {
         "name": name,
@@ -148,7 +185,7 @@ def _used(functions: list[FunctionType], seen: frozenset[int]) -> dict[str, Any]
     for function in functions:
         # A method that calls super() closes over its class, which is no dependence on a scope.
         if set(function.__code__.co_freevars) - {"__class__"}:
-            raise Unidentifiable(f"{function.__qualname__} depends on variables of the scope around it")
+            raise NotCacheableError(f"{function.__qualname__} depends on variables of the scope around it")
         if function.__defaults__ or function.__kwdefaults__:
             used[f"defaults of {function.__qualname__}"] = canonical([function.__defaults__, function.__kwdefaults__])
         for name in _names(function.__code__):

@@ -46,7 +46,9 @@ class PaceTask(Task):
     recipe: Recipe
     width: int = WIDTH
     threads: int = 1
-    label: str = "alone or stacked"
+    label: str = "single or stacked"
+
+    kind = "pace"
 
     @property
     def size(self) -> int:
@@ -59,8 +61,8 @@ class PaceTask(Task):
         device = device_of(self.recipe)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
         machine = [platform.node(), platform.machine(), str(device), name]
-        how = {"task": "pace", "width": self.width, "threads": self.threads, "machine": machine}
-        return fingerprint.canonical({**how, "recipe": self.recipe.identity})
+        how = {"task": self.kind, "width": self.width, "threads": self.threads, "machine": machine}
+        return fingerprint.canonical({**how, "recipe": self.recipe.fingerprint()})
 
     def execute(self, on_step: Callable[[int, float], None] | None = None) -> Outcome:
         """``alone`` and ``stacked``: seconds per step and network; ``stacked`` is None where it is impossible."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lotto.core import fingerprint
 from lotto.core.errors import UsageError, unknown
-from lotto.core.weights import Weights, check_alike, digest, first_non_finite, lerp
+from lotto.core.fingerprint import affects
+from lotto.core.weights import Weights, check_alike, first_non_finite, lerp
 from lotto.data import Split
-from lotto.execution.task import OnStep, Task, evaluated
+from lotto.execution.task import OnStep, Task
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import BATCH, Metrics, evaluate_network
@@ -83,12 +83,17 @@ class PathTask(Task):
         label: what progress displays call it.
     """
 
+    kind = "path"
+
     recipe: Recipe
     a: Weights
     b: Weights
     points: int = 30
-    splits: tuple[Split, ...] = ("test",)
-    batchnorm: str = "interpolate"
+    splits: tuple[Split, ...] = field(default=("test",), metadata=affects("outcome", of=lambda t: sorted(t.splits)))
+    batchnorm: str = field(
+        default="interpolate",
+        metadata=affects("outcome", of=lambda t: t.batchnorm if has_batchnorm(t.recipe) else None),
+    )
     examples: int | None = None
     label: str = ""
 
@@ -104,23 +109,6 @@ class PathTask(Task):
                 raise UsageError(f"The {name} network holds NaN or infinity in {bad!r}.")
         if self.batchnorm == "recompute" and not self.recipe.arrays.size("train"):
             raise UsageError("BatchNorm statistics cannot be re-estimated: the data set has no training examples.")
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """See `Task.description`. Without BatchNorm the policy is not part of it."""
-        return fingerprint.canonical(
-            {
-                "schema": fingerprint.SCHEMA,
-                "task": "path",
-                "recipe": evaluated(self.recipe),
-                "a": digest(self.a),
-                "b": digest(self.b),
-                "points": self.points,
-                "splits": sorted(self.splits),
-                "batchnorm": self.batchnorm if has_batchnorm(self.recipe) else None,
-                "examples": self.examples,
-            }
-        )
 
     @property
     def size(self) -> int:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from lotto.core import fingerprint
 from lotto.core.errors import UsageError
+from lotto.core.fingerprint import affects
 from lotto.core.weights import Weights, check_alike, digest
 from lotto.data import Split
-from lotto.execution.task import OnStep, Task, evaluated
+from lotto.execution.task import OnStep, Task
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import Metrics, evaluate_network
@@ -58,10 +58,14 @@ class PlaneTask(Task):
         label: what progress displays call it.
     """
 
+    kind = "plane"
+
     recipe: Recipe
-    a: Weights
-    b: Weights
-    c: Weights
+    a: Weights = field(
+        metadata=affects("outcome", entry="corners", of=lambda t: [digest(t.a), digest(t.b), digest(t.c)])
+    )
+    b: Weights = field(metadata=affects("outcome", entry=None))
+    c: Weights = field(metadata=affects("outcome", entry=None))
     points: int = 15
     margin: float = 0.25
     split: Split = "test"
@@ -91,22 +95,6 @@ class PlaneTask(Task):
         if across <= COLLINEAR * max(length, reach):
             raise UsageError("The three networks lie on a line, so there is no one plane through them.")
         return length, along, across
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """See `Task.description`."""
-        return fingerprint.canonical(
-            {
-                "schema": fingerprint.SCHEMA,
-                "task": "plane",
-                "recipe": evaluated(self.recipe),
-                "corners": [digest(self.a), digest(self.b), digest(self.c)],
-                "points": self.points,
-                "margin": self.margin,
-                "split": self.split,
-                "examples": self.examples,
-            }
-        )
 
     @property
     def size(self) -> int:

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lotto.core import fingerprint
-from lotto.core.weights import Weights, digest, mean
+from lotto.core.weights import Weights, mean
 from lotto.execution.engine import Chain
-from lotto.execution.task import OnStep, Task, evaluated
+from lotto.execution.task import OnStep, Task
 from lotto.landscape.path import NORMS, recompute_statistics
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import evaluate_splits
@@ -34,15 +33,11 @@ class AverageTask(Task):
         label: what progress displays call it.
     """
 
+    kind = "average"
+
     recipe: Recipe
     weights: Weights
     label: str = ""
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """See `Task.description`."""
-        parts = {"task": "average", "recipe": evaluated(self.recipe), "weights": digest(self.weights)}
-        return fingerprint.canonical({"schema": fingerprint.SCHEMA, **parts})
 
     @property
     def size(self) -> int:

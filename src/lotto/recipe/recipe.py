@@ -17,6 +17,7 @@ from lotto import models
 from lotto.core import fingerprint
 from lotto.core.duration import iterations
 from lotto.core.errors import UsageError, unknown
+from lotto.core.fingerprint import affects
 from lotto.core.rng import private_torch_rng, torch_seed
 from lotto.data.augment import Augment
 from lotto.data.image_folder import Folder
@@ -29,6 +30,13 @@ from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
 
 Data = Arrays | Folder
 KINDS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+DECIDES = {
+    "loss": ("loss",),
+    "evaluation": ("loss", "evaluation"),
+    "run": ("loss", "evaluation", "training", "records"),
+    "weights": ("loss", "evaluation", "training"),
+}
+"""Which fields decide a loss, an evaluation, a stored run, and the weights that come out of it."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -63,27 +71,39 @@ class Recipe:
         name: what tables call the recipe. Not part of a run's identity.
     """
 
-    model: str | Callable[[], nn.Module]
-    data: str | Data
-    optimizer: Optimizer = field(default_factory=lambda: SGD(0.1, momentum=0.9))
-    schedule: Schedule = field(default_factory=Constant)
-    batch_size: int = 128
-    steps: str | int = "10ep"
-    init: str = "module"
-    norm_init: str = "ones"
-    augment: Augment | None = None
-    loss: str | Objective = "cross-entropy"
-    error: str | Objective | None = None
-    precision: str = "float32"
-    channels_last: bool | None = None
-    validation: int = 0
-    evaluations: int = 10
-    pruning: Pruning = field(default_factory=Pruning)
-    rewind_to: str | int = "0it"
-    tolerance: float = 0.2
-    device: str = "auto"
-    compile: bool = False
-    name: str = "custom"
+    model: str | Callable[[], nn.Module] = field(metadata=affects("loss", of=lambda r: r._model_fingerprint()))
+    data: str | Data = field(
+        metadata=affects("loss", of=lambda r: {"content": r.arrays.identity, "validation": r.validation})
+    )
+    optimizer: Optimizer = field(
+        default_factory=lambda: SGD(0.1, momentum=0.9),
+        metadata=affects("training", of=lambda r: {"kind": fingerprint.kind(r.optimizer), **vars(r.optimizer)}),
+    )
+    schedule: Schedule = field(
+        default_factory=Constant,
+        metadata=affects(
+            "training", of=lambda r: {**r.schedule.resolved(r.per_epoch), "kind": fingerprint.kind(r.schedule)}
+        ),
+    )
+    batch_size: int = field(default=128, metadata=affects("training"))
+    steps: str | int = field(default="10ep", metadata=affects("training", entry="total", of=lambda r: r.total))
+    init: str = field(default="module", metadata=affects("training", of=lambda r: [r.init, r.norm_init]))
+    norm_init: str = field(default="ones", metadata=affects("training", entry=None))
+    augment: Augment | None = field(
+        default=None, metadata=affects("training", of=lambda r: None if r.augment is None else vars(r.augment))
+    )
+    loss: str | Objective = field(default="cross-entropy", metadata=affects("loss"))
+    error: str | Objective | None = field(default=None, metadata=affects("evaluation", of=lambda r: r.error_name))
+    precision: str = field(default="float32", metadata=affects("loss"))
+    channels_last: bool | None = field(default=None, metadata=affects("evaluation", of=lambda r: r.uses_channels_last))
+    validation: int = field(default=0, metadata=affects("loss", entry=None))
+    evaluations: int = field(default=10, metadata=affects("records"))
+    pruning: Pruning = field(default_factory=Pruning, metadata=affects("levels"))
+    rewind_to: str | int = field(default="0it", metadata=affects("nothing"))
+    tolerance: float = field(default=0.2, metadata=affects("nothing"))
+    device: str = field(default="auto", metadata=affects("nothing"))
+    compile: bool = field(default=False, metadata=affects("records", unless=False))
+    name: str = field(default="custom", metadata=affects("nothing"))
 
     def __post_init__(self) -> None:
         for what, value, choices in (
@@ -162,7 +182,7 @@ class Recipe:
 
     def __getstate__(self) -> dict[str, Any]:
         # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
-        derived = ("arrays", "loss_function", "error_function", "_skeleton")
+        derived = ("arrays", "loss_function", "error_function", "_skeleton", "_fingerprints")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     # --- what the recipe stands for -------------------------------------------------------------------
@@ -244,36 +264,27 @@ class Recipe:
         """The initial weights of ``seed``: a state dict."""
         return initial_weights(self.build(seed), self.init, self.norm_init, seed)
 
-    # --- identity -------------------------------------------------------------------------------------
+    # --- fingerprint ----------------------------------------------------------------------------------
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Everything that decides a run's outcome, in canonical form.
+    def fingerprint(self, of: str = "run") -> dict[str, Any]:
+        """Everything that decides an outcome, in canonical form; what each field decides is in its metadata.
+
+        Args:
+            of: ``run``, a whole training with its records; ``evaluation`` of given weights; ``loss``, its derivatives.
 
         Raises:
-            fingerprint.Unidentifiable: if the model or a function cannot be identified.
+            fingerprint.NotCacheableError: if the model or a function cannot be fingerprinted.
         """
-        model: Any = self.model
-        if not isinstance(model, str):
-            model = fingerprint.model_identity(model, self.build())
-        return fingerprint.canonical(
-            {
-                "model": model,
-                "data": {"content": self.arrays.identity, "validation": self.validation},
-                "optimizer": {"kind": fingerprint.kind(self.optimizer), **vars(self.optimizer)},
-                "schedule": {**self.schedule.resolved(self.per_epoch), "kind": fingerprint.kind(self.schedule)},
-                "batch_size": self.batch_size,
-                "total": self.total,
-                "init": [self.init, self.norm_init],
-                "augment": None if self.augment is None else vars(self.augment),
-                "loss": self.loss,
-                "error": self.error_name,
-                "precision": self.precision,
-                "channels_last": self.uses_channels_last,
-                "evaluations": self.evaluations,
-                **({"compile": True} if self.compile else {}),
-            }
-        )
+        if of not in self._fingerprints:
+            self._fingerprints[of] = fingerprint.canonical(fingerprint.entries(self, DECIDES[of]))
+        return self._fingerprints[of]
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def _model_fingerprint(self) -> Any:
+        return self.model if isinstance(self.model, str) else fingerprint.model_identity(self.model, self.build())
 
     @property
     def uses_channels_last(self) -> bool:

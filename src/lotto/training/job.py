@@ -35,7 +35,7 @@ class State:
 
 
 @dataclass(frozen=True, eq=False)
-class Job(fingerprint.Identified):
+class Job(fingerprint.Cacheable):
     """One training: train ``recipe`` from ``from_step`` to ``to_step``, keeping the weights at some steps.
 
     Attributes:
@@ -102,7 +102,7 @@ class Job(fingerprint.Identified):
         """The identity in canonical form; ``keep`` is not in it: the trajectory is the same.
 
         Raises:
-            fingerprint.Unidentifiable: if the recipe's model or functions cannot be identified.
+            fingerprint.NotCacheableError: if the recipe's model or functions cannot be fingerprinted.
         """
         # The start by its content, as masked: what the mask removes has no part in the outcome, and an initial
         # state is the same whether it is given by its seed or by its weights.
@@ -110,7 +110,7 @@ class Job(fingerprint.Identified):
         return fingerprint.canonical(
             {
                 "schema": fingerprint.SCHEMA,
-                "recipe": self.recipe.identity,
+                "recipe": self.recipe.fingerprint(),
                 "start": {"weights": digest(start.weights), "optimizer": digest(start.optimizer)},
                 "mask": None if self.mask is None else digest(self.mask),
                 "order_seed": self.order_seed,

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lotto.core import fingerprint
-from lotto.core.weights import Weights, digest
-from lotto.execution.task import OnStep, Task, differentiated
+from lotto.core.weights import Weights
+from lotto.execution.task import OnStep, Task
 from lotto.landscape.curvature.lanczos import Spectrum, Top, spectrum_of, top_of
 from lotto.landscape.curvature.operator import Hessian
 from lotto.landscape.subspace import check_not_empty
@@ -87,6 +86,9 @@ class SpectrumTask(Task):
         label: what progress displays call it.
     """
 
+    kind = "spectrum"
+    reads = "loss"
+
     recipe: Recipe
     weights: Weights
     mask: Mapping[str, Tensor]
@@ -100,24 +102,6 @@ class SpectrumTask(Task):
     def __post_init__(self) -> None:
         check_not_empty(self.mask)
         masks.check_fits(self.mask, self.weights)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """See `Task.description`."""
-        return fingerprint.canonical(
-            {
-                "schema": fingerprint.SCHEMA,
-                "task": "spectrum",
-                "recipe": differentiated(self.recipe),
-                "weights": digest(self.weights),
-                "mask": digest(self.mask),
-                "k": self.k,
-                "steps": self.steps,
-                "probes": self.probes,
-                "examples": self.examples,
-                "seed": self.seed,
-            }
-        )
 
     @property
     def size(self) -> int:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from lotto.core import fingerprint
 from lotto.core.errors import UsageError
+from lotto.core.fingerprint import affects
 from lotto.core.weights import Weights, digest
-from lotto.execution.task import OnStep, Task, differentiated
+from lotto.execution.task import OnStep, Task
 from lotto.landscape.curvature.operator import Hessian
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
@@ -39,10 +39,15 @@ class QuadraticTask(Task):
         label: what progress displays call it.
     """
 
+    kind = "quadratic"
+    reads = "loss"
+
     recipe: Recipe
     weights: Weights
     mask: Mapping[str, Tensor]
-    cuts: Sequence[Mapping[str, Tensor]]
+    cuts: Sequence[Mapping[str, Tensor]] = field(
+        metadata=affects("outcome", of=lambda t: [digest(cut) for cut in t.cuts])
+    )
     examples: int | None = None
     label: str = ""
 
@@ -54,21 +59,6 @@ class QuadraticTask(Task):
                 f"The exact quadratic model is for at most {LARGEST} unpruned weights; there are "
                 f"{masks.count(self.mask)}."
             )
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """See `Task.description`."""
-        return fingerprint.canonical(
-            {
-                "schema": fingerprint.SCHEMA,
-                "task": "quadratic",
-                "recipe": differentiated(self.recipe),
-                "weights": digest(self.weights),
-                "mask": digest(self.mask),
-                "cuts": [digest(cut) for cut in self.cuts],
-                "examples": self.examples,
-            }
-        )
 
     @property
     def size(self) -> int:
