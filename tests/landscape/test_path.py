@@ -15,7 +15,8 @@ from lotto.core.weights import lerp
 from lotto.execution.compute import get_or_compute
 from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
-from lotto.landscape.path import Path, PathTask, has_batchnorm, path_of, recompute_statistics
+from lotto.landscape.batchnorm import has_batchnorm, recompute_statistics
+from lotto.landscape.path import Path, PathTask, path_of
 from lotto.training.loop import train
 from lotto.training.network import Network
 

@@ -14,7 +14,15 @@ from lotto.cli.main import main
 from lotto.core.errors import UsageError
 from lotto.execution.engine import JobFinished
 from lotto.execution.serial import Serial
-from lotto.lottery.adaptive import BACK_OFF, FIRST_SHARE, FREE_SHARES, LARGEST_BARRIER, LEAST_SHARE, POINTS, scaled
+from lotto.lottery.adaptive import (
+    BACK_OFF,
+    FIRST_FRACTION,
+    FREE_FRACTIONS,
+    LARGEST_BARRIER,
+    LEAST_FRACTION,
+    POINTS,
+    scaled,
+)
 from lotto.lottery.plan import make_plan
 from lotto.pruning import Pruning, masks
 
@@ -38,8 +46,8 @@ def run(engine, *, replicates=2, tolerance=3.0, **options):
 
 def test_decisions_follow_the_rule(engine, nothing_is_free):
     result = run(engine, levels=6)
-    dense = np.mean([chain[0].run.test_error for chain in result.chains])
-    share, last = FIRST_SHARE, 0
+    dense = np.mean([chain[0].run.test_error for chain in result.replicates])
+    share, last = FIRST_FRACTION, 0
     assert {t.kept for t in result.trials} == {True, False}, "both happen here"
     for trial in result.trials:
         assert trial.share == share
@@ -48,20 +56,20 @@ def test_decisions_follow_the_rule(engine, nothing_is_free):
         assert trial.kept == (matches and trial.barrier <= max(LARGEST_BARRIER, result.plan.recipe.tolerance))
         if trial.kept:
             last += 1
-            errors = [chain[last].run.test_error for chain in result.chains]
+            errors = [chain[last].run.test_error for chain in result.replicates]
             assert trial.error == pytest.approx(np.mean(errors))
-            assert trial.density == masks.density(result.chains[0][last].mask)
+            assert trial.density == masks.density(result.replicates[0][last].mask)
         else:
             share *= BACK_OFF
-    assert len(result.chains[0]) == last + 1
-    assert last == 6 or share < LEAST_SHARE
+    assert len(result.replicates[0]) == last + 1
+    assert last == 6 or share < LEAST_FRACTION
     assert result.trainings == 1 + len(result.trials)
     assert result.table()["matching"].all(), "a level that does not match is not kept"
 
 
 def test_levels_are_the_same_trainings_by_hand(engine):
     result = run(engine, levels=2, tolerance=50.0)
-    for replicate, chain in enumerate(result.chains):
+    for replicate, chain in enumerate(result.replicates):
         dense = lotto.train(result.plan.recipe, replicate, replicate, keep=["10it"], engine=engine)
         start, before, mask = dense.state(10).without_optimizer, dense, masks.ones(result.plan.recipe)
         for number, trial in enumerate([t for t in result.trials if t.kept], start=1):
@@ -74,7 +82,7 @@ def test_levels_are_the_same_trainings_by_hand(engine):
     first = result.trials[0]
     barriers = [
         lotto.landscape.barrier(result.plan.recipe, c[0].run.weights, c[1].run.weights, POINTS, baseline="line")
-        for c in result.chains
+        for c in result.replicates
     ]
     assert first.barrier == pytest.approx(np.mean(barriers))
 
@@ -86,13 +94,15 @@ def test_what_the_projection_says_is_free_is_cut_first(engine, monkeypatch, epsi
     recipe = result.plan.recipe
     for number, trial in enumerate(result.trials):
         rises = []
-        for chain in result.chains:
+        for chain in result.replicates:
             at = chain[number]
             loss = lotto.evaluate(recipe, at.run.weights, "train").loss
-            cuts = [masks.apply(at.run.weights, lotto.pruning.prune(at.run.weights, at.mask, s)) for s in FREE_SHARES]
+            cuts = [
+                masks.apply(at.run.weights, lotto.pruning.prune(at.run.weights, at.mask, s)) for s in FREE_FRACTIONS
+            ]
             rises.append([lotto.evaluate(recipe, w, "train").loss - loss for w in cuts])
-        free = [s for s, rise in zip(FREE_SHARES, np.mean(rises, axis=0), strict=True) if rise <= epsilon]
-        assert trial.share == max([FIRST_SHARE, *free])
+        free = [s for s, rise in zip(FREE_FRACTIONS, np.mean(rises, axis=0), strict=True) if rise <= epsilon]
+        assert trial.share == max([FIRST_FRACTION, *free])
     if epsilon == 1e9:
         assert [t.share for t in result.trials] == [0.9, 0.9]
     if epsilon == 0.02:
@@ -110,7 +120,7 @@ def test_a_free_cut_that_fails_is_followed_by_the_ordinary_one(engine, monkeypat
 
 def test_it_ends_at_the_target_density(engine, nothing_is_free):
     result = run(engine, density=0.3, tolerance=100.0)
-    last = result.chains[0][-1].mask
+    last = result.replicates[0][-1].mask
     assert abs(masks.count(last) - 0.3 * masks.size(last)) <= 1
     assert [t.share for t in result.trials] == pytest.approx([0.5, 0.4], abs=0.01)
 
@@ -119,7 +129,7 @@ def test_when_nothing_can_go_the_dense_network_is_left(engine, monkeypatch, noth
     errors = iter([0.0, *[100.0] * 3])
     monkeypatch.setattr(lotto.lottery.adaptive, "_errors", lambda runs, split: np.full(2, next(errors)))
     result = run(engine, controls=("random",))
-    assert [t.share for t in result.trials] == pytest.approx([FIRST_SHARE * BACK_OFF**i for i in range(3)])
+    assert [t.share for t in result.trials] == pytest.approx([FIRST_FRACTION * BACK_OFF**i for i in range(3)])
     assert not any(t.kept for t in result.trials)
     assert len(result.table()) == 1
     assert result.sparsest_matching().density == 1.0
@@ -139,7 +149,7 @@ def test_controls_are_at_the_last_level_and_all_is_remembered(engine):
 def test_held_out_examples_decide_when_there_are_any(engine):
     recipe = small_recipe(validation=60, tolerance=50.0)
     result = lotto.imp(recipe, levels=1, replicates=1, controls=(), adaptive=True, engine=engine)
-    (chain,) = result.chains
+    (chain,) = result.replicates
     assert result.trials[0].error == chain[1].run.history[-1]["validation_error"]
 
 

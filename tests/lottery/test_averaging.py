@@ -12,7 +12,7 @@ from lotto.core.errors import UsageError
 from lotto.core.rng import derived_seed
 from lotto.execution.engine import JobFinished
 from lotto.execution.serial import Serial
-from lotto.landscape.path import recompute_statistics
+from lotto.landscape.batchnorm import recompute_statistics
 from lotto.pruning import masks
 from lotto.training.evaluation import evaluate_network
 from lotto.training.network import Network
@@ -35,7 +35,7 @@ def by_hand(recipe, engine, start, mask, from_step, order, count):
 def test_levels_are_averages_of_particles_and_the_average_is_pruned(engine):
     recipe = small_recipe()
     result = lotto.imp(recipe, 2, 0.3, "10it", 1, ("random",), particles=3, engine=engine)
-    (chain,) = result.chains
+    (chain,) = result.replicates
     dense = lotto.train(recipe, 0, 0, keep=["10it"], engine=engine)
     assert same_tensors(chain[0].run.weights, dense.weights), "the baseline is the dense network itself"
     start = dense.state(10).without_optimizer
@@ -63,15 +63,15 @@ def test_statistics_of_the_average_are_estimated_again(engine):
     )  # fmt: skip
     recipe = small_recipe(model="resnet-8-w4", data=data, steps="6it", batch_size=16, evaluations=1)
     result = lotto.imp(recipe, 1, 0.3, "2it", 1, (), particles=2, engine=engine)
-    found = result.chains[0][1].run.weights
+    found = result.replicates[0][1].run.weights
     mean, _ = by_hand(
-        recipe, engine, result.chains[0][0].run.state(2).without_optimizer, result.chains[0][1].mask, 2, 0, 2
+        recipe, engine, result.replicates[0][0].run.state(2).without_optimizer, result.replicates[0][1].mask, 2, 0, 2
     )
     assert not torch.allclose(found["bn.running_var"], mean["bn.running_var"].float(), rtol=1e-3)
     network = Network(recipe, {n: found[n] if "running" not in n else torch.ones_like(found[n]) for n in found})
     recompute_statistics(recipe, network)
     assert same_tensors(dict(network.module.state_dict()), dict(found))
-    assert result.chains[0][1].run.test_error == pytest.approx(
+    assert result.replicates[0][1].run.test_error == pytest.approx(
         evaluate_network(recipe, Network(recipe, found), "test").error
     )
 
@@ -98,9 +98,9 @@ def test_adaptive_pruning_takes_particles(engine):
         small_recipe(tolerance=100.0), 2, rewind_to="10it", replicates=1, controls=(), adaptive=True, particles=2,
         engine=engine,
     )  # fmt: skip
-    assert len(result.chains[0][2].particles) == 2
-    cut = lotto.pruning.prune(result.chains[0][1].run.weights, result.chains[0][1].mask, result.trials[1].share)
-    assert same_tensors(result.chains[0][2].mask, cut)
+    assert len(result.replicates[0][2].particles) == 2
+    cut = lotto.pruning.prune(result.replicates[0][1].run.weights, result.replicates[0][1].mask, result.trials[1].share)
+    assert same_tensors(result.replicates[0][2].mask, cut)
 
 
 def test_particles_is_a_positive_number(engine):

@@ -29,7 +29,7 @@ def engine(store):
 def test_levels_against_a_loop_by_hand(engine):
     recipe = small_recipe()
     result = lotto.imp(recipe, levels=3, rate=0.3, rewind_to="7it", replicates=2, seed=5, engine=engine)
-    for replicate, chain in enumerate(result.chains):
+    for replicate, chain in enumerate(result.replicates):
         seed = 5 + replicate
         dense = train(Job(recipe, init_seed=seed, order_seed=seed, keep=(7,)))
         mask, run = masks.ones(recipe), dense
@@ -45,7 +45,7 @@ def test_levels_against_a_loop_by_hand(engine):
             assert level.run.steps == ((7, 40) if level.level else (0, 40))
     table = result.table()
     assert list(table["level"]) == [0, 1, 2, 3]
-    errors = np.array([[at.run.test_error for at in chain] for chain in result.chains])
+    errors = np.array([[at.run.test_error for at in chain] for chain in result.replicates])
     assert np.allclose(table["error"], errors.mean(0))
     assert np.allclose(table["error_std"], errors.std(0, ddof=1))
     assert list(table["matching"]) == list(errors.mean(0) <= errors.mean(0)[0] + recipe.tolerance)
@@ -55,8 +55,8 @@ def test_levels_against_a_loop_by_hand(engine):
 def test_controls_are_what_the_papers_say(engine):
     recipe = small_recipe()
     result = lotto.imp(recipe, levels=2, rewind_to="7it", replicates=1, control_levels=[2], engine=engine)
-    at = result.chains[0][2]
-    assert not result.chains[0][1].controls
+    at = result.replicates[0][2]
+    assert not result.replicates[0][1].controls
     new = recipe.initial(1_000_000)
     reinit = train(Job(recipe, start=lotto.State(new), mask=at.mask))
     assert same_tensors(at.controls["reinit"].weights, reinit.weights)
@@ -92,9 +92,9 @@ def test_a_ticket_is_the_rewound_start_and_the_mask(engine, tmp_path):
     recipe = small_recipe(tolerance=100.0)
     result = lotto.imp(recipe, levels=2, rewind_to="7it", replicates=1, controls=(), engine=engine)
     ticket = result.sparsest_matching()
-    level = result.chains[0][2]
+    level = result.replicates[0][2]
     assert same_tensors(ticket.mask, level.mask)
-    start = masks.apply(result.chains[0][0].run.at(7), level.mask)
+    start = masks.apply(result.replicates[0][0].run.at(7), level.mask)
     assert same_tensors(ticket.start, start)
     assert not same_tensors(ticket.start, level.run.weights)
     assert ticket.density == level.mask.density
@@ -121,7 +121,7 @@ def test_other_policies(engine, after):
     if after != "reinit":
         options["rewind_to"] = "7it"
     result = lotto.imp(recipe, after=after, **options)
-    dense, level = result.chains[0]
+    dense, level = result.replicates[0]
     if after == "lr":
         start, changed, first = lotto.State(dense.run.weights), recipe, 7
     elif after == "finetune":
@@ -140,7 +140,7 @@ def test_other_policies(engine, after):
 def test_rewound_optimizer_and_fresh_orders_are_options_that_matter(engine):
     options = {"levels": 2, "rewind_to": "7it", "replicates": 1, "controls": (), "engine": engine}
     plain, restored, fresh = (
-        lotto.imp(small_recipe(), **options, **extra).chains[0][2].run.weights
+        lotto.imp(small_recipe(), **options, **extra).replicates[0][2].run.weights
         for extra in ({}, {"rewind_optimizer": True}, {"order": "fresh"})
     )
     assert not same_tensors(plain, restored)
@@ -149,8 +149,8 @@ def test_rewound_optimizer_and_fresh_orders_are_options_that_matter(engine):
 
 def test_one_shot_makes_a_single_cut_to_the_same_density(engine):
     result = lotto.imp(small_recipe(), levels=3, one_shot=True, replicates=1, controls=(), engine=engine)
-    assert len(result.chains[0]) == 2
-    assert result.chains[0][1].mask.density == pytest.approx(0.8**3, abs=1e-3)
+    assert len(result.replicates[0]) == 2
+    assert result.replicates[0][1].mask.density == pytest.approx(0.8**3, abs=1e-3)
 
 
 def test_target_density_sets_the_levels():
@@ -243,4 +243,4 @@ def test_without_a_matching_level_the_ticket_is_dense(engine):
 def test_other_scores(engine, score):
     recipe = small_recipe(pruning__score=score, steps="4it")
     result = lotto.imp(recipe, levels=2, replicates=1, controls=(), engine=engine)
-    assert result.chains[0][2].mask.density == pytest.approx(0.64, abs=1e-2)
+    assert result.replicates[0][2].mask.density == pytest.approx(0.64, abs=1e-2)

@@ -33,7 +33,7 @@ def test_distances_rows_are_the_measures(store):
     result = lotto.imp(
         chosen.recipe, levels=2, rewind_to="5it", replicates=2, controls=("random",), control_levels=[2], engine=engine
     )
-    for replicate, chain in enumerate(result.chains):
+    for replicate, chain in enumerate(result.replicates):
         at = chain[2]
         start = chain[0].run.state(5).without_optimizer
         orders = chosen.order_seeds(replicate)
@@ -79,17 +79,17 @@ def test_sparsity_retraining_and_oneshot_rows_are_those_of_imp(store):
     chosen = options(replicates=1)
     given = {"levels": 2, "rewind_to": "5it", "replicates": 1, "engine": engine}
     frame = papers.get("stabilizing.sparsity").run(chosen, engine)
-    chain = lotto.imp(chosen.recipe, **given).chains[0]
+    chain = lotto.imp(chosen.recipe, **given).replicates[0]
     for at in chain:
         assert rows_of(frame, level=at.level, kind="imp") == (at.run.test_error,)
         for control, run in at.controls.items():
             assert rows_of(frame, level=at.level, kind=control) == (run.test_error,)
     frame = papers.get("stabilizing.retraining").run(chosen, engine)
     for kind, after in (("lr rewinding", "lr"), ("fine-tuning", "finetune"), ("weight rewinding", "weights")):
-        last = lotto.imp(chosen.recipe, controls=(), after=after, **given).chains[0][2]
+        last = lotto.imp(chosen.recipe, controls=(), after=after, **given).replicates[0][2]
         assert rows_of(frame, level=2, kind=kind) == (last.run.test_error,)
     frame = papers.get("stabilizing.oneshot").run(chosen, engine)
-    cut = lotto.imp(chosen.recipe, controls=(), one_shot=True, **given).chains[0][1]
+    cut = lotto.imp(chosen.recipe, controls=(), one_shot=True, **given).replicates[0][1]
     assert rows_of(frame, kind="one-shot") == (cut.run.test_error,)
     assert rows_of(frame, kind="iterative") == (chain[2].run.test_error,)
 
@@ -98,7 +98,7 @@ def test_subnetworks_rows_are_instabilities(store):
     engine = Serial(store)
     chosen = options(replicates=1)
     frame = papers.get("stabilizing.subnetworks").run(chosen, engine)
-    chain = lotto.imp(chosen.recipe, levels=2, rewind_to="5it", replicates=1, controls=(), engine=engine).chains[0]
+    chain = lotto.imp(chosen.recipe, levels=2, rewind_to="5it", replicates=1, controls=(), engine=engine).replicates[0]
     start = chain[0].run.state(5).without_optimizer
     for at in chain[1:]:
         found = lotto.landscape.instability(

@@ -32,7 +32,7 @@ def home(tmp_path_factory):
     engine = Serial(lotto.Store(tmp_path_factory.mktemp("unmasking")))
     options = papers.Options(small_recipe(), replicates=1, levels=3, points=5, rewind_to=("5it",))
     result = lotto.imp(options.recipe, levels=3, rewind_to="5it", replicates=1, controls=(), engine=engine)
-    return engine, options, result.chains[0]
+    return engine, options, result.replicates[0]
 
 
 def run(name, home):
@@ -158,7 +158,7 @@ def test_adaptive(home):
     result = lotto.imp(
         options.recipe, density=density, rewind_to="5it", replicates=1, controls=(), adaptive=True, engine=engine
     )
-    (chain,) = result.chains
+    (chain,) = result.replicates
     for at in chain:
         assert only(frame, kind="adaptive", measure="error", level=at.level) == at.run.test_error
     assert only(frame, kind="adaptive", measure="trainings") == result.trainings

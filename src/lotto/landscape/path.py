@@ -8,24 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from lotto.core.errors import UsageError, unknown
 from lotto.core.fingerprint import affects
 from lotto.core.weights import Weights, check_alike, first_non_finite, lerp
 from lotto.data import Split
 from lotto.execution.task import OnStep, Task
+from lotto.landscape.batchnorm import has_batchnorm, recompute_statistics
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
 from lotto.recipe.recipe import Recipe
-from lotto.training.evaluation import BATCH, Metrics, evaluate_network
+from lotto.training.evaluation import Metrics, evaluate_network
 from lotto.training.network import Network
 
 BASELINES = ("mean", "line")
 BATCHNORM = ("interpolate", "recompute")
-NORMS = (nn.modules.batchnorm._BatchNorm,)
-RECOMPUTE_EXAMPLES = 10_000
-"""BatchNorm statistics are re-estimated from so many training examples, without augmentation."""
 
 
 @dataclass(frozen=True)
@@ -200,36 +196,3 @@ def barrier(
     if baseline not in BASELINES:
         raise unknown("baseline", baseline, BASELINES)
     return evaluate_path(recipe, a, b, points, (split,), batchnorm).barrier(baseline, split)
-
-
-def has_batchnorm(recipe: Recipe) -> bool:
-    """Whether the recipe's model keeps running statistics."""
-    return any(isinstance(m, NORMS) and m.track_running_stats for m in recipe.skeleton().modules())
-
-
-@torch.no_grad()
-def recompute_statistics(recipe: Recipe, network: Network, examples: int = RECOMPUTE_EXAMPLES) -> None:
-    """Re-estimate BatchNorm's running statistics as plain averages over training examples.
-
-    Examples come in their own order and are not augmented, so the outcome is a function of the weights.
-    """
-    norms = [m for m in network.module.modules() if isinstance(m, NORMS) and m.track_running_stats]
-    if not norms:
-        return
-    momenta = [m.momentum for m in norms]
-    network.module.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-        norm.train()
-    seen = 0
-    for x, _ in recipe.arrays.to(network.device).evaluation("train", BATCH):
-        network(x)
-        seen += len(x)
-        if seen >= examples:
-            break
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
-    if not math.isfinite(float(sum(n.running_var.sum() for n in norms if isinstance(n.running_var, Tensor)))):
-        raise UsageError("The re-estimated BatchNorm statistics are not finite: the network's activations overflow.")

@@ -18,7 +18,8 @@ from lotto.core.weights import Weights, angle, distance
 from lotto.data import Split
 from lotto.execution.engine import Chain, Engine, Progress
 from lotto.execution.factory import make
-from lotto.landscape.path import BATCHNORM, Path, PathTask, has_batchnorm, path_of
+from lotto.landscape.batchnorm import has_batchnorm
+from lotto.landscape.path import BATCHNORM, Path, PathTask, path_of
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
 from lotto.recipe.recipe import Recipe

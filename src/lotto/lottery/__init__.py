@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lotto.lottery.adaptive import Trial
 from lotto.lottery.plan import After, Plan
-from lotto.lottery.procedure import Level, LevelFinished
+from lotto.lottery.procedure import LevelFinished
+from lotto.lottery.replicate import Level
 from lotto.lottery.search import ImpResult, imp
 
 __all__ = ["After", "ImpResult", "Level", "LevelFinished", "Plan", "Trial", "imp"]

@@ -16,7 +16,7 @@ import torch
 from lotto.core.weights import Weights, mean
 from lotto.execution.engine import Chain
 from lotto.execution.task import OnStep, Task
-from lotto.landscape.path import NORMS, recompute_statistics
+from lotto.landscape.batchnorm import NORMS, recompute_statistics
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import evaluate_splits
 from lotto.training.job import Job, Run, State

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from lotto.execution.factory import make
 from lotto.execution.store import Store
 from lotto.lottery.adaptive import Trial, adaptive_chain
 from lotto.lottery.plan import CONTROLS, After, Plan, make_plan
-from lotto.lottery.procedure import Level, LevelFinished, level_chain
+from lotto.lottery.procedure import level_chain
+from lotto.lottery.replicate import Level
 from lotto.pruning import masks
 from lotto.pruning.ticket import Ticket
 from lotto.recipe.recipe import Recipe
@@ -24,11 +26,17 @@ from lotto.training.job import Run
 
 @dataclass(frozen=True, eq=False)
 class ImpResult:
-    """The outcome of `imp`: ``chains[replicate][level]``, and what adaptive pruning tried."""
+    """The outcome of `imp`: ``replicates[replicate][level]``, and what adaptive pruning tried."""
 
     plan: Plan
-    chains: Sequence[Sequence[Level]]
+    replicates: Sequence[Sequence[Level]]
     trials: Sequence[Trial] = ()
+
+    @property
+    def chains(self) -> Sequence[Sequence[Level]]:
+        """The name of ``replicates`` in the first edition."""
+        warnings.warn("ImpResult.chains is ImpResult.replicates now.", DeprecationWarning, stacklevel=2)
+        return self.replicates
 
     def table(self) -> pd.DataFrame:
         """One row per level.
@@ -38,8 +46,8 @@ class ImpResult:
         the dense mean); for each control ``NAME`` and ``NAME_std``; ``empty_layers``.
         """
         rows = []
-        dense = _errors([chain[0].run for chain in self.chains])
-        for levels in zip(*self.chains, strict=True):
+        dense = _errors([chain[0].run for chain in self.replicates])
+        for levels in zip(*self.replicates, strict=True):
             error = _errors([at.run for at in levels])
             row: dict[str, Any] = {
                 "level": levels[0].level,
@@ -64,7 +72,7 @@ class ImpResult:
         """One row per run: ``replicate``, ``level``, ``density``, ``kind`` (imp, a control, or particle),
         ``test_error``, ``test_loss``, ``train_loss``, ``seconds``."""
         rows = []
-        for replicate, chain in enumerate(self.chains):
+        for replicate, chain in enumerate(self.replicates):
             for at in chain:
                 runs = [("imp", at.run), *at.controls.items(), *(("particle", run) for run in at.particles)]
                 for kind, run in runs:
@@ -89,7 +97,7 @@ class ImpResult:
     @property
     def trainings(self) -> int:
         """Trainings of each replicate, failed trials and particles among them, controls not."""
-        return self.plan.particles * (1 + (len(self.trials) or len(self.chains[0]) - 1))
+        return self.plan.particles * (1 + (len(self.trials) or len(self.replicates[0]) - 1))
 
     def sparsest_matching(self, replicate: int = 0) -> Ticket:
         """The ticket of the sparsest level that matches; level 0, which is dense, always does."""
@@ -102,13 +110,13 @@ class ImpResult:
         Raises:
             UsageError: if there is no such level or replicate, or its training did not start at the rewind step.
         """
-        if not 0 <= replicate < len(self.chains):
-            raise UsageError(f"Replicates are 0 to {len(self.chains) - 1}; got {replicate}.")
-        if not 0 <= level < len(self.chains[replicate]):
-            raise UsageError(f"Levels are 0 to {len(self.chains[replicate]) - 1}; got {level}.")
+        if not 0 <= replicate < len(self.replicates):
+            raise UsageError(f"Replicates are 0 to {len(self.replicates) - 1}; got {replicate}.")
+        if not 0 <= level < len(self.replicates[replicate]):
+            raise UsageError(f"Levels are 0 to {len(self.replicates[replicate]) - 1}; got {level}.")
         if self.plan.after is not After.WEIGHTS and level:
             raise UsageError(f"after={self.plan.after.value!r} does not rewind the weights, so it makes no tickets.")
-        chain = self.chains[replicate]
+        chain = self.replicates[replicate]
         start = chain[0].run.at(self.plan.rewind_step)
         info = {
             "recipe": self.plan.recipe.describe(),
@@ -189,8 +197,8 @@ def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> Im
     if plan.adaptive:
         ((levels, trials),) = engine.drive([adaptive_chain(plan, progress or (lambda event: None))], progress)
         return ImpResult(plan, levels, trials)
-    chains = [level_chain(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
-    return ImpResult(plan, engine.drive(chains, progress))
+    procedures = [level_chain(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
+    return ImpResult(plan, engine.drive(procedures, progress))
 
 
 def _errors(runs: Sequence[Run]) -> np.ndarray:
@@ -200,6 +208,3 @@ def _errors(runs: Sequence[Run]) -> np.ndarray:
 def _std(values: np.ndarray) -> float:
     """Sample standard deviation; NaN for fewer than two values."""
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-
-
-__all__ = ["After", "ImpResult", "Level", "LevelFinished", "Plan", "Trial", "imp"]

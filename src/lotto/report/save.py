@@ -49,7 +49,7 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
         paths["trials"] = folder / "trials.csv"
         files.write_text(paths["trials"], result.trials_table().to_csv(index=False))
     files.write_json(paths["result"], describe(result, command, seconds))
-    best = result.chains[0][int(table[table["matching"]]["level"].max())]
+    best = result.replicates[0][int(table[table["matching"]]["level"].max())]
     about = {"level": str(best.level), "density": repr(masks.density(best.mask))}
     save_trained(paths["trained"], best.run.weights, result.plan.recipe, about)
     if result.plan.after is After.WEIGHTS:
@@ -60,7 +60,7 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
 
 def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
     """The result in plain values: what the report is made from."""
-    levels = range(len(result.chains[0]))
+    levels = range(len(result.replicates[0]))
     rows = result.table().to_dict("records")
     return {
         "format": "lotto.result",
@@ -73,13 +73,16 @@ def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
         "versions": versions(),
         "training_seconds": float(result.runs_table()["seconds"].sum()),
         "table": [{k: _plain(v) for k, v in row.items()} for row in rows],
-        "histories": [[[_plain_record(r) for r in chain[at].run.history] for chain in result.chains] for at in levels],
+        "histories": [
+            [[_plain_record(r) for r in chain[at].run.history] for chain in result.replicates] for at in levels
+        ],
         "layers": {
             layer: [
-                sum(masks.layer_densities(chain[at].mask)[layer] for chain in result.chains) / len(result.chains)
+                sum(masks.layer_densities(chain[at].mask)[layer] for chain in result.replicates)
+                / len(result.replicates)
                 for at in levels
             ]
-            for layer in masks.layer_densities(result.chains[0][0].mask)
+            for layer in masks.layer_densities(result.replicates[0][0].mask)
         },
     }
 

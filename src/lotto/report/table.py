@@ -74,7 +74,7 @@ def export_table(variants: Sequence[Variant], density: float, unit: str) -> Tabl
 def adaptive_summary(result: ImpResult) -> str:
     """What adaptive pruning cost, against fixed shares to the same density."""
     failed = sum(not trial.kept for trial in result.trials)
-    density, rate = masks.density(result.chains[0][-1].mask), result.plan.pruning.rate
+    density, rate = masks.density(result.replicates[0][-1].mask), result.plan.pruning.rate
     fixed = 1 + math.ceil(math.log(density) / math.log(1 - rate) - 1e-9)
     return (
         f"Adaptive: {result.trainings} trainings per replicate, {failed} of them not kept; {rate:.0%} per level takes "

@@ -17,7 +17,7 @@ from torch import Tensor
 from lotto.core.errors import UsageError
 from lotto.core.weights import Weights
 from lotto.data import Split
-from lotto.landscape.path import NORMS
+from lotto.landscape.batchnorm import NORMS
 from lotto.landscape.subspace import check_not_empty
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe

@@ -1,0 +1,154 @@
+"""One replicate of IMP: what its levels and controls have in common, and the trainings that these are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from lotto.core.rng import derived_seed
+from lotto.execution.engine import Chain
+from lotto.lottery.averaging import averaged_chain
+from lotto.lottery.plan import After, Plan
+from lotto.pruning import masks
+from lotto.pruning.masks import Mask
+from lotto.pruning.rule import MAX_LEVELS, Pruning, prune
+from lotto.recipe.lr_schedules import Constant
+from lotto.training.job import Job, Run, State
+
+REINIT_CONTROL = 1_000_000
+"""Added to a replicate's seed for the initialisation of its control."""
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One level of one replicate.
+
+    Attributes:
+        level: its number.
+        mask: what is left.
+        run: its training; with particles, their average. Level 0 has the dense training itself.
+        controls: the runs of its controls.
+        particles: with particles, their runs; at level 0 without the dense training, which is one of them.
+        average: with particles, their average, which is pruned.
+    """
+
+    level: int
+    mask: Mask
+    run: Run
+    controls: dict[str, Run] = field(default_factory=dict)
+    particles: Sequence[Run] = ()
+    average: Run | None = None
+
+    @property
+    def solution(self) -> Run:
+        """What the next level prunes."""
+        return self.average or self.run
+
+
+@dataclass(frozen=True, eq=False)
+class Replicate:
+    """A replicate whose dense network is trained.
+
+    Attributes:
+        plan: what is asked.
+        index: its number.
+        dense: level 0.
+        rewound: ``W_k``, with the optimizer's state if the plan restores it.
+    """
+
+    plan: Plan
+    index: int
+    dense: Level
+    rewound: State
+
+    @property
+    def seed(self) -> int:
+        """Seed of the initialisation, and of all that is drawn for this replicate."""
+        return self.plan.seed + self.index
+
+    def label(self, *parts: object) -> str:
+        """What displays call a training of this replicate."""
+        return _label(self.index, *parts)
+
+    def cut(self, last: Level, rule: Pruning | None = None) -> Mask:
+        """The mask of the level after ``last``, by the plan's rule unless another is given."""
+        rule = rule or self.plan.pruning
+        return prune(
+            last.solution.weights, last.mask, rule.rate, rule.score, rule.scope, rule.rates,
+            start=self.rewound.weights, seed=derived_seed(self.seed, "pruning", last.level + 1),
+        )  # fmt: skip
+
+    def next_level(self, last: Level, mask: Mask) -> Chain[Level]:
+        """Train the level after ``last`` from its mask."""
+        level = last.level + 1
+        job = self._next_job(level, mask, last.solution)
+        if self.plan.particles == 1:
+            (run,) = yield [job]
+            return Level(level, mask, run)
+        average, runs = yield from averaged_chain(_particles(self.plan, job))
+        return Level(level, mask, average, particles=runs, average=average)
+
+    def _next_job(self, level: int, mask: Mask, last: Run) -> Job:
+        """The training of a level: where it starts and how is the plan's after-prune policy."""
+        plan, recipe, start = self.plan, self.plan.recipe, State(last.weights)
+        order = plan.order_seed(self.index, level)
+        label = self.label(f"level {level}", f"{masks.density(mask):.1%}")
+        match plan.after:
+            case After.REINIT:
+                fresh = derived_seed(self.seed, "reinit", level)
+                return Job(recipe, init_seed=fresh, order_seed=order, mask=mask, label=label)
+            case After.WEIGHTS:
+                start = self.rewound
+            case After.FINETUNE:
+                recipe = replace(recipe, schedule=Constant(), optimizer=replace(recipe.optimizer, lr=plan.finetune_lr))
+        return Job(recipe, order_seed=order, start=start, mask=mask, from_step=plan.rewind_step, label=label)
+
+    def train_controls(self, levels: Sequence[Level], chosen: Collection[int]) -> Chain[None]:
+        """Train the plan's controls of the chosen levels and put them there."""
+        wanted = [(at, c) for at in levels if at.level in chosen for c in self.plan.controls]
+        runs = yield [self._control_job(at, control) for at, control in wanted]
+        for (at, control), run in zip(wanted, runs, strict=True):
+            at.controls[control] = run
+
+    def _control_job(self, at: Level, control: str) -> Job:
+        """The training of a control of a level: its mask on a new initialisation, or a random mask."""
+        plan, order = self.plan, self.plan.order_seed(self.index, at.level)
+        label = self.label(f"level {at.level}", control)
+        if control == "reinit":
+            return Job(plan.recipe, self.seed + REINIT_CONTROL, order, mask=at.mask, label=label)
+        mask = random_control(at, self.seed)
+        return Job(
+            plan.recipe, order_seed=order, start=self.rewound, mask=mask, from_step=plan.rewind_step, label=label
+        )
+
+
+def trained_replicate(plan: Plan, index: int) -> Chain[Replicate]:
+    """Train level 0, which keeps the rewind point; its other particles part from it there."""
+    recipe, order, label = plan.recipe, plan.order_seed(index, 0), _label(index, "dense")
+    (run,) = yield [Job(recipe, plan.seed + index, order, keep=(plan.rewind_step,), label=label)]
+    kept = run.state(plan.rewind_step)
+    rewound = kept if plan.rewind_optimizer else kept.without_optimizer
+    mask = masks.ones(recipe)
+    if plan.particles == 1:
+        return Replicate(plan, index, Level(0, mask, run), rewound)
+    rerun = Job(recipe, order_seed=order, start=rewound, from_step=plan.rewind_step, label=label)
+    average, runs = yield from averaged_chain(_particles(plan, rerun)[1:], [run])
+    return Replicate(plan, index, Level(0, mask, run, particles=runs, average=average), rewound)
+
+
+def random_control(at: Level, seed: int) -> Mask:
+    """The random mask with the layer densities of a level of the replicate with ``seed``."""
+    return masks.random_like(at.mask, seed * MAX_LEVELS + at.level)
+
+
+def _particles(plan: Plan, job: Job) -> list[Job]:
+    """The job and its copies on other data orders."""
+    copies = [
+        replace(job, order_seed=derived_seed(job.order_seed, "particle", i), label=f"{job.label} · particle {i + 1}")
+        for i in range(1, plan.particles)
+    ]
+    return [job, *copies]
+
+
+def _label(index: int, *parts: object) -> str:
+    return " · ".join([f"replicate {index + 1}", *map(str, parts)])
