@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lotto.cli.main import main
+from lotto.cli.main import COMMANDS, main
 
 
 def lotto(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -82,3 +82,13 @@ def test_lists(capsys):
     out = capsys.readouterr().out
     for name in ("lenet-mnist-sgd", "resnet20-cifar10-warmup", "mnist1d", "cifar100"):
         assert name in out
+
+
+def test_every_command_has_a_file_of_its_own_that_imports_little():
+    assert len({command.__module__ for command in COMMANDS.values()}) == len(COMMANDS)
+    script = (
+        "import sys, lotto.cli.main; "
+        "print([m for m in ('report', 'papers', 'experiments', 'benchmarks') if f'lotto.{m}' in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
