@@ -1,4 +1,4 @@
-"""What a user would otherwise have.
+"""The baselines: what a user would otherwise have.
 
 The *usual* loop: a `Dataset` of PIL images with per-image transforms behind a `DataLoader`, float32, NCHW, masks
 multiplied in. The *tight* loop: written by hand over tensors in memory.
