@@ -296,7 +296,7 @@ def test_imagenet_networks_train_from_the_usual_folders(tmp_path, monkeypatch):
         assert full.arrays.shape == (3, side, side)
         assert full.arrays.random_crop
         assert (full.per_epoch, full.arrays.size("test")) == (2, 4)
-        quick = full.replace(data=lotto.data.Folder(tmp_path / "imagenet", size=32, random_crop=True))
+        quick = full.replace(data=lotto.data.ImageFolder(tmp_path / "imagenet", size=32, random_crop=True))
         assert np.isfinite(lotto.train(quick).test_error)
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from lotto.core.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
-    from lotto.data import Arrays, Folder
+    from lotto.data import Arrays, ImageFolder
 
 console = Console()
 errors = Console(stderr=True)
@@ -35,7 +35,7 @@ def whole_numbers(text: str, option: str) -> list[int]:
         raise UsageError(f"{option} takes whole numbers separated by commas; got {text!r}.") from error
 
 
-def load_with_progress(name: str) -> Arrays | Folder:
+def load_with_progress(name: str) -> Arrays | ImageFolder:
     """The data set of this name; a bar shows its download."""
     from lotto.cli.display import download_display
     from lotto.data import load

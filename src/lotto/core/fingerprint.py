@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import nn
 
-from lotto.core.moved import FORMER
+from lotto.core.moved import former_name
 
 SCHEMA = 1
 """Raised whenever the meaning of a stored run changes; older entries are then simply not found."""
@@ -110,7 +110,7 @@ def function_identity(function: Callable[..., Any], seen: frozenset[int] = froze
         }
     if not (inspect.isclass(function) or inspect.isfunction(function) or inspect.isbuiltin(function)):
         raise Unidentifiable(f"{function!r} is neither a function nor a class")
-    name = f"{FORMER.get(function.__module__, function.__module__)}.{function.__qualname__}"
+    name = former_name(function.__module__, function.__qualname__)
     if _of_library(function) or id(function) in seen:
         return {"name": name}
     seen |= {id(function)}

@@ -14,7 +14,7 @@ from torch import Tensor
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.data.augment import Augment
-from lotto.data.normalise import Picker, normalised, picker, suits
+from lotto.data.normalise import Picker, normalised, picker, supports
 
 Split = Literal["train", "validation", "test"]
 Batch = tuple[Tensor, Tensor]
@@ -204,18 +204,18 @@ class Arrays:
         stop: int,
         batch_size: int,
         augment: Augment | None = None,
-        by_feature: bool = False,
+        feature_major: bool = False,
     ) -> Iterator[Batch]:
         """The training batches of steps ``start`` to ``stop - 1`` in the data order ``seed``.
 
-        Inputs have the batch first; with ``by_feature`` the shape (features, batch).
+        Inputs have the batch first; with ``feature_major`` the shape (features, batch).
         """
         x, y, size = self.x["train"], self.y["train"], self.size()
         check_batch_size(batch_size, size)
         per_epoch = size // batch_size
         picked: Picker | None = None
-        if augment is None and self._scale is not None and self._shift is not None and suits(x):
-            picked = picker(x, self._scale, self._shift, by_feature)
+        if augment is None and self._scale is not None and self._shift is not None and supports(x):
+            picked = picker(x, self._scale, self._shift, feature_major)
         epoch, order = -1, y
         for step in range(start, stop):
             at, within = divmod(step, per_epoch)
@@ -228,7 +228,7 @@ class Arrays:
                 continue
             inputs = x.index_select(0, chosen)
             inputs = self.normalise(inputs if augment is None else augment(inputs, seed, step))
-            yield inputs.flatten(1).t().contiguous() if by_feature else inputs, targets
+            yield inputs.flatten(1).t().contiguous() if feature_major else inputs, targets
 
     def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All examples of a split in their own order, not augmented."""

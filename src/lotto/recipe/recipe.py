@@ -19,7 +19,7 @@ from lotto.core.duration import iterations
 from lotto.core.errors import UsageError, unknown
 from lotto.core.rng import private_torch_rng, torch_seed
 from lotto.data.augment import Augment
-from lotto.data.image_folder import Folder
+from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, check_batch_size
 from lotto.pruning.rule import Pruning
 from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
@@ -27,7 +27,7 @@ from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
 from lotto.recipe.objectives import ERRORS, LOSSES, Objective
 from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
 
-Data = Arrays | Folder
+Data = Arrays | ImageFolder
 KINDS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -39,7 +39,7 @@ class Recipe:
     Attributes:
         model: an architecture's name (``lenet-300-100``, ``resnet-20``, ...), or a class or function that
             builds a module without arguments.
-        data: a data set's name (``mnist``, ``cifar10``, ...), `lotto.data.Arrays` or `lotto.data.Folder`.
+        data: a data set's name (``mnist``, ``cifar10``, ...), `lotto.data.Arrays` or `lotto.data.ImageFolder`.
         optimizer: `SGD`, `Adam`, `AdamW` or `RMSprop`.
         schedule: factor on the learning rate over the steps.
         batch_size: examples per step; an epoch's incomplete last batch is dropped.
@@ -105,7 +105,7 @@ class Recipe:
             raise unknown("data set", self.data, datasets.NAMES)
         if not isinstance(self.data, (str, *get_args(Data))):
             raise UsageError(
-                f"data is a name, lotto.data.Arrays(x_train, y_train, x_test, y_test) or lotto.data.Folder(path); "
+                f"data is a name, lotto.data.Arrays(x_train, y_train, x_test, y_test) or lotto.data.ImageFolder(path); "
                 f"got {type(self.data).__name__}."
             )
         for what, value_, base in (
