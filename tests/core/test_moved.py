@@ -89,7 +89,8 @@ def test_a_class_renamed_in_place_is_found_by_both_names():
 
 def test_keys_call_our_definitions_as_they_were_and_others_as_they_are():
     assert function_identity(lotto.data.ImageFolder) == {"name": "lotto.data.folder.Folder"}
-    assert function_identity(lotto.pruning.prune) == {"name": "lotto.pruning.prune"}
+    for name in ("prune", "magnitude", "keep_top", "levels_for"):
+        assert function_identity(getattr(lotto.pruning, name)) == {"name": f"lotto.pruning.{name}"}
     assert moved.former_name("torchvision.datasets", "ImageFolder") == "torchvision.datasets.ImageFolder"
 
 

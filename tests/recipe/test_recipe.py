@@ -312,7 +312,7 @@ def test_images_are_normalised_also_when_the_architecture_is_asked_for_first(tmp
         monkeypatch.setenv("LOTTO_DATA", str(tmp_path / str(first)))  # not what an earlier call has loaded
         recipe = recipes.lenet_mnist_sgd(batch_size=20, steps="3it", evaluations=1)
         if first:
-            recipe.skeleton()
+            recipe.meta_model()
         inputs, _ = next(recipe.arrays.batches(0, 0, 1, 20))
         assert abs(float(inputs.mean()) - 1.2) < 0.1  # (0.5 - 0.1307) / 0.3081
         found.append(lotto.train(recipe, mask=lotto.pruning.masks.ones(recipe)))

@@ -79,7 +79,7 @@ FORMER = {
     **{now: before for before, now in MODULES.items()},
     "lotto.models.fully_connected": "lotto.models.mlp",
     "lotto.training.evaluation": "lotto.training.evaluate",
-    "lotto.pruning.rule": "lotto.pruning",
+    **dict.fromkeys((f"lotto.pruning.{part}" for part in ("rule", "scores", "allocation", "density")), "lotto.pruning"),
     "lotto.recipe.recipe": "lotto.recipe",
     "lotto.lottery.search": "lotto.imp",
     "lotto.execution.factory": "lotto.engine",

@@ -162,7 +162,7 @@ class Recipe:
 
     def __getstate__(self) -> dict[str, Any]:
         # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
-        derived = ("arrays", "loss_function", "error_function", "_skeleton")
+        derived = ("arrays", "loss_function", "error_function", "_meta_model")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     # --- what the recipe stands for -------------------------------------------------------------------
@@ -170,7 +170,7 @@ class Recipe:
     @cached_property
     def arrays(self) -> Data:
         """The data set, loaded, with the validation examples held out."""
-        # On the CPU, whatever default device is set where the data is first asked for (`skeleton` sets one).
+        # On the CPU, whatever default device is set where the data is first asked for (`meta_model` sets one).
         with torch.device("cpu"):
             loaded = datasets.load(self.data) if isinstance(self.data, str) else self.data
             return loaded.hold_out(self.validation)
@@ -231,12 +231,12 @@ class Recipe:
             raise UsageError(f"model() must return a torch.nn.Module; it returned {type(module).__name__}.")
         return module
 
-    def skeleton(self) -> nn.Module:
+    def meta_model(self) -> nn.Module:
         """The architecture alone, to be read; one of ours has no memory for weights (it is on the meta device)."""
-        return self._skeleton if isinstance(self.model, str) else self.build()
+        return self._meta_model if isinstance(self.model, str) else self.build()
 
     @cached_property
-    def _skeleton(self) -> nn.Module:
+    def _meta_model(self) -> nn.Module:
         with torch.device("meta"):
             return self.build()
 
