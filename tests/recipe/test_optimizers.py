@@ -10,7 +10,7 @@ import torch
 
 from lotto import SGD, Adam, AdamW, RMSprop
 from lotto.core.errors import UsageError
-from lotto.recipe.optimizers import Updates
+from lotto.recipe.optimizers import OptimizerState
 
 PAIRS = [
     (SGD(0.1), lambda p: torch.optim.SGD(p, 0.1)),
@@ -34,7 +34,7 @@ def test_steps_are_those_of_torch(ours, theirs):
     start = {"a": torch.randn(4, 3, generator=generator), "b": torch.randn(5, generator=generator)}
     mine = {n: t.double().clone() for n, t in start.items()}
     reference = [t.double().clone().requires_grad_() for t in start.values()]
-    updates, optimizer = Updates(ours, mine), theirs(reference)
+    updates, optimizer = OptimizerState(ours, mine), theirs(reference)
     for step in range(6):
         rate = ours.lr / (1 + step)
         for group in optimizer.param_groups:

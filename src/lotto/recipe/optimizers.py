@@ -35,7 +35,7 @@ class Optimizer:
         if not getattr(self, "eps", 1.0) > 0:
             raise UsageError(f"eps is greater than 0; got {self.eps!r}.")  # type: ignore[attr-defined]
 
-    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+    def init_state(self, parameter: Tensor) -> dict[str, Tensor]:
         """What the optimizer remembers of a parameter before its first step."""
         raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop; got {type(self).__name__}.")
 
@@ -63,7 +63,7 @@ class SGD(Optimizer):
         """Whether a step is nothing but ``-lr`` times the gradient."""
         return not self.momentum and not self.weight_decay
 
-    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+    def init_state(self, parameter: Tensor) -> dict[str, Tensor]:
         """The momentum; zeros give the same first step as no buffer."""
         return {"momentum_buffer": torch.zeros_like(parameter, requires_grad=False)} if self.momentum else {}
 
@@ -101,7 +101,7 @@ class Adam(Optimizer):
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise UsageError(f"beta1 and beta2 are at least 0 and less than 1; got {self.beta1!r}, {self.beta2!r}.")
 
-    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+    def init_state(self, parameter: Tensor) -> dict[str, Tensor]:
         """The number of steps and both moments."""
         moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
         return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device), **moments}
@@ -148,7 +148,7 @@ class RMSprop(Optimizer):
                 f"alpha is at least 0 and less than 1, momentum 0 or more; got {self.alpha!r}, {self.momentum!r}."
             )
 
-    def quantities(self, parameter: Tensor) -> dict[str, Tensor]:
+    def init_state(self, parameter: Tensor) -> dict[str, Tensor]:
         """The number of steps, the mean square, and the momentum if there is one."""
         names = ("square_avg", "momentum_buffer") if self.momentum else ("square_avg",)
         moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in names}
@@ -182,7 +182,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
-class Updates:
+class OptimizerState:
     """An optimizer at work: what it remembers of each parameter.
 
     torch's own classes import a compiler when the first is made, seconds in every process, and take longer for a small
@@ -195,7 +195,7 @@ class Updates:
 
     def __init__(self, optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
         self.optimizer = optimizer
-        self.states = {name: optimizer.quantities(parameter) for name, parameter in parameters.items()}
+        self.states = {name: optimizer.init_state(parameter) for name, parameter in parameters.items()}
         self._parts = list(zip(parameters.values(), self.states.values(), strict=True))
 
     @torch.no_grad()

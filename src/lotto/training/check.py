@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lotto.core.errors import LottoError, UsageError
 from lotto.core.rng import private_torch_rng
-from lotto.recipe.optimizers import Updates
+from lotto.recipe.optimizers import OptimizerState
 from lotto.recipe.recipe import Recipe
 from lotto.training.network import Network
 
@@ -20,7 +20,7 @@ def check_trainable(recipe: Recipe) -> None:
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
             network = Network(recipe, recipe.initial(0))
             x, y = x.to(network.device), y.to(network.device)
-            updates = Updates(recipe.optimizer, dict(network.module.named_parameters()))
+            updates = OptimizerState(recipe.optimizer, dict(network.module.named_parameters()))
             loss = recipe.loss_function(network(x), y)
             loss.backward()
             updates.step(recipe.learning_rate(0))

@@ -13,7 +13,7 @@ from lotto.core.errors import UsageError
 from lotto.core.rng import torch_seed
 from lotto.core.weights import clone
 from lotto.models.norm_relu import by_operators
-from lotto.recipe.optimizers import Updates
+from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job
 from lotto.training.learners.channel_skipping import WORTH, Compacted, compacted
 from lotto.training.network import Network
@@ -43,7 +43,7 @@ class Autograd:
         ]
         # Someone's own model or loss may draw random numbers (dropout); ours do not.
         self.draws = not (isinstance(job.recipe.model, str) and isinstance(job.recipe.loss, str))
-        self.updates = Updates(job.recipe.optimizer, self.parameters)
+        self.updates = OptimizerState(job.recipe.optimizer, self.parameters)
         self.whole = self._forward(self.module)
         self.small = compacted(job, network, worth)
         self.reduced = self.whole if self.small is None else self._forward(self.small)

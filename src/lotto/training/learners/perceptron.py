@@ -16,7 +16,7 @@ from torch import Tensor
 from lotto.data.in_memory import Arrays
 from lotto.models.fully_connected import MLP
 from lotto.recipe.objectives import Objective
-from lotto.recipe.optimizers import SGD, Updates
+from lotto.recipe.optimizers import SGD, OptimizerState
 from lotto.training.job import Job
 from lotto.training.learners.cross_entropy import by_operators, cross_entropy
 from lotto.training.learners.sparse_linear import SMALL, SPARSE, SparseLayer, pays
@@ -52,7 +52,7 @@ class Perceptron:
         }
         self.sparse = {f"{name}.weight": layer for name, layer in named.items() if isinstance(layer, SparseLayer)}
         self.by_feature = bool(self.sparse)
-        self.updates = Updates(optimizer, self.parameters)
+        self.updates = OptimizerState(optimizer, self.parameters)
         # Without momentum and decay the products themselves move the weights, and gradients are nowhere.
         self.plain = isinstance(optimizer, SGD) and optimizer.plain
 

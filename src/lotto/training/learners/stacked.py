@@ -10,7 +10,7 @@ from torch.func import functional_call, vmap
 
 from lotto.core.errors import UsageError
 from lotto.models.norm_relu import by_operators
-from lotto.recipe.optimizers import Updates
+from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
 from lotto.training.network import Network
 
@@ -40,7 +40,7 @@ class Stacked:
         self.parameters = {n: t.requires_grad_() for n, t in _stacked(parameters).items()}
         self.buffers = _stacked(buffers)
         self.masked = self._masks()
-        self.updates = Updates(self.recipe.optimizer, self.parameters)
+        self.updates = OptimizerState(self.recipe.optimizer, self.parameters)
         for i, state in enumerate(states):
             self._restore(i, state.optimizer)
 
