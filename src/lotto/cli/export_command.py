@@ -1,4 +1,4 @@
-"""``lotto export``: a trained ticket as a program that runs with torch alone."""
+"""``lotto export``: a trained ticket as a program of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lotto report``: the report of a folder of results, made again."""
+"""``lotto report``: the report of a folder of results, remade."""
 
 from __future__ import annotations
 

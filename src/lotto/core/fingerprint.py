@@ -27,11 +27,11 @@ SCHEMA = 1
 """Raised whenever the meaning of a stored run changes; older entries are then simply not found."""
 
 LIBRARIES = {"torch", "numpy", "lotto", "builtins", "math", "functools", "collections", "typing", "abc", "random"}
-"""Code from here is told by its name alone; the versions are in every manifest."""
+"""Code from here is identified by its name only; the versions are in every manifest."""
 
 
 class Unidentifiable(Exception):
-    """The identity of a value cannot be told; the text says why."""
+    """A value has no identity; the text says why."""
 
 
 class Identified(ABC):
@@ -48,7 +48,7 @@ class Identified(ABC):
 
     @cached_property
     def key(self) -> str | None:
-        """Hash of the description; None when it cannot be told, and so nothing is remembered."""
+        """Hash of the description; None where there is none, and so nothing is remembered."""
         try:
             return digest(self.description)
         except Unidentifiable:
@@ -79,7 +79,7 @@ def digest(value: Any) -> str:
 
 
 def kind(value: object) -> Any:
-    """Which class a value is of: the name of one of ours, the whole identity of anyone else's."""
+    """Which class a value is of: the name of one of ours, the full identity of anyone else's."""
     return type(value).__name__ if _of_library(type(value)) else function_identity(type(value))
 
 

@@ -86,7 +86,7 @@ FORMER = {
     "lotto.landscape.curvature.operator": "lotto.landscape.curvature",
     "lotto.landscape.curvature.eigenvalues": "lotto.landscape.hessian",
 }
-"""Where definitions of ours stood when the keys of stored runs were defined: a user's code is told by them."""
+"""Where definitions of ours stood when the keys of stored runs were defined: a user's code is identified by them."""
 
 NAMES = {
     **dict.fromkeys(("DataError", "DivergedError", "StorageError", "UsageError", "WorkerError"), "lotto.core.errors"),

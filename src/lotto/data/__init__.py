@@ -1,4 +1,4 @@
-"""Data sets: whole in memory as tensors, batches by index."""
+"""Data sets: in memory as tensors or read from a folder of images, by name or your own."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.data.augment import Augment
-from lotto.data.in_memory import Batch, Split, check_batch_size, check_split, permutation
+from lotto.data.in_memory import Batch, Split, check_batch_size, check_split, held_out, permutation
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
-"""A random crop covers a share of the image between these, with an aspect ratio between those."""
+"""A random crop covers a fraction of the image between these, with an aspect ratio between those."""
 
 Key = tuple[int, "tuple[float, ...] | None"]
 """Number of an image, and the four draws in [0, 1) of its random crop."""
@@ -152,10 +152,7 @@ class ImageFolder:
         """Set ``count`` training images aside to validate; always the same ones."""
         if count == 0:
             return self
-        if not 0 < count < self.size():
-            raise UsageError(f"Can hold out 1 to {self.size() - 1} images for validation; got {count}.")
-        order = stream(0, "validation").permutation(self.size())
-        held = set(order[:count].tolist())
+        held = set(held_out(count, self.size(), "images").tolist())
         other = object.__new__(ImageFolder)
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "identity"})
         train = self.items["train"]

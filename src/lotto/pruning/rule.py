@@ -26,9 +26,9 @@ class Pruning:
     """How a recipe prunes.
 
     Attributes:
-        rate: share of the remaining weights removed per level, between 0 and 1.
+        rate: fraction of the remaining weights removed per level, between 0 and 1.
         score: ``magnitude``, ``random``, ``magnitude-increase`` or a function (see `Score`).
-        scope: ``global`` compares raw scores across layers; ``layer`` removes the same share of each;
+        scope: ``global`` compares raw scores across layers; ``layer`` removes the same fraction of each;
             ``erk`` leaves layer densities proportional to (fan-in + fan-out + kernel) / size.
         rates: layers with a rate of their own, which leave the common pool (0 keeps a layer as it is).
         exclude: layers that are never pruned and do not count in the density.
@@ -77,12 +77,12 @@ def prune(
     start: Weights | None = None,
     seed: int = 0,
 ) -> Mask:
-    """Remove the lowest-scored share of what the mask still keeps.
+    """Remove the lowest-scored fraction of what the mask still keeps.
 
     Args:
         weights: trained weights; must hold every name of the mask.
         mask: what is kept now.
-        rate: share of the remaining weights to remove.
+        rate: fraction of the remaining weights to remove.
         score: a name in `SCORES` or a function (see `Score`).
         scope: ``global``, ``layer`` or ``erk`` (see `Pruning`).
         rates: rates of single layers, by layer or weight name.

@@ -56,9 +56,9 @@ class Recipe:
         evaluations: how often the test set is evaluated along a full training.
         pruning: defaults of IMP: rate, score, scope, layers with their own rate, excluded layers.
         rewind_to: default rewind step of IMP.
-        tolerance: a level matches when its mean error is at most this many points above the dense mean.
+        tolerance: a level matches when its mean error is at most this far above the dense mean, in the error's unit.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's identity.
-        compile: whether `torch.compile` makes the steps of networks that autograd trains: quicker on a GPU, and
+        compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
         name: what tables call the recipe. Not part of a run's identity.
     """
@@ -232,7 +232,7 @@ class Recipe:
         return module
 
     def meta_model(self) -> nn.Module:
-        """The architecture alone, to be read; one of ours has no memory for weights (it is on the meta device)."""
+        """The architecture, to be read, not run: one of ours is on the meta device, with no memory for weights."""
         return self._meta_model if isinstance(self.model, str) else self.build()
 
     @cached_property
