@@ -12,11 +12,10 @@ from tyro.conf import UseAppendAction
 
 from lotto.cli.common import load_with_progress
 from lotto.core.errors import LottoError, UsageError
-from lotto.recipe import presets
-from lotto.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from lotto.execution.engine import Engine
+    from lotto.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ class Changes:
 
     def apply(self, name: str) -> Recipe:
         """The preset with the changes, its data downloaded if they are not in the cache."""
+        from lotto.recipe import presets
+
         changes: dict[str, Any] = {
             "steps": self.steps,
             "batch_size": self.batch_size,
