@@ -52,7 +52,7 @@ def test_a_whole_experiment_against_the_usual_loop(monkeypatch):
     assert (row["ratio_min"], row["ratio"], row["ratio_max"]) == (1.5, 3.75, 6.0)
 
 
-def test_the_rival_of_lanczos_finds_the_same_eigenvalues():
+def test_the_baseline_of_lanczos_finds_the_same_eigenvalues():
     recipe = small_recipe(precision="float64")
     weights = lotto.train(small_recipe()).weights
     values = power_iterations(small_recipe(), weights, 3, 240)

@@ -12,6 +12,7 @@ import pytest
 
 import lotto
 from lotto.core import moved
+from lotto.core.fingerprint import function_identity
 
 OLD_NAMES = [
     "After",
@@ -74,6 +75,23 @@ print(sorted(str(w.message).split(";")[0] for w in seen if w.category is Depreca
     for text in ("lotto.masks is lotto.pruning.masks now", "lotto.store is lotto.execution.store now"):
         assert text in done.stdout
     assert "lotto.recipes is" not in done.stdout, "a public name stays"
+
+
+def test_a_class_renamed_in_place_is_found_by_both_names():
+    with pytest.warns(DeprecationWarning, match=r"lotto\.data\.Folder is lotto\.data\.ImageFolder now"):
+        assert lotto.data.Folder is lotto.data.ImageFolder
+    with pytest.warns(DeprecationWarning, match=r"lotto\.data\.folder is lotto\.data\.image_folder now"):
+        folder = import_module("lotto.data.folder")
+    assert folder.Folder is lotto.data.ImageFolder
+    with pytest.raises(AttributeError, match=r"module 'lotto\.data' has no attribute 'gather'"):
+        lotto.data.gather  # noqa: B018
+
+
+def test_keys_call_our_definitions_as_they_were_and_others_as_they_are():
+    assert function_identity(lotto.data.ImageFolder) == {"name": "lotto.data.folder.Folder"}
+    for name in ("prune", "magnitude", "keep_top", "levels_for"):
+        assert function_identity(getattr(lotto.pruning, name)) == {"name": f"lotto.pruning.{name}"}
+    assert moved.former_name("torchvision.datasets", "ImageFolder") == "torchvision.datasets.ImageFolder"
 
 
 def test_what_never_was_is_not_found():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lotto.core.errors import UsageError
 from lotto.data.augment import Augment
-from lotto.data.image_folder import Folder, _Images
+from lotto.data.image_folder import ImageFolder, _Images
 from lotto.data.in_memory import permutation
 
 CLASSES = ("ant", "bee", "cat")
@@ -47,7 +47,7 @@ def grey(x: torch.Tensor) -> list[int]:
     return (255 * (x[:, 0, 0, 0].double() * STD[0] + MEAN[0])).round().int().tolist()
 
 
-def drawn(data: Folder, seed: int, start: int, stop: int, size: int) -> list[tuple[list[int], list[int]]]:
+def drawn(data: ImageFolder, seed: int, start: int, stop: int, size: int) -> list[tuple[list[int], list[int]]]:
     return [(grey(x), y.tolist()) for x, y in data.batches(seed, start, stop, size)]
 
 
@@ -56,14 +56,14 @@ def label_of(value: int) -> int:
 
 
 def test_sizes_classes_and_labels(root):
-    data = Folder(root, size=8)
+    data = ImageFolder(root, size=8)
     assert (data.size(), data.size("test"), data.size("validation")) == (13, 6, 0)
     assert (data.shape, data.classes, data.name) == ((3, 8, 8), 3, "pets")
     assert data.labels == {"ant": 0, "bee": 1, "cat": 2}
 
 
 def test_the_batch_of_seed_and_step_is_the_batch_of_the_permutation(root):
-    data = Folder(root, size=8)
+    data = ImageFolder(root, size=8)
     batches = drawn(data, 3, 0, 9, 4)
     for step, (values, labels) in enumerate(batches):
         epoch, within = divmod(step, 3)
@@ -74,7 +74,7 @@ def test_the_batch_of_seed_and_step_is_the_batch_of_the_permutation(root):
 
 
 def test_batches_can_start_and_stop_at_any_step(root):
-    data = Folder(root, size=4)
+    data = ImageFolder(root, size=4)
     whole = drawn(data, 1, 0, 8, 5)
     for start in range(8):
         for stop in range(start, 9):
@@ -82,12 +82,12 @@ def test_batches_can_start_and_stop_at_any_step(root):
 
 
 def test_every_epoch_is_without_repeats_and_another_order(root):
-    data = Folder(root, size=4)
+    data = ImageFolder(root, size=4)
     epochs = [list(chain(*(v for v, _ in drawn(data, 0, 13 * e, 13 * (e + 1), 1)))) for e in range(3)]
     assert all(sorted(values) == [10 * i for i in range(1, 14)] for values in epochs)
     assert len({tuple(values) for values in epochs}) == 3
     assert drawn(data, 0, 0, 2, 5) != drawn(data, 1, 0, 2, 5)
-    assert drawn(data, 0, 0, 2, 5) == drawn(Folder(root, size=4), 0, 0, 2, 5)
+    assert drawn(data, 0, 0, 2, 5) == drawn(ImageFolder(root, size=4), 0, 0, 2, 5)
 
 
 def test_images_are_normalised_like_the_float64_formula(tmp_path):
@@ -97,7 +97,7 @@ def test_images_are_normalised_like_the_float64_formula(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(path)
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
-    data = Folder(tmp_path, size=6, mean=mean, std=std)
+    data = ImageFolder(tmp_path, size=6, mean=mean, std=std)
     expected = ((pixels.astype(np.float64) / 255 - mean) / std).transpose(0, 3, 1, 2)
     x = torch.cat([x for x, _ in data.evaluation("train", 3)])
     assert x.dtype == torch.float32
@@ -114,7 +114,7 @@ def test_a_batch_is_augmented_by_seed_and_step_before_it_is_normalised(tmp_path)
             path = tmp_path / split / "a" / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
-    data, augment = Folder(tmp_path, size=6), Augment(crop=2, flip=True)
+    data, augment = ImageFolder(tmp_path, size=6), Augment(crop=2, flip=True)
     raw = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     for step, (x, _) in enumerate(data.batches(7, 2, 6, 2, augment), start=2):
         order = permutation(7, step // 2, 4)[2 * (step % 2) : 2 * (step % 2) + 2]
@@ -122,7 +122,7 @@ def test_a_batch_is_augmented_by_seed_and_step_before_it_is_normalised(tmp_path)
 
 
 def test_evaluation_gives_every_image_once_in_order(root):
-    data = Folder(root, size=4)
+    data = ImageFolder(root, size=4)
     batches = list(data.evaluation("test", 4))
     assert [len(y) for _, y in batches] == [4, 2]
     assert list(chain(*(grey(x) for x, _ in batches))) == [200, 201, 202, 203, 204, 205]
@@ -131,17 +131,17 @@ def test_evaluation_gives_every_image_once_in_order(root):
 
 def test_evaluation_of_a_split_that_is_not_there_says_how_to_get_it(root):
     with pytest.raises(UsageError, match=r"'pets' has no validation split; set validation=N"):
-        list(Folder(root, size=4).evaluation("validation", 4))
+        list(ImageFolder(root, size=4).evaluation("validation", 4))
 
 
 def test_val_is_the_test_split_when_there_is_no_test_folder(tmp_path):
-    data = Folder(make(tmp_path, test="val"), size=4)
+    data = ImageFolder(make(tmp_path, test="val"), size=4)
     assert [p.parts[-3] for p, _ in data.items["test"]] == ["val"] * 6
 
 
 def test_test_goes_before_val(root):
     picture(root / "val" / "ant" / "0.png", 1)
-    data = Folder(root, size=4)
+    data = ImageFolder(root, size=4)
     assert {p.parts[-3] for p, _ in data.items["test"]} == {"test"}
     assert data.size("test") == 6
 
@@ -155,10 +155,10 @@ def test_images_are_scaled_by_their_shorter_side_and_cropped_in_the_centre(tmp_p
             path = tmp_path / split / "a" / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array.transpose(1, 0, 2) if turn else array).save(path)
-    data = Folder(tmp_path, size=4, mean=(0,) * 3, std=(1,) * 3)
+    data = ImageFolder(tmp_path, size=4, mean=(0,) * 3, std=(1,) * 3)
     ((x, _),) = data.evaluation("test", 2)
     assert torch.equal(x, torch.ones(2, 3, 4, 4))
-    ((x, _),) = Folder(tmp_path, size=8, mean=(0,) * 3, std=(1,) * 3).evaluation("test", 2)
+    ((x, _),) = ImageFolder(tmp_path, size=8, mean=(0,) * 3, std=(1,) * 3).evaluation("test", 2)
     assert x.shape == (2, 3, 8, 8)
     assert torch.equal(x[..., 2:6, 2:6], torch.ones(2, 3, 4, 4))
 
@@ -172,7 +172,7 @@ def test_the_longer_side_is_rounded_to_whole_pixels(turn, box, tmp_path):
         (tmp_path / split / "a").mkdir(parents=True)
         image.save(tmp_path / split / "a" / "0.png")
     expected = np.asarray(image.resize((6, 20) if turn else (20, 6)).crop(box)).transpose(2, 0, 1)
-    ((x, _),) = Folder(tmp_path, size=6, mean=(0,) * 3, std=(1,) * 3).evaluation("test", 1)
+    ((x, _),) = ImageFolder(tmp_path, size=6, mean=(0,) * 3, std=(1,) * 3).evaluation("test", 1)
     np.testing.assert_array_equal((255 * x[0]).round().byte().numpy(), expected)
 
 
@@ -186,7 +186,7 @@ def test_any_image_becomes_a_square_in_rgb(size, mode, tmp_path):
         if mode == "P":
             image.putpalette([0, 0, 0, 40, 40, 40])
         image.save(path)
-    data = Folder(tmp_path, size=6, mean=(0,) * 3, std=(1,) * 3)
+    data = ImageFolder(tmp_path, size=6, mean=(0,) * 3, std=(1,) * 3)
     ((x, _),) = data.evaluation("test", 1)
     assert x.shape == (1, 3, 6, 6)
     assert (255 * x).unique().round().tolist() == [40]
@@ -196,20 +196,20 @@ def test_other_files_and_suffixes_in_capitals(root):
     (root / "train" / "ant" / "notes.txt").write_text("not an image")
     (root / "train" / "readme.png").write_text("not in a class")
     picture(root / "train" / "ant" / "UPPER.PNG", 7)
-    assert Folder(root, size=4).size() == 14
+    assert ImageFolder(root, size=4).size() == 14
 
 
 def test_a_class_that_is_only_in_the_test_folder_is_refused(root):
     picture(root / "test" / "dog" / "0.png", 1)
     with pytest.raises(UsageError, match=r"^The class 'dog' in .*test has no training images\.$"):
-        Folder(root)
+        ImageFolder(root)
 
 
 def test_a_test_class_whose_training_folder_is_empty_is_refused(root):
     (root / "train" / "dog").mkdir()
     picture(root / "test" / "dog" / "0.png", 1)
     with pytest.raises(UsageError, match=r"^The class 'dog' in .*test has no training images\.$"):
-        Folder(root)
+        ImageFolder(root)
 
 
 @pytest.mark.parametrize("missing", ["train", "test", "both"])
@@ -217,7 +217,7 @@ def test_a_folder_without_the_layout_is_refused(missing, root):
     for name in ("train", "test") if missing == "both" else (missing,):
         shutil.rmtree(root / name)
     with pytest.raises(UsageError, match=r"pets needs the folders 'train' and 'test' \(or 'val'\)\.$"):
-        Folder(root)
+        ImageFolder(root)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -228,20 +228,20 @@ def test_a_split_without_images_is_refused(split, root):
         shutil.rmtree(root / "test")
         (root / "test").mkdir()
     with pytest.raises(UsageError, match=rf"pets has no images in its {split} folder\.$"):
-        Folder(root)
+        ImageFolder(root)
 
 
 @pytest.mark.parametrize("size", [0, 14])
 def test_a_batch_that_does_not_fit_is_refused(size, root):
     text = rf"^The batch size must be between 1 and the 13 training examples; got {size}\.$"
     with pytest.raises(UsageError, match=text):
-        next(iter(Folder(root, size=4).batches(0, 0, 1, size)))
+        next(iter(ImageFolder(root, size=4).batches(0, 0, 1, size)))
 
 
 def test_hold_out_is_disjoint_complete_and_always_the_same(root):
-    data = Folder(root, size=4)
+    data = ImageFolder(root, size=4)
     for count in (1, 5, 12):
-        held, again = data.hold_out(count), Folder(root, size=4).hold_out(count)
+        held, again = data.hold_out(count), ImageFolder(root, size=4).hold_out(count)
         assert held.items == again.items
         assert (held.size(), held.size("validation"), held.size("test")) == (13 - count, count, 6)
         assert sorted(held.items["train"] + held.items["validation"]) == data.items["train"]
@@ -251,7 +251,7 @@ def test_hold_out_is_disjoint_complete_and_always_the_same(root):
 
 
 def test_the_held_out_images_are_evaluated_and_not_trained_on(root):
-    held = Folder(root, size=4).hold_out(5)
+    held = ImageFolder(root, size=4).hold_out(5)
     validation = list(chain(*(grey(x) for x, _ in held.evaluation("validation", 2))))
     trained = list(chain(*(v for v, _ in drawn(held, 0, 0, 8, 1))))
     assert sorted(validation + trained) == [10 * i for i in range(1, 14)]
@@ -262,25 +262,29 @@ def test_the_held_out_images_are_evaluated_and_not_trained_on(root):
 @pytest.mark.parametrize("count", [-1, 13, 20])
 def test_hold_out_of_an_impossible_count_is_refused(count, root):
     with pytest.raises(UsageError, match=rf"^Can hold out 1 to 12 images for validation; got {count}\.$"):
-        Folder(root, size=4).hold_out(count)
+        ImageFolder(root, size=4).hold_out(count)
 
 
 def test_identity_depends_on_the_files_and_the_options_and_not_on_the_place(root, tmp_path):
-    first = Folder(root, size=4)
+    first = ImageFolder(root, size=4)
     found = [first.identity, first.hold_out(3).identity, first.hold_out(4).identity]
-    assert Folder(shutil.copytree(root, tmp_path / "elsewhere"), size=4).identity == first.identity
-    for changed in (Folder(root, size=5), Folder(root, 4, mean=(0.5,) * 3), Folder(root, 4, std=(0.5,) * 3)):
+    assert ImageFolder(shutil.copytree(root, tmp_path / "elsewhere"), size=4).identity == first.identity
+    for changed in (
+        ImageFolder(root, size=5),
+        ImageFolder(root, 4, mean=(0.5,) * 3),
+        ImageFolder(root, 4, std=(0.5,) * 3),
+    ):
         found.append(changed.identity)
     (root / "train" / "ant" / "00.png").rename(root / "train" / "bee" / "00b.png")
-    found.append(Folder(root, size=4).identity)
+    found.append(ImageFolder(root, size=4).identity)
     picture(root / "train" / "bee" / "00b.png", 10, size=(90, 90))
-    found.append(Folder(root, size=4).identity)
+    found.append(ImageFolder(root, size=4).identity)
     assert len(set(found)) == 8
 
 
 def test_no_global_generator_is_read_or_changed(root):
     def use() -> str:
-        held = Folder(root, size=4).hold_out(3)
+        held = ImageFolder(root, size=4).hold_out(3)
         batches = drawn(held, 1, 0, 5, 4), [grey(x) for x, _ in held.evaluation("validation", 2)]
         augmented = [x.sum().item() for x, _ in held.batches(1, 0, 3, 4, Augment(crop=1, flip=True))]
         return str((batches, augmented))
@@ -297,7 +301,7 @@ def test_no_global_generator_is_read_or_changed(root):
 
 
 def test_moving_to_a_device_keeps_the_images(root):
-    data = Folder(root, size=4)
+    data = ImageFolder(root, size=4)
     moved = data.to(torch.device("cpu"))
     assert moved.identity == data.identity
     assert drawn(moved, 0, 0, 4, 5) == drawn(data, 0, 0, 4, 5)
@@ -308,7 +312,7 @@ def test_moving_to_a_device_keeps_the_images(root):
 
 
 def test_what_a_reading_process_is_given_survives_pickling(root):
-    images = _Images(Folder(root, size=4).items["train"], 4, 4)
+    images = _Images(ImageFolder(root, size=4).items["train"], 4, 4)
     copy = pickle.loads(pickle.dumps(images))
     assert len(copy) == 13
     assert torch.equal(copy[5, None][0], images[5, None][0])
@@ -321,10 +325,10 @@ def test_the_shorter_side_can_be_longer_than_the_crop(tmp_path):
     ramp = np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8)[None, :, None], (24, 24, 3))
     for path in root.glob("t*/*/*.png"):
         Image.fromarray(np.ascontiguousarray(ramp)).save(path)
-    ((x, _),) = Folder(root, size=16, shorter=24).evaluation("test", 10)
+    ((x, _),) = ImageFolder(root, size=16, shorter=24).evaluation("test", 10)
     assert [round(255 * (float(v) * STD[0] + MEAN[0])) for v in x[0, 0, 0]] == list(range(40, 200, 10))
     with pytest.raises(UsageError, match="shorter side is at least the size, 16; got 8"):
-        Folder(root, size=16, shorter=8)
+        ImageFolder(root, size=16, shorter=8)
 
 
 def test_random_crops_follow_seed_and_step_and_leave_evaluation_alone(tmp_path):
@@ -332,7 +336,7 @@ def test_random_crops_follow_seed_and_step_and_leave_evaluation_alone(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     for path in root.glob("t*/*/*.png"):
         Image.fromarray(noise).save(path)
-    centre, crops = Folder(root, size=8), Folder(root, size=8, random_crop=True)
+    centre, crops = ImageFolder(root, size=8), ImageFolder(root, size=8, random_crop=True)
     assert centre.identity != crops.identity
     whole = list(crops.batches(3, 0, 4, 4))
     later = list(crops.batches(3, 2, 4, 4))

@@ -94,8 +94,8 @@ def test_uint8_images_are_normalised_like_the_float64_formula(channels):
 
 def test_one_deviation_for_several_means_is_that_of_each():
     one, each = (images(mean=(0.1, 0.4, 0.8), std=std) for std in ((0.25,), (0.25, 0.25, 0.25)))
-    for by_feature in (False, True):
-        (x, _), (expected, _) = (next(iter(d.batches(0, 0, 1, 4, by_feature=by_feature))) for d in (one, each))
+    for feature_major in (False, True):
+        (x, _), (expected, _) = (next(iter(d.batches(0, 0, 1, 4, feature_major=feature_major))) for d in (one, each))
         assert torch.equal(x, expected)
 
 
@@ -125,9 +125,9 @@ def test_picked_inputs_have_the_bits_of_those_picked_turned_and_normalised_one_a
     scale, shift = (t.view(-1, *[1] * (len(shape) - 2)) for t in (scale, shift))
     expected = x[index].float() * scale + shift
     assert torch.equal(picker(x, scale, shift)(index), expected)
-    by_feature = picker(x, scale, shift, by_feature=True)(index)
-    assert by_feature.is_contiguous()
-    assert torch.equal(by_feature, expected.flatten(1).t())
+    feature_major = picker(x, scale, shift, feature_major=True)(index)
+    assert feature_major.is_contiguous()
+    assert torch.equal(feature_major, expected.flatten(1).t())
 
 
 def test_uint8_images_are_by_default_normalised_with_their_own_statistics():

@@ -17,7 +17,7 @@ from lotto.execution.engine import gather
 from lotto.execution.serial import Serial
 from lotto.experiments.experiment import summary
 from lotto.pruning import masks
-from lotto.pruning.rule import MAX_LEVELS
+from lotto.pruning.density import MAX_LEVELS
 from lotto.report.experiments import readable, save_experiment, write_experiments
 
 

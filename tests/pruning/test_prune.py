@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from lotto import Mask
 from lotto.core.errors import UsageError
-from lotto.pruning import masks, prune
-from lotto.pruning.rule import erk_counts, keep_top
+from lotto.pruning import erk_counts, keep_top, masks, prune
 
 rates = st.floats(0.01, 0.99)
 

@@ -296,7 +296,7 @@ def test_imagenet_networks_train_from_the_usual_folders(tmp_path, monkeypatch):
         assert full.arrays.shape == (3, side, side)
         assert full.arrays.random_crop
         assert (full.per_epoch, full.arrays.size("test")) == (2, 4)
-        quick = full.replace(data=lotto.data.Folder(tmp_path / "imagenet", size=32, random_crop=True))
+        quick = full.replace(data=lotto.data.ImageFolder(tmp_path / "imagenet", size=32, random_crop=True))
         assert np.isfinite(lotto.train(quick).test_error)
 
 
@@ -312,7 +312,7 @@ def test_images_are_normalised_also_when_the_architecture_is_asked_for_first(tmp
         monkeypatch.setenv("LOTTO_DATA", str(tmp_path / str(first)))  # not what an earlier call has loaded
         recipe = recipes.lenet_mnist_sgd(batch_size=20, steps="3it", evaluations=1)
         if first:
-            recipe.skeleton()
+            recipe.meta_model()
         inputs, _ = next(recipe.arrays.batches(0, 0, 1, 20))
         assert abs(float(inputs.mean()) - 1.2) < 0.1  # (0.5 - 0.1307) / 0.3081
         found.append(lotto.train(recipe, mask=lotto.pruning.masks.ones(recipe)))

@@ -140,7 +140,7 @@ def test_batches_by_feature_are_the_turned_ones():
         generator.normal(size=(20, 2, 6)).astype("float32"),
     ):
         data = lotto.data.Arrays(x, np.arange(20) % 4, x, np.arange(20) % 4)
-        both = [data.batches(3, 0, 4, 6, by_feature=turned) for turned in (False, True)]
+        both = [data.batches(3, 0, 4, 6, feature_major=turned) for turned in (False, True)]
         for (plain, y), (turned, again) in zip(*both, strict=True):
             assert torch.equal(turned, plain.flatten(1).t())
             assert turned.is_contiguous()

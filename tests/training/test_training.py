@@ -388,7 +388,7 @@ def test_training_from_a_folder_of_images_equals_training_from_memory(tmp_path):
         path = tmp_path / ("train" if i < 18 else "test") / f"class{i % 3}" / f"{i:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
-    folder = lotto.data.Folder(tmp_path, size=8)
+    folder = lotto.data.ImageFolder(tmp_path, size=8)
     index = {"train": [i for c in range(3) for i in range(c, 18, 3)], "test": [18, 21, 19, 22, 20, 23]}
     x = {k: pixels[v].transpose(0, 3, 1, 2) for k, v in index.items()}
     y = {k: np.array(v) % 3 for k, v in index.items()}

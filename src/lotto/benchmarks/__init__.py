@@ -1,4 +1,4 @@
-"""Speed as ratios within one run, and memory; see `harness` for how and `rivals` for what lotto is compared with."""
+"""Speed as ratios within one run, and memory; see `harness` for how and `baselines` for what lotto is compared with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from lotto.benchmarks.analyses import hessian, path
 from lotto.benchmarks.commands import again, paper, replicates, whole
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
-from lotto.benchmarks.memory import memory, memory_table
+from lotto.benchmarks.memory import memory_table, peak_memory
 from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
 from lotto.core import files
 from lotto.core.errors import UsageError, unknown
@@ -37,7 +37,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "whole": whole,
 }
 OTHERS: dict[str, tuple[Callable[[], list[Row]], Callable[[list[Row]], Table]]] = {
-    "memory": (memory, memory_table),
+    "memory": (peak_memory, memory_table),
     "paper": (paper, ratio_table),
 }
 """What has its own way to measure, and its table."""

@@ -1,4 +1,4 @@
-"""What a user would otherwise have.
+"""The baselines: what a user would otherwise have.
 
 The *usual* loop: a `Dataset` of PIL images with per-image transforms behind a `DataLoader`, float32, NCHW, masks
 multiplied in. The *tight* loop: written by hand over tensors in memory.
@@ -7,6 +7,7 @@ multiplied in. The *tight* loop: written by hand over tensors in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from lotto.data.sources.catalog import Published
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
 from lotto.pruning.rule import prune
+from lotto.recipe import presets
 from lotto.recipe.recipe import Recipe
 
 
@@ -60,6 +62,12 @@ class _Images(Dataset[tuple[Tensor, int]]):
         if (std == 0).any():
             raise UsageError("A standard deviation is 0.")
         return pixels.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1)), int(self.labels[index])
+
+
+@cache
+def lenet_epoch() -> Recipe:
+    """An epoch of LeNet-300-100 on MNIST, which several benchmarks train."""
+    return presets.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
 
 
 def arrays_of(recipe: Recipe) -> Arrays:

@@ -1,4 +1,4 @@
-"""Whole commands: all levels of IMP, from nothing and again; what more replicates cost."""
+"""Full commands: all levels of IMP, from nothing and rerun; what more replicates cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from functools import partial
 
-from lotto.benchmarks.baselines import half_left, usual
+from lotto.benchmarks.baselines import half_left, lenet_epoch, usual
 from lotto.benchmarks.harness import Benchmark, Contender, Row, compared, timed
 from lotto.data.sources.catalog import MNIST
 from lotto.execution.serial import Serial
@@ -22,7 +22,7 @@ def whole(levels: int = 16, replicates: int = 8) -> Benchmark:
 
     Workers, data, pruning and files are in it; longer trainings make their share smaller.
     """
-    recipe = presets.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
+    recipe = lenet_epoch()
     title = f"LeNet-300-100/MNIST, IMP of {levels} levels and {replicates} replicates, 1 epoch each, per training"
     return Benchmark(
         title,
@@ -37,7 +37,7 @@ def whole(levels: int = 16, replicates: int = 8) -> Benchmark:
 
 def paper(levels: int = 16, replicates: int = 8, epochs: int = 8) -> list[Row]:
     """The whole command once with real trainings, against two epochs of the usual loop right before and two after."""
-    short = presets.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
+    short = lenet_epoch()
     usual_epoch = usual(short, half_left(short), MNIST)
     usual_epoch()  # uncounted
     epoch_seconds = [timed(usual_epoch) for _ in range(2)]
@@ -52,7 +52,7 @@ def paper(levels: int = 16, replicates: int = 8, epochs: int = 8) -> list[Row]:
 
 def replicates() -> Benchmark:
     """What a replicate costs as there are more of them: a dense training and a level of LeNet-300-100 each."""
-    recipe = presets.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
+    recipe = lenet_epoch()
     names = {f"{count} replicate{'s, each' if count > 1 else ''}": count for count in (1, 2, 4, 8)}
     contenders: dict[str, Contender] = {n: partial(_imp, recipe, 1, count) for n, count in names.items()}
     one = next(iter(names))
@@ -70,7 +70,6 @@ def _imp(recipe: Recipe, levels: int, count: int) -> None:
 def again() -> Benchmark:
     """IMP of 4 levels on MNIST-1D, and the same command again."""
     recipe = presets.mlp_mnist1d(device="cpu")
-
     store = Store(tempfile.mkdtemp(prefix="lotto-"))
     atexit.register(shutil.rmtree, store.root, ignore_errors=True)
 

@@ -23,7 +23,7 @@ class Benchmark:
     Attributes:
         title: what the table is called.
         contenders: by name; they take turns.
-        pairs: (quicker, slower, goal): which are compared, and how many times quicker the one should be.
+        pairs: (faster, slower, goal): which are compared, and how many times faster the one should be.
         threads: of all contenders; None = all cores.
         replicates: how many a contender trains at once, where more than one: its time is divided by it.
     """
@@ -50,8 +50,8 @@ def measure(name: str, benchmark: Benchmark, repetitions: int) -> list[Row]:
                 if turn:
                     seconds[contender].append(took / benchmark.replicates.get(contender, 1))
     return [
-        compared(name, benchmark.title, (quicker, seconds[quicker]), (slower, seconds[slower]), goal)
-        for quicker, slower, goal in benchmark.pairs
+        compared(name, benchmark.title, (faster, seconds[faster]), (slower, seconds[slower]), goal)
+        for faster, slower, goal in benchmark.pairs
     ]
 
 
@@ -63,7 +63,7 @@ def compared(name: str, title: str, one: tuple[str, list[float]], other: tuple[s
         title: of its table.
         one: what, and its seconds turn by turn.
         other: against what, and its seconds in the same turns.
-        goal: how many times quicker it should be.
+        goal: how many times faster it should be.
     """
     (what, seconds), (against, seconds_against) = one, other
     ratios = [b / a for a, b in zip(seconds, seconds_against, strict=True)]
@@ -92,9 +92,9 @@ def timed(contender: Contender) -> float:
 def ratio_table(rows: Sequence[Row]) -> Table:
     """The readable table of one benchmark."""
     table = Table(
-        title=str(rows[0]["title"]), caption="times in seconds: medians; quicker by: median (min to max) of the turns"
+        title=str(rows[0]["title"]), caption="times in seconds: medians; faster by: median (min to max) of the turns"
     )
-    for column in ("what", "against", "time", "time against", "quicker by", "goal"):
+    for column in ("what", "against", "time", "time against", "faster by", "goal"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(

@@ -20,7 +20,7 @@ from lotto.training.loop import learner_of
 STEPS = 3
 
 
-def memory() -> list[Row]:
+def peak_memory() -> list[Row]:
     """Peak resident memory of a few steps, in MiB: of several networks, alone and stacked."""
     lenet = presets.lenet_mnist_sgd(device="cpu")
     resnet = presets.resnet20_cifar10_fast(device="cpu")

@@ -11,7 +11,7 @@ import torch
 from loky import ProcessPoolExecutor
 from torch import nn
 
-from lotto.benchmarks.baselines import arrays_of, half_left, tight, usual
+from lotto.benchmarks.baselines import arrays_of, half_left, lenet_epoch, tight, usual
 from lotto.benchmarks.harness import Benchmark, Contender, ignore
 from lotto.data.in_memory import Arrays
 from lotto.data.sources.catalog import CIFAR10, MNIST
@@ -35,20 +35,15 @@ from lotto.training.network import Network, flushed_denormals
 EACH = "lotto, a worker per core, per replicate"
 
 
-@cache
-def _lenet_recipe() -> Recipe:
-    return presets.lenet_mnist_sgd(steps="1ep", evaluations=1, device="cpu")
-
-
 def lenet() -> Benchmark:
     """An epoch of LeNet-300-100 on MNIST at half density, test evaluation included."""
-    recipe = _lenet_recipe()
+    recipe = lenet_epoch()
     mask, half = half_left(recipe), recipe.replace(precision="bfloat16")
     return Benchmark(
         "LeNet-300-100/MNIST, one epoch and a test evaluation, all cores",
         {
             "lotto": lambda: ignore(train(Job(recipe, mask=mask))),
-            EACH: _one_per_core(_lenet_recipe, (), mask),
+            EACH: _one_per_core(lenet_epoch, (), mask),
             "usual loop": usual(recipe, mask, MNIST),
             "tight loop": tight(recipe, mask),
             "lotto, bfloat16": lambda: ignore(train(Job(half, mask=mask))),

@@ -1,4 +1,4 @@
-"""What a user is told when something cannot be done: one sentence, before any training."""
+"""Errors that a user can act on: each says in one sentence what cannot be done, before any training."""
 
 from __future__ import annotations
 

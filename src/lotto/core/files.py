@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written to a temporary name, synced, renamed."""
+"""Files that are either complete or absent: written to a temporary name, synced, renamed."""
 
 from __future__ import annotations
 

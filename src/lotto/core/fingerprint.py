@@ -25,7 +25,7 @@ from typing import Any
 
 from torch import nn
 
-from lotto.core.moved import FORMER
+from lotto.core.moved import former_name
 
 SCHEMA = 1
 """Raised whenever the meaning of a stored run changes; older entries are then simply not found."""
@@ -33,7 +33,7 @@ SCHEMA = 1
 _NOTHING = object()
 
 LIBRARIES = {"torch", "numpy", "lotto", "builtins", "math", "functools", "collections", "typing", "abc", "random"}
-"""Code from here is told by its name alone; the versions are in every manifest."""
+"""Code from here is identified by its name only; the versions are in every manifest."""
 
 
 class NotCacheableError(Exception):
@@ -116,7 +116,7 @@ def digest(value: Any) -> str:
 
 
 def kind(value: object) -> Any:
-    """Which class a value is of: the name of one of ours, the whole identity of anyone else's."""
+    """Which class a value is of: the name of one of ours, the full identity of anyone else's."""
     return type(value).__name__ if _of_library(type(value)) else function_identity(type(value))
 
 
@@ -147,7 +147,7 @@ def function_identity(function: Callable[..., Any], seen: frozenset[int] = froze
         }
     if not (inspect.isclass(function) or inspect.isfunction(function) or inspect.isbuiltin(function)):
         raise NotCacheableError(f"{function!r} is neither a function nor a class")
-    name = f"{FORMER.get(function.__module__, function.__module__)}.{function.__qualname__}"
+    name = former_name(function.__module__, function.__qualname__)
     if _of_library(function) or id(function) in seen:
         return {"name": name}
     seen |= {id(function)}

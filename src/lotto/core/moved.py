@@ -79,14 +79,14 @@ FORMER = {
     **{now: before for before, now in MODULES.items()},
     "lotto.models.fully_connected": "lotto.models.mlp",
     "lotto.training.evaluation": "lotto.training.evaluate",
-    "lotto.pruning.rule": "lotto.pruning",
+    **dict.fromkeys((f"lotto.pruning.{part}" for part in ("rule", "scores", "allocation", "density")), "lotto.pruning"),
     "lotto.recipe.recipe": "lotto.recipe",
     "lotto.lottery.search": "lotto.imp",
     "lotto.execution.factory": "lotto.engine",
     "lotto.landscape.curvature.operator": "lotto.landscape.curvature",
     "lotto.landscape.curvature.eigenvalues": "lotto.landscape.hessian",
 }
-"""Where definitions of ours stood when the keys of stored runs were defined: a user's code is told by them."""
+"""Where definitions of ours stood when the keys of stored runs were defined: a user's code is identified by them."""
 
 NAMES = {
     **dict.fromkeys(("DataError", "DivergedError", "StorageError", "UsageError", "WorkerError"), "lotto.core.errors"),
@@ -100,8 +100,10 @@ NAMES = {
 }
 """Names that `lotto` itself had."""
 
-RENAMED = {"together": "gather"}
+RENAMED = {"together": "gather", "Folder": "ImageFolder"}
 """Names that are called otherwise where they are now."""
+
+_BEFORE = {now: before for before, now in RENAMED.items()}
 
 
 def moved_name(name: str) -> Any:
@@ -118,6 +120,26 @@ def moved_name(name: str) -> Any:
     now = RENAMED.get(name, name)
     _warn(full, f"{NAMES[name]}.{now}")
     return getattr(import_module(NAMES[name]), now)
+
+
+def renamed_name(package: str, name: str) -> Any:
+    """What ``package`` itself called ``name`` before it was renamed in place, with a warning.
+
+    Raises:
+        AttributeError: if it never had such a name.
+    """
+    now, home = RENAMED.get(name), import_module(package)
+    if now is None or not hasattr(home, now):
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    _warn(f"{package}.{name}", f"{package}.{now}")
+    return getattr(home, now)
+
+
+def former_name(module: str | None, name: str) -> str:
+    """What a definition was called, module and all, when the keys of stored runs were defined."""
+    if module is not None and module.split(".")[0] == "lotto":
+        module, name = FORMER.get(module, module), _BEFORE.get(name, name)
+    return f"{module}.{name}"
 
 
 def serve_moved_modules() -> None:

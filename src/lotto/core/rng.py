@@ -30,7 +30,7 @@ def derived_seed(seed: int, purpose: str, step: int = 0) -> int:
 
 
 def torch_seed(seed: int, purpose: str, step: int = 0) -> int:
-    """A seed for ``torch.manual_seed``, where torch alone can draw (module constructors, dropout)."""
+    """A seed for ``torch.manual_seed``, where only torch can draw (module constructors, dropout)."""
     return int(stream(seed, purpose, step).integers(2**63 - 1))
 
 

@@ -1,13 +1,15 @@
-"""Data sets: whole in memory as tensors, batches by index."""
+"""Data sets: in memory as tensors or read from a folder of images, by name or your own."""
 
 from __future__ import annotations
 
 import os
 from functools import lru_cache
+from typing import Any
 
 from lotto.core.errors import DataError, unknown
+from lotto.core.moved import renamed_name
 from lotto.data.augment import Augment
-from lotto.data.image_folder import Folder
+from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, Split
 from lotto.data.sources import download, synthetic
 from lotto.data.sources.catalog import PUBLISHED
@@ -18,10 +20,10 @@ IMAGENET = {"imagenet": (224, 256), "imagenet-299": (299, 342)}
 """Size and shorter side of ImageNet's images; a folder of the user's, which nothing downloads."""
 NAMES = (*PROCEDURAL, *PUBLISHED, *IMAGENET)
 
-__all__ = ["NAMES", "Arrays", "Augment", "Folder", "Split", "load"]
+__all__ = ["NAMES", "Arrays", "Augment", "ImageFolder", "Split", "load"]
 
 
-def load(name: str, progress: Progress | None = None) -> Arrays | Folder:
+def load(name: str, progress: Progress | None = None) -> Arrays | ImageFolder:
     """Load a data set by name, downloading it once if it is not in the cache.
 
     Raises:
@@ -35,8 +37,13 @@ def load(name: str, progress: Progress | None = None) -> Arrays | Folder:
     return _load(name, str(download.cache_folder()))
 
 
+def __getattr__(name: str) -> Any:
+    """A name of the first edition, with a warning that says what it is now."""
+    return renamed_name(__name__, name)
+
+
 @lru_cache(maxsize=4)
-def _load(name: str, folder: str) -> Arrays | Folder:
+def _load(name: str, folder: str) -> Arrays | ImageFolder:
     # The folder is part of the key, so that another LOTTO_DATA is another set of arrays.
     if name in PROCEDURAL:
         return PROCEDURAL[name]()
@@ -47,11 +54,11 @@ def _load(name: str, folder: str) -> Arrays | Folder:
     return Arrays(**arrays, mean=published.mean, std=published.std, name=name)
 
 
-def _imagenet(size: int, shorter: int) -> Folder:
+def _imagenet(size: int, shorter: int) -> ImageFolder:
     root = download.cache_folder() / "imagenet"
     if not root.is_dir():
         raise DataError(
             f"ImageNet is not in {root}: its licence allows no download from here. Put its folders there "
             "(train/CLASS/*.JPEG and val/CLASS/*.JPEG), or a link to them."
         )
-    return Folder(root, size, workers=min(8, os.cpu_count() or 1), shorter=shorter, random_crop=True)
+    return ImageFolder(root, size, workers=min(8, os.cpu_count() or 1), shorter=shorter, random_crop=True)

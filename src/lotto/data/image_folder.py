@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.data.augment import Augment
-from lotto.data.in_memory import Batch, Split, check_batch_size, check_split, permutation
+from lotto.data.in_memory import Batch, Split, check_batch_size, check_split, held_out, permutation
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
-"""A random crop covers a share of the image between these, with an aspect ratio between those."""
+"""A random crop covers a fraction of the image between these, with an aspect ratio between those."""
 
 Key = tuple[int, "tuple[float, ...] | None"]
 """Number of an image, and the four draws in [0, 1) of its random crop."""
@@ -62,7 +62,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
         return image.resize((self.size, self.size), box=(left, top, left + width, top + height))
 
 
-class Folder:
+class ImageFolder:
     """Images read from disk as they are needed, in a deterministic order that can start at any step.
 
     Args:
@@ -148,15 +148,12 @@ class Folder:
                 digest.update(line.encode())
         return digest.hexdigest()
 
-    def hold_out(self, count: int) -> Folder:
+    def hold_out(self, count: int) -> ImageFolder:
         """Set ``count`` training images aside to validate; always the same ones."""
         if count == 0:
             return self
-        if not 0 < count < self.size():
-            raise UsageError(f"Can hold out 1 to {self.size() - 1} images for validation; got {count}.")
-        order = stream(0, "validation").permutation(self.size())
-        held = set(order[:count].tolist())
-        other = object.__new__(Folder)
+        held = set(held_out(count, self.size(), "images").tolist())
+        other = object.__new__(ImageFolder)
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "identity"})
         train = self.items["train"]
         other.items = {
@@ -166,9 +163,9 @@ class Folder:
         }
         return other
 
-    def to(self, device: torch.device) -> Folder:
+    def to(self, device: torch.device) -> ImageFolder:
         """The same images, delivered to another device."""
-        other = object.__new__(Folder)
+        other = object.__new__(ImageFolder)
         other.__dict__.update(self.__dict__)
         other.__dict__["device"] = device
         return other
@@ -198,7 +195,7 @@ class Folder:
         stop: int,
         batch_size: int,
         augment: Augment | None = None,
-        by_feature: bool = False,
+        feature_major: bool = False,
     ) -> Iterator[Batch]:
         """See `Arrays.batches`."""
         check_batch_size(batch_size, self.size())
@@ -214,7 +211,7 @@ class Folder:
                 )
             for step, (x, y) in zip(range(first, last), self._read("train", keys), strict=True):
                 inputs = self.normalise(x if augment is None else augment(x, seed, step))
-                yield inputs.flatten(1).t().contiguous() if by_feature else inputs, y
+                yield inputs.flatten(1).t().contiguous() if feature_major else inputs, y
 
     def _draws(self, seed: int, step: int, batch: int) -> list[tuple[float, ...] | None]:
         if not self.random_crop:

@@ -1,4 +1,4 @@
-"""A whole data set in memory as tensors; the batch of (order seed, step) is found by index."""
+"""A data set in memory as tensors; the batch of (order seed, step) is found by index."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.data.augment import Augment
-from lotto.data.normalise import Picker, normalised, picker, suits
+from lotto.data.normalise import Picker, normalised, picker, supports
 
 Split = Literal["train", "validation", "test"]
 Batch = tuple[Tensor, Tensor]
@@ -29,6 +29,13 @@ def check_batch_size(batch_size: int, size: int) -> None:
     """Raise ``UsageError`` unless a batch fits into the training set."""
     if not 1 <= batch_size <= size:
         raise UsageError(f"The batch size must be between 1 and the {size} training examples; got {batch_size}.")
+
+
+def held_out(count: int, size: int, what: str = "examples") -> np.ndarray:
+    """Which of ``size`` training examples are set aside to validate: always the same ones."""
+    if not 0 < count < size:
+        raise UsageError(f"Can hold out 1 to {size - 1} {what} for validation; got {count}.")
+    return stream(0, "validation").permutation(size)[:count]
 
 
 class Sized(Protocol):
@@ -161,11 +168,8 @@ class Arrays:
         """The same set with ``count`` training examples, always the same ones, set aside to validate."""
         if count == 0:
             return self
-        total = self.size()
-        if not 0 < count < total:
-            raise UsageError(f"Can hold out 1 to {total - 1} examples for validation; got {count}.")
-        chosen = torch.from_numpy(np.sort(stream(0, "validation").permutation(total)[:count]))
-        rest = torch.ones(total, dtype=torch.bool)
+        chosen = torch.from_numpy(np.sort(held_out(count, self.size())))
+        rest = torch.ones(self.size(), dtype=torch.bool)
         rest[chosen] = False
         other = object.__new__(Arrays)
         other.name, other._scale, other._shift = self.name, self._scale, self._shift
@@ -204,18 +208,18 @@ class Arrays:
         stop: int,
         batch_size: int,
         augment: Augment | None = None,
-        by_feature: bool = False,
+        feature_major: bool = False,
     ) -> Iterator[Batch]:
         """The training batches of steps ``start`` to ``stop - 1`` in the data order ``seed``.
 
-        Inputs have the batch first; with ``by_feature`` the shape (features, batch).
+        Inputs have the batch first; with ``feature_major`` the shape (features, batch).
         """
         x, y, size = self.x["train"], self.y["train"], self.size()
         check_batch_size(batch_size, size)
         per_epoch = size // batch_size
         picked: Picker | None = None
-        if augment is None and self._scale is not None and self._shift is not None and suits(x):
-            picked = picker(x, self._scale, self._shift, by_feature)
+        if augment is None and self._scale is not None and self._shift is not None and supports(x):
+            picked = picker(x, self._scale, self._shift, feature_major)
         epoch, order = -1, y
         for step in range(start, stop):
             at, within = divmod(step, per_epoch)
@@ -228,7 +232,7 @@ class Arrays:
                 continue
             inputs = x.index_select(0, chosen)
             inputs = self.normalise(inputs if augment is None else augment(inputs, seed, step))
-            yield inputs.flatten(1).t().contiguous() if by_feature else inputs, targets
+            yield inputs.flatten(1).t().contiguous() if feature_major else inputs, targets
 
     def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All examples of a split in their own order, not augmented."""
@@ -246,10 +250,10 @@ def image_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     for channel in range(x.shape[1]) if x.dim() >= 4 else [slice(None)]:
         counts = torch.bincount(x[:, channel].flatten().int(), minlength=256).double()
         levels = torch.arange(256, dtype=torch.float64, device=x.device) / 255
-        share = counts / counts.sum()
-        m = float(share.dot(levels))
+        fraction = counts / counts.sum()
+        m = float(fraction.dot(levels))
         mean.append(m)
-        std.append(float(share.dot((levels - m) ** 2)) ** 0.5 or 1.0)  # a constant channel stays constant
+        std.append(float(fraction.dot((levels - m) ** 2)) ** 0.5 or 1.0)  # a constant channel stays constant
     return tuple(mean), tuple(std)
 
 

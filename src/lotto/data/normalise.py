@@ -16,15 +16,15 @@ from torch import Tensor
 from lotto.core.jit import can_compile
 
 WORD = 4
-"""Bytes that are turned together."""
+"""Bytes that are transposed together."""
 
 Picker = Callable[[Tensor], Tensor]
 
 PADDING = 16
-"""Words after a row of a turned batch: rows of a power of two would share few lines of a processor's first cache."""
+"""Words after a row of a transposed batch: rows of a power of two would share few lines of the first cache."""
 
 
-def suits(x: Tensor) -> bool:
+def supports(x: Tensor) -> bool:
     """Whether there are kernels for these inputs, here."""
     return x.dtype == torch.uint8 and x.device.type == "cpu" and x.is_contiguous() and x.dim() > 1 and can_compile()
 
@@ -37,17 +37,17 @@ def normalised(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         scale: float32; one number, or one for each channel, in a shape that ``x`` is broadcast with.
         shift: likewise.
     """
-    if not suits(x) or not x.numel():
+    if not supports(x) or not x.numel():
         return x.to(torch.float32).mul_(scale).add_(shift)
     return picker(x, scale, shift)(torch.arange(len(x)))
 
 
-def picker(x: Tensor, scale: Tensor, shift: Tensor, by_feature: bool = False) -> Picker:
-    """A function of indices: ``normalised(x[index], scale, shift)``, of inputs that `suits`.
+def picker(x: Tensor, scale: Tensor, shift: Tensor, feature_major: bool = False) -> Picker:
+    """A function of indices: ``normalised(x[index], scale, shift)``, for inputs that it `supports`.
 
-    With ``by_feature`` it gives the same as ``.flatten(1).t()``, contiguous, shape (features, len(index)).
+    With ``feature_major`` it gives the same as ``.flatten(1).t()``, contiguous, shape (features, len(index)).
     """
-    return (_turning if by_feature else _picking)(x, scale, shift)
+    return (_transposing if feature_major else _picking)(x, scale, shift)
 
 
 def _picking(x: Tensor, scale: Tensor, shift: Tensor) -> Picker:
@@ -62,17 +62,18 @@ def _picking(x: Tensor, scale: Tensor, shift: Tensor) -> Picker:
     return picked
 
 
-def _turning(x: Tensor, scale: Tensor, shift: Tensor) -> Picker:
-    turn = _kernels()[1]
+def _transposing(x: Tensor, scale: Tensor, shift: Tensor) -> Picker:
+    transpose = _kernels()[1]
     a, b = (np.ascontiguousarray(t.expand(x.shape[1:]).numpy()).reshape(-1) for t in (scale, shift))
     words = x.numpy().reshape(len(x), len(a)).view(np.uint32 if len(a) % WORD == 0 else np.uint8)
 
-    def turned(index: Tensor) -> Tensor:
+    def transposed(index: Tensor) -> Tensor:
         out = torch.empty((len(a), len(index)), dtype=torch.float32)
-        turn(words, index.numpy(), a, b, np.empty((words.shape[1], len(index) + PADDING), words.dtype), out.numpy())
+        scratch = np.empty((words.shape[1], len(index) + PADDING), words.dtype)
+        transpose(words, index.numpy(), a, b, scratch, out.numpy())
         return out
 
-    return turned
+    return transposed
 
 
 @cache
@@ -90,17 +91,17 @@ def _kernels() -> tuple[Any, Any]:
                     made[j] = float32(row[j]) * a + b
 
     @njit(nogil=True)
-    def turn(words, index, scale, shift, turned, out):  # type: ignore[no-untyped-def]
-        """Turn words of bytes, which are fewer, and take them apart where whole vectors of examples are at hand."""
+    def transpose(words, index, scale, shift, transposed, out):  # type: ignore[no-untyped-def]
+        """Transpose words of bytes, which are fewer, and split them where whole vectors of examples are at hand."""
         for i in range(len(index)):
             row = words[index[i]]
             for j in range(len(row)):
-                turned[j, i] = row[j]
+                transposed[j, i] = row[j]
         each = words.itemsize
         for feature in range(len(out)):
-            column, made = turned[feature // each], out[feature]
+            column, made = transposed[feature // each], out[feature]
             a, b, bits = scale[feature], shift[feature], 8 * (feature % each)
             for i in range(len(made)):
                 made[i] = float32((column[i] >> bits) & 255) * a + b
 
-    return pick, turn
+    return pick, transpose

@@ -1,4 +1,4 @@
-"""Trained subnetworks made small and quick for use."""
+"""Trained subnetworks made small and fast for use."""
 
 from __future__ import annotations
 

@@ -46,17 +46,17 @@ def _shrink(graph: fx.GraphModule, space: Space) -> None:
     """Remove the channels that all readers can do without."""
     layers = dict(graph.named_modules())
     keep = torch.zeros(space.size, dtype=torch.bool)
-    for name, constant, places in space.readers:
+    for name, constant, positions in space.readers:
         layer = layers[name]
-        read = (by_channel(layer, places) != 0).any(2).any(0)
+        read = (by_channel(layer, positions) != 0).any(2).any(0)
         needed = constant.isnan() | (constant != 0 if is_padded(layer) else torch.zeros_like(read))
         keep |= read & needed
     if bool(keep.all()):
         return
     if not bool(keep.any()):
         keep[0] = True  # a layer has at least one unit
-    for name, constant, places in space.readers:
-        _narrow_reader(layers[name], keep, constant, places)
+    for name, constant, positions in space.readers:
+        _narrow_reader(layers[name], keep, constant, positions)
     for name in space.producers:
         layer = layers[name]
         layer.weight = nn.Parameter(layer.weight[keep].clone())
@@ -73,10 +73,10 @@ def _shrink(graph: fx.GraphModule, space: Space) -> None:
         norm.num_features = int(keep.sum())
 
 
-def _narrow_reader(layer: Any, keep: Tensor, constant: Tensor, places: int) -> None:
-    weight = by_channel(layer, places)
-    gone = ~keep
-    moved = (weight[:, gone] * constant.nan_to_num()[gone, None]).sum((1, 2))
+def _narrow_reader(layer: Any, keep: Tensor, constant: Tensor, positions: int) -> None:
+    weight = by_channel(layer, positions)
+    removed = ~keep
+    moved = (weight[:, removed] * constant.nan_to_num()[removed, None]).sum((1, 2))
     if bool((moved != 0).any()):
         bias = (
             moved.to(layer.weight.dtype) if layer.bias is None else (layer.bias.double() + moved).to(layer.bias.dtype)
@@ -84,7 +84,7 @@ def _narrow_reader(layer: Any, keep: Tensor, constant: Tensor, places: int) -> N
         layer.bias = nn.Parameter(bias)
     shape = layer.weight.shape
     if isinstance(layer, nn.Linear):
-        kept = layer.weight.reshape(shape[0], -1, places)[:, keep].flatten(1)
+        kept = layer.weight.reshape(shape[0], -1, positions)[:, keep].flatten(1)
         layer.in_features = kept.shape[1]
     else:
         kept = layer.weight[:, keep]

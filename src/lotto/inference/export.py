@@ -1,4 +1,4 @@
-"""A trained ticket as a file that runs without lotto, and how much smaller and quicker it is."""
+"""A trained ticket as a file that runs without lotto, and how much smaller and faster it is."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def variants(recipe: Recipe, module: nn.Module) -> tuple[dict[str, nn.Module], l
     x = _examples(recipe, max(BATCHES))
     small = compact(module, x[:2])
     made: dict[str, nn.Module] = {"pruned": module, "compact": small}
-    quick = sparse_rows(small)
-    if any(p.layout == torch.sparse_csr for p in quick.buffers()):
-        made["compact, compressed rows"] = quick
+    compressed = sparse_rows(small)
+    if any(p.layout == torch.sparse_csr for p in compressed.buffers()):
+        made["compact, compressed rows"] = compressed
     with torch.no_grad():
         seconds = {batch: _interleaved(made, x[:batch]) for batch in BATCHES}
         measured = [_measured(recipe, name, made, seconds) for name in made]
@@ -125,7 +125,7 @@ def _interleaved(made: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
     found: dict[str, list[float]] = {name: [] for name in made}
     names = list(made)
     for turn in range(TURNS):
-        at = turn % len(names)  # nobody always comes after the same neighbour
+        at = turn % len(names)  # no network always comes after the same neighbour
         for name in names[at:] + names[:at]:
             began = time.perf_counter()
             for _ in range(calls[name]):
@@ -135,7 +135,7 @@ def _interleaved(made: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
 
 
 def save_program(module: nn.Module, recipe: Recipe, path: Path) -> Path:
-    """Write a network as a program of `torch.export` for batches of any size; it runs with torch alone.
+    """Write a network as a program of `torch.export` for batches of any size; it runs with torch only.
 
     Raises:
         UsageError: if the network cannot be exported.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 BELOW = 0.15
-"""Density below which a layer is replaced: above it the dense product is quicker."""
+"""Density below which a layer is replaced: above it the dense product is faster."""
 
 
 class SparseLinear(nn.Module):

@@ -19,7 +19,7 @@ RECOMPUTE_EXAMPLES = 10_000
 
 def has_batchnorm(recipe: Recipe) -> bool:
     """Whether the recipe's model keeps running statistics."""
-    return any(isinstance(m, NORMS) and m.track_running_stats for m in recipe.skeleton().modules())
+    return any(isinstance(m, NORMS) and m.track_running_stats for m in recipe.meta_model().modules())
 
 
 @torch.no_grad()

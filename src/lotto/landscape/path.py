@@ -95,7 +95,7 @@ class PathTask(Task):
 
     def __post_init__(self) -> None:
         check_alike(self.a, self.b)
-        check_alike(self.recipe.skeleton().state_dict(), self.a)
+        check_alike(self.recipe.meta_model().state_dict(), self.a)
         if self.points < 2:
             raise UsageError(f"A path has at least 2 points, its ends; got {self.points}.")
         if self.batchnorm not in BATCHNORM:

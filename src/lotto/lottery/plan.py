@@ -10,7 +10,8 @@ from typing import Any
 from lotto.core.errors import UsageError, unknown
 from lotto.core.rng import derived_seed
 from lotto.pruning import masks
-from lotto.pruning.rule import MAX_LEVELS, Pruning, levels_for, prune
+from lotto.pruning.density import MAX_LEVELS, levels_for
+from lotto.pruning.rule import Pruning, prune
 from lotto.recipe.recipe import Recipe
 
 

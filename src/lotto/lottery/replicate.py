@@ -10,8 +10,9 @@ from lotto.execution.engine import Chain
 from lotto.lottery.averaging import averaged_chain
 from lotto.lottery.plan import After, Plan
 from lotto.pruning import masks
+from lotto.pruning.density import MAX_LEVELS
 from lotto.pruning.masks import Mask
-from lotto.pruning.rule import MAX_LEVELS, Pruning, prune
+from lotto.pruning.rule import Pruning, prune
 from lotto.recipe.lr_schedules import Constant
 from lotto.training.job import Job, Run, State
 

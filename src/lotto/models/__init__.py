@@ -44,7 +44,7 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
     """Build the named architecture for inputs of ``shape`` (without the batch axis).
 
     Raises:
-        UsageError: if the name is unknown (lists the choices) or the inputs do not suit it.
+        UsageError: if the name is unknown (lists the choices) or it cannot read such inputs.
     """
     images = len(shape) == 3
     patterns: list[tuple[str, bool, Callable[[re.Match[str]], nn.Module]]] = [
@@ -63,9 +63,9 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
         ),
         (r"torchvision/(\w+)", images, lambda m: torchvision_model(m[1], classes)),
     ]
-    for pattern, suits, make in patterns:
+    for pattern, supported, make in patterns:
         if match := re.fullmatch(pattern, name):
-            if not suits:
+            if not supported:
                 raise UsageError(f"The model {name!r} cannot read inputs of shape {tuple(shape)}.")
             return make(match)
     raise unknown("model", name, NAMES)

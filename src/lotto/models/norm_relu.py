@@ -30,7 +30,7 @@ class NormReLU(nn.BatchNorm2d):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Shape (batch, channels, height, width); ``residual`` has the same."""
-        if self.training and self.fused and _suits(x, residual) and self.affine and self.track_running_stats:
+        if self.training and self.fused and _supports(x, residual) and self.affine and self.track_running_stats:
             return self._fused(x, residual)
         out = super().forward(x)
         if residual is not None:
@@ -57,7 +57,7 @@ def by_operators(module: nn.Module) -> None:
             layer.fused = False
 
 
-def _suits(x: Tensor, residual: Tensor | None) -> bool:
+def _supports(x: Tensor, residual: Tensor | None) -> bool:
     return (
         torch.get_num_threads() == 1  # as the kernels have
         and x.device.type == "cpu"

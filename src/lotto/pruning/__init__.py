@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+from lotto.pruning.allocation import erk_counts, keep_top
+from lotto.pruning.density import MAX_LEVELS, levels_for
 from lotto.pruning.masks import Mask
-from lotto.pruning.rule import SCORES, Pruning, erk_counts, keep_top, levels_for, prune
+from lotto.pruning.rule import SCOPES, Pruning, prune
+from lotto.pruning.scores import SCORES, Score, magnitude, magnitude_increase, random
 from lotto.pruning.ticket import Ticket
 
-__all__ = ["SCORES", "Mask", "Pruning", "Ticket", "erk_counts", "keep_top", "levels_for", "prune"]
+__all__ = [
+    "MAX_LEVELS",
+    "SCOPES",
+    "SCORES",
+    "Mask",
+    "Pruning",
+    "Score",
+    "Ticket",
+    "erk_counts",
+    "keep_top",
+    "levels_for",
+    "magnitude",
+    "magnitude_increase",
+    "prune",
+    "random",
+]

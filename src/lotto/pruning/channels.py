@@ -1,4 +1,4 @@
-"""Which channels the layers of a network share, and what is known of them: what can be removed without a trace."""
+"""Which channels the layers of a network share, and what is known of them: what can be removed with no effect."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Space:
         size: number of channels.
         fixed: none may go: the network's inputs and outputs, and what is not understood.
         producers: layers whose outputs these channels are.
-        norms: layers that work on each channel alone.
-        readers: (layer, constants of the channels where it reads them, NaN = they vary; places per channel).
+        norms: layers that work on each channel by itself.
+        readers: (layer, constants of the channels where it reads them, NaN = they vary; positions per channel).
     """
 
     size: int
@@ -46,11 +46,11 @@ class Space:
 
 @dataclass
 class Channels:
-    """What is known of a tensor's axis 1: its space, its constant channels (NaN = it varies), places per channel."""
+    """What is known of a tensor's axis 1: its space, its constant channels (NaN = it varies), positions per channel."""
 
     space: Space
     constant: Tensor
-    places: int = 1
+    positions: int = 1
 
 
 def traced(module: nn.Module) -> fx.GraphModule:
@@ -88,7 +88,7 @@ def channel_spaces(graph: fx.GraphModule, example: Tensor) -> list[Space]:
 
 
 class _Tracer(fx.Tracer):
-    """Takes our layers as torch's: whole."""
+    """Traces each of our layers as one node, as torch's are."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, NormReLU) or super().is_leaf_module(m, module_qualified_name)
@@ -151,11 +151,11 @@ class _Survey:
             linear = isinstance(layer, nn.Linear)
             if getattr(layer, "groups", 1) != 1 or (linear and shape is not None and len(shape) != 2):
                 return None
-            self.find(given.space).readers.append((name, given.constant, given.places))
+            self.find(given.space).readers.append((name, given.constant, given.positions))
             made = self._new(layer.weight.shape[0], constant=_constant_outputs(layer, given))
             made.space.producers.append(name)
             return made
-        if isinstance(layer, NORMS) and once and given.places == 1 and layer.running_mean is not None:
+        if isinstance(layer, NORMS) and once and given.positions == 1 and layer.running_mean is not None:
             self.find(given.space).norms.append(name)
             mean, variance = layer.running_mean.double(), layer.running_var.double()  # type: ignore[union-attr]
             scaled = (given.constant - mean) / (variance + layer.eps).sqrt()
@@ -186,7 +186,7 @@ class _Survey:
                 return self._same(first, False)
         if node.target in _ADD and len(inputs) == 2 and set(node.kwargs) == set():
             second = inputs[1]
-            if shape_of(node.all_input_nodes[1]) == before == shape and first.places == second.places == 1:
+            if shape_of(node.all_input_nodes[1]) == before == shape and first.positions == second.positions == 1:
                 return self._sum(first, [second])
         return None
 
@@ -201,7 +201,7 @@ class _Survey:
         constant = given.constant.clamp(min=0) if relu else given.constant.clone()
         if padding not in (0, (0, 0)):  # zeros come in at the border
             constant[constant != 0] = torch.nan
-        return Channels(given.space, constant, given.places)
+        return Channels(given.space, constant, given.positions)
 
     @staticmethod
     def _flat(given: Channels, shape: tuple[int, ...]) -> Channels:
@@ -223,10 +223,10 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     return tuple(meta.shape) if hasattr(meta, "shape") else None
 
 
-def by_channel(layer: Any, places: int) -> Tensor:
-    """Weights in float64, shape (outputs, channels read, places or kernel positions)."""
+def by_channel(layer: Any, positions: int) -> Tensor:
+    """Weights in float64, shape (outputs, channels read, positions or kernel positions)."""
     weight = layer.weight.double()
-    return weight.reshape(weight.shape[0], -1, places) if weight.dim() == 2 else weight.flatten(2)
+    return weight.reshape(weight.shape[0], -1, positions) if weight.dim() == 2 else weight.flatten(2)
 
 
 def is_padded(layer: Any) -> bool:
@@ -236,7 +236,7 @@ def is_padded(layer: Any) -> bool:
 
 def _constant_outputs(layer: Any, given: Channels) -> Tensor:
     """The outputs that do not depend on any input, NaN for the others."""
-    weight = by_channel(layer, given.places)
+    weight = by_channel(layer, given.positions)
     varies = given.constant.isnan()
     if is_padded(layer):  # a constant other than 0 ends at the border
         varies |= given.constant != 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from torch import Tensor, nn
 from lotto.core import files
 from lotto.core.errors import UsageError, nearest
 from lotto.core.rng import stream
-
-if TYPE_CHECKING:
-    from lotto.recipe.recipe import Recipe
 
 PRUNABLE = (
     nn.Linear,
@@ -30,6 +27,20 @@ PRUNABLE = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
+
+
+class _Excluding(Protocol):
+    @property
+    def exclude(self) -> tuple[str, ...]: ...
+
+
+class RecipeLike(Protocol):
+    """What `ones` needs of a recipe: its network, and the layers that it leaves dense."""
+
+    @property
+    def pruning(self) -> _Excluding: ...
+
+    def meta_model(self) -> nn.Module: ...
 
 
 class Mask(dict[str, Tensor]):
@@ -91,12 +102,12 @@ def prunable_names(model: nn.Module, exclude: Collection[str] = ()) -> list[str]
     return left
 
 
-def ones(model: nn.Module | Recipe, exclude: Collection[str] = ()) -> Mask:
+def ones(model: nn.Module | RecipeLike, exclude: Collection[str] = ()) -> Mask:
     """The mask that keeps every prunable weight of a module or of a recipe's model."""
     if isinstance(model, nn.Module):
         module = model
     else:
-        module, exclude = model.skeleton(), (*model.pruning.exclude, *exclude)
+        module, exclude = model.meta_model(), (*model.pruning.exclude, *exclude)
     parameters = dict(module.named_parameters(remove_duplicate=False))
     names = prunable_names(module, exclude)
     return Mask({n: torch.ones(parameters[n].shape, dtype=torch.bool) for n in names})

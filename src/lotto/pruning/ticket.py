@@ -19,7 +19,7 @@ START, MASK = "start/", "mask/"
 
 @dataclass(frozen=True)
 class Ticket:
-    """A subnetwork to be trained: ``start`` (the whole state dict at the rewind step, masked) and ``mask``.
+    """A subnetwork to be trained: ``start`` (the full state dict at the rewind step, masked) and ``mask``.
 
     Attributes:
         start: weights at the rewind step; pruned ones are 0.

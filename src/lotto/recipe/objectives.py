@@ -13,7 +13,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def misclassification(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Share of wrong predictions in percent; ``outputs`` (batch, classes, ...), ``targets`` (batch, ...) integers.
+    """Wrong predictions in percent; ``outputs`` (batch, classes, ...), ``targets`` (batch, ...) integers.
 
     Raises:
         UsageError: if the targets are not integer classes.

@@ -20,7 +20,7 @@ from lotto.core.errors import UsageError, unknown
 from lotto.core.fingerprint import affects
 from lotto.core.rng import private_torch_rng, torch_seed
 from lotto.data.augment import Augment
-from lotto.data.image_folder import Folder
+from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, check_batch_size
 from lotto.pruning.rule import Pruning
 from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
@@ -28,7 +28,7 @@ from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
 from lotto.recipe.objectives import ERRORS, LOSSES, Objective
 from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
 
-Data = Arrays | Folder
+Data = Arrays | ImageFolder
 KINDS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 DECIDES = {
     "loss": ("loss",),
@@ -47,7 +47,7 @@ class Recipe:
     Attributes:
         model: an architecture's name (``lenet-300-100``, ``resnet-20``, ...), or a class or function that
             builds a module without arguments.
-        data: a data set's name (``mnist``, ``cifar10``, ...), `lotto.data.Arrays` or `lotto.data.Folder`.
+        data: a data set's name (``mnist``, ``cifar10``, ...), `lotto.data.Arrays` or `lotto.data.ImageFolder`.
         optimizer: `SGD`, `Adam`, `AdamW` or `RMSprop`.
         schedule: factor on the learning rate over the steps.
         batch_size: examples per step; an epoch's incomplete last batch is dropped.
@@ -64,9 +64,9 @@ class Recipe:
         evaluations: how often the test set is evaluated along a full training.
         pruning: defaults of IMP: rate, score, scope, layers with their own rate, excluded layers.
         rewind_to: default rewind step of IMP.
-        tolerance: a level matches when its mean error is at most this many points above the dense mean.
+        tolerance: a level matches when its mean error is at most this far above the dense mean, in the error's unit.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's identity.
-        compile: whether `torch.compile` makes the steps of networks that autograd trains: quicker on a GPU, and
+        compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
         name: what tables call the recipe. Not part of a run's identity.
     """
@@ -125,7 +125,7 @@ class Recipe:
             raise unknown("data set", self.data, datasets.NAMES)
         if not isinstance(self.data, (str, *get_args(Data))):
             raise UsageError(
-                f"data is a name, lotto.data.Arrays(x_train, y_train, x_test, y_test) or lotto.data.Folder(path); "
+                f"data is a name, lotto.data.Arrays(x_train, y_train, x_test, y_test) or lotto.data.ImageFolder(path); "
                 f"got {type(self.data).__name__}."
             )
         for what, value_, base in (
@@ -182,7 +182,7 @@ class Recipe:
 
     def __getstate__(self) -> dict[str, Any]:
         # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
-        derived = ("arrays", "loss_function", "error_function", "_skeleton", "_fingerprints")
+        derived = ("arrays", "loss_function", "error_function", "_meta_model", "_fingerprints")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     # --- what the recipe stands for -------------------------------------------------------------------
@@ -190,7 +190,7 @@ class Recipe:
     @cached_property
     def arrays(self) -> Data:
         """The data set, loaded, with the validation examples held out."""
-        # On the CPU, whatever default device is set where the data is first asked for (`skeleton` sets one).
+        # On the CPU, whatever default device is set where the data is first asked for (`meta_model` sets one).
         with torch.device("cpu"):
             loaded = datasets.load(self.data) if isinstance(self.data, str) else self.data
             return loaded.hold_out(self.validation)
@@ -251,12 +251,12 @@ class Recipe:
             raise UsageError(f"model() must return a torch.nn.Module; it returned {type(module).__name__}.")
         return module
 
-    def skeleton(self) -> nn.Module:
-        """The architecture alone, to be read; one of ours has no memory for weights (it is on the meta device)."""
-        return self._skeleton if isinstance(self.model, str) else self.build()
+    def meta_model(self) -> nn.Module:
+        """The architecture, to be read, not run: one of ours is on the meta device, with no memory for weights."""
+        return self._meta_model if isinstance(self.model, str) else self.build()
 
     @cached_property
-    def _skeleton(self) -> nn.Module:
+    def _meta_model(self) -> nn.Module:
         with torch.device("meta"):
             return self.build()
 

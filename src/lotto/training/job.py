@@ -78,7 +78,7 @@ class Job(fingerprint.Cacheable):
             raise UsageError(f"Training from step {self.from_step} needs the weights at that step: start=...")
         if self.start is None and self.mask is None:
             return
-        expected = self.recipe.skeleton().state_dict()
+        expected = self.recipe.meta_model().state_dict()
         if self.start is not None:
             if (bad := first_non_finite(self.start.weights)) is not None:
                 raise UsageError(f"The starting weights hold NaN or infinity in {bad!r}.")
@@ -123,7 +123,7 @@ class Job(fingerprint.Cacheable):
         start = self.start or State(self.recipe.initial(self.init_seed))
         if self.mask is None:
             return start
-        mask = masks.cover_shared(self.mask, self.recipe.skeleton())
+        mask = masks.cover_shared(self.mask, self.recipe.meta_model())
         optimizer = dict(start.optimizer)
         for name, tensor in optimizer.items():
             parameter = name.rpartition("/")[0]

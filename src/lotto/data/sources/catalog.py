@@ -36,7 +36,7 @@ class Published:
         mean, std: per-channel statistics of the training images in [0, 1].
         shapes: shape of each decoded array.
         sha256: of each decoded array's bytes, so that every source gives the same bits. Empty where the
-            set cannot be had from a second source: there the archives' own checksums stand alone.
+            set cannot be had from a second source: there only the archives' own checksums verify it.
     """
 
     name: str

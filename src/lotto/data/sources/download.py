@@ -63,7 +63,7 @@ def get(published: Published, folder: Path | None = None, progress: Progress | N
         ) from error
     try:
         # Another process may have fetched it while this one waited.
-        if (cached := _cached(published, path, tell=False)) is not None:
+        if (cached := _cached(published, path, warn=False)) is not None:
             return cached
         arrays = _from_sources(published, folder, progress or (lambda *_: None))
         tensors = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
@@ -76,8 +76,8 @@ def get(published: Published, folder: Path | None = None, progress: Progress | N
         lock.release()
 
 
-def _cached(published: Published, path: Path, tell: bool = True) -> dict[str, Tensor] | None:
-    level = logging.WARNING if tell else logging.DEBUG
+def _cached(published: Published, path: Path, warn: bool = True) -> dict[str, Tensor] | None:
+    level = logging.WARNING if warn else logging.DEBUG
     try:
         if not path.exists():
             return None

@@ -1,0 +1,29 @@
+"""``lotto bench``: speed and memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from lotto.cli.common import console
+
+
+def bench(
+    names: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    repetitions: int = 5,
+    out: Path | None = None,
+) -> None:
+    """Measure speed as ratios within one run, pair by pair.
+
+    Args:
+        names: which benchmarks: lenet, resnet, sparse, wide, cut, width, stacked, path, hessian, again,
+            replicates, whole, memory (default: all); paper takes a quarter of an hour, so only by name.
+        repetitions: interleaved repetitions of each pair.
+        out: write the table as CSV.
+    """
+    from lotto.benchmarks import run_benchmarks
+
+    run_benchmarks(names, repetitions, console, out)

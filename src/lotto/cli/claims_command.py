@@ -1,0 +1,35 @@
+"""``lotto claims``: a paper's claims, decided from stored results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from lotto.cli.common import console
+
+
+def claims(paper: Positional[str] = "stabilizing", folder: Positional[Path | None] = None, /) -> None:
+    """Decide the claims of a paper from stored results.
+
+    Reads every experiment in a folder and below it, puts equal training settings together, and writes claims.csv
+    beside them. Supported or contradicted: the 95 % interval of the statistic over replicates is on one side of the
+    threshold.
+
+    Args:
+        paper: stabilizing or unmasking.
+        folder: where the results are (default: lotto-results/PAPER).
+    """
+    from lotto import papers
+    from lotto.core import files
+    from lotto.experiments.claims import as_frame
+    from lotto.experiments.results import read_below, settings
+    from lotto.report.claims import console_claims
+
+    known = papers.claims_of(paper)
+    folder = folder or Path("lotto-results") / paper
+    decisions = papers.check_claims(known, settings(read_below(folder)))
+    for part in console_claims(decisions):
+        console.print(part, highlight=False)
+    files.write_text(folder / "claims.csv", as_frame(decisions).to_csv(index=False))
+    console.print(f"Table   {folder / 'claims.csv'}", highlight=False)

@@ -1,0 +1,43 @@
+"""``lotto data``: data sets in the cache."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tyro.conf import Positional
+
+from lotto.cli.common import console, load_with_progress
+from lotto.core.errors import UsageError
+
+
+def data(
+    action: Positional[Literal["get", "list"]],
+    name: Positional[str] = "",
+    /,
+) -> None:
+    """Download a data set into the cache, or list the sets.
+
+    Args:
+        action: get or list.
+        name: the data set, for get.
+    """
+    from lotto.data import IMAGENET, NAMES
+    from lotto.data.sources import download
+    from lotto.data.sources.catalog import PUBLISHED
+
+    if action == "get":
+        if not name:
+            raise UsageError(f"Name a data set: lotto data get NAME. Choices: {', '.join(NAMES)}.")
+        loaded = load_with_progress(name)
+        console.print(
+            f"{name}: {loaded.size()} training and {loaded.size('test')} test examples of shape {loaded.shape}, "
+            f"{loaded.classes} classes.",
+            highlight=False,
+        )
+        return
+    for known in NAMES:
+        path = download.cache_folder() / f"{known}.safetensors"
+        state = ("in the cache" if path.exists() else "not downloaded") if known in PUBLISHED else "computed"
+        if known in IMAGENET:
+            state = f"your own folder, {download.cache_folder() / 'imagenet'}"
+        console.print(f"{known:15} {state}", highlight=False)

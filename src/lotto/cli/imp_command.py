@@ -1,0 +1,107 @@
+"""``lotto imp``: winning tickets by iterative magnitude pruning."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from lotto.cli.common import console, whole_numbers, writable
+from lotto.cli.options import Changes, Execution
+
+
+def imp(
+    recipe: Positional[str],
+    /,
+    *,
+    levels: int | None = None,
+    rate: float | None = None,
+    rewind_to: str | None = None,
+    replicates: int = 3,
+    controls: str = "reinit,random",
+    control_levels: str = "all",
+    density: float | None = None,
+    one_shot: bool = False,
+    after: str = "weights",
+    order: str = "shared",
+    rewind_optimizer: bool = False,
+    adaptive: bool = False,
+    particles: int = 1,
+    seed: int = 0,
+    changes: Changes,
+    execution: Execution,
+) -> None:
+    """Find winning tickets: iterative magnitude pruning with rewinding.
+
+    Trains, prunes, rewinds, trains again; prints the table of levels, names the sparsest level that matches the
+    dense network, and writes the ticket, CSV tables and report.html. Finished trainings are remembered: the same
+    command again trains nothing, and a command that was cut off goes on where it stopped.
+
+    Args:
+        recipe: a preset's name; `lotto recipes` lists them.
+        levels: pruning levels after the dense one (default 16).
+        rate: share of the remaining weights pruned per level (default: the recipe's, mostly 0.2).
+        rewind_to: step the weights go back to: 0it, 500it, 2ep.
+        replicates: initialisations and data orders.
+        controls: reinit, random, both separated by a comma, or none.
+        control_levels: levels at which controls are trained: all, or 8,14.
+        density: prune until at most this fraction is left, instead of --levels.
+        one_shot: a single cut to the final density.
+        after: what follows pruning: weights (rewind them), lr, finetune, reinit.
+        order: whether the levels of a replicate share their data order: shared or fresh.
+        rewind_optimizer: restore the optimizer's state at the rewind step too.
+        adaptive: choose the share pruned at each level by trial; --density is where to stop, --levels how many at most.
+        particles: copies of each ticket on different data orders; their average is pruned (SWAMP).
+        seed: replicate r uses the seeds seed + r.
+    """
+    from lotto.cli.display import Display
+    from lotto.lottery.plan import make_plan
+    from lotto.lottery.search import run_plan
+    from lotto.report.save import save_result
+    from lotto.report.table import adaptive_summary, console_table
+
+    began = time.perf_counter()
+    chosen = changes.apply(recipe)
+    options: dict[str, Any] = {
+        "levels": levels,
+        "rate": rate,
+        "rewind_to": rewind_to,
+        "replicates": replicates,
+        "controls": [] if controls == "none" else controls.split(","),
+        "control_levels": None if control_levels == "all" else whole_numbers(control_levels, "--control-levels"),
+        "density": density,
+        "one_shot": one_shot,
+        "after": after,
+        "order": order,
+        "rewind_optimizer": rewind_optimizer,
+        "adaptive": adaptive,
+        "particles": particles,
+        "seed": seed,
+    }
+    plan = make_plan(chosen, **options)
+    engine = execution.engine(chosen)
+    folder = writable(execution.out or Path("lotto-results") / recipe)
+    with Display(console, plan.jobs) as display:
+        result = run_plan(plan, engine, display)
+    seconds = time.perf_counter() - began
+    paths = save_result(result, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
+    table = result.table()
+    console.print(console_table(table, chosen.tolerance, chosen.error_unit))
+    if plan.adaptive:
+        console.print(adaptive_summary(result), highlight=False)
+    best = table[table["matching"]].iloc[-1]
+    if best["level"]:
+        console.print(
+            f"[bold]Sparsest matching ticket: level {best['level']}, {100 * best['density']:.3g} % of the weights[/] "
+            f"(error {best['error']:.2f}, dense {best['dense_error']:.2f})."
+        )
+    else:
+        console.print("[bold]No pruned level matches the dense network.[/]")
+    if "ticket" in paths:
+        console.print(f"Ticket  {paths['ticket']}", highlight=False)
+    console.print(f"Report  {paths['report']}", highlight=False)
+    console.print(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)

@@ -1,0 +1,98 @@
+"""Options of several commands: what is changed in a preset, how and where it is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import UseAppendAction
+
+from lotto.cli.common import load_with_progress
+from lotto.core.errors import LottoError, UsageError
+
+if TYPE_CHECKING:
+    from lotto.execution.engine import Engine
+    from lotto.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is changed in a preset."""
+
+    steps: str | None = None
+    """Length of training: 8ep, 2000it."""
+    batch_size: int | None = None
+    """Examples per step."""
+    lr: float | None = None
+    """Peak learning rate."""
+    precision: str | None = None
+    """float32, bfloat16 or float64."""
+    device: str | None = None
+    """auto, cpu or cuda."""
+    compile: bool | None = None
+    """Compile the steps of convolutional and your own networks (torch.compile)."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """Any field of the recipe: --set optimizer.momentum=0.9 --set schedule.kind=cosine."""
+
+    def apply(self, name: str) -> Recipe:
+        """The preset with the changes, its data downloaded if they are not in the cache."""
+        from lotto.recipe import presets
+
+        changes: dict[str, Any] = {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "optimizer__lr": self.lr,
+            "precision": self.precision,
+            "device": self.device,
+            "compile": self.compile,
+        }
+        changed = overridden(presets.get(name), {k: v for k, v in changes.items() if v is not None}, self.set)
+        if isinstance(changed.data, str):
+            load_with_progress(changed.data)
+        return changed
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How and where it is run."""
+
+    jobs: str = "auto"
+    """Worker processes, or auto (one per core)."""
+    threads: int = 1
+    """Threads of each worker; one gives the same bits every time."""
+    stack: str = "auto"
+    """Jobs that train together in each worker: a number, measured, or auto (measured on a GPU, else 1)."""
+    out: Path | None = None
+    """Folder of the results (default: in lotto-results)."""
+    store: Path | None = None
+    """Folder where runs are remembered (default: LOTTO_STORE or the user's cache)."""
+
+    def engine(self, recipe: Recipe) -> Engine:
+        """The engine for a recipe."""
+        from lotto.execution.factory import make
+        from lotto.execution.store import Store
+
+        return make(self.jobs, Store(self.store), self.threads, self.stack, recipe.device)
+
+
+def overridden(recipe: Recipe, changes: Mapping[str, Any], pairs: Sequence[str]) -> Recipe:
+    """Apply fields by name and ``key=value`` texts."""
+    changes = dict(changes)
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set takes field=value, such as optimizer.lr=0.05; got {pair!r}.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        changes[key.strip().replace("-", "_").replace(".", "__")] = value
+    try:
+        return recipe.replace(**changes)
+    except (TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, LottoError):
+            raise
+        raise UsageError(f"A value of --set has the wrong type: {error}.") from error

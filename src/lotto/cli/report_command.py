@@ -1,0 +1,30 @@
+"""``lotto report``: the report of a folder of results, remade."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from lotto.cli.common import console
+
+
+def report(folder: Positional[Path], /) -> None:
+    """Make report.html again from a folder of results, and print its table.
+
+    Args:
+        folder: what --out named.
+    """
+    from lotto import papers
+    from lotto.report.experiments import write_experiments
+    from lotto.report.html import write_report
+    from lotto.report.save import load_result
+    from lotto.report.table import console_table
+
+    if not (folder / "result.json").exists() and any(folder.glob("*.csv")):
+        console.print(f"Report  {write_experiments(folder, [*papers.EXPERIMENTS.values()])}", highlight=False)
+        return
+    result = load_result(folder)
+    write_report(result, folder / "report.html")
+    console.print(console_table(result["table"], float(result["recipe"]["tolerance"]), result["error_unit"]))
+    console.print(f"Report  {folder / 'report.html'}", highlight=False)

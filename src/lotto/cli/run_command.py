@@ -1,0 +1,70 @@
+"""``lotto run``: experiments of the papers."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from lotto.cli.common import console, whole_numbers, writable
+from lotto.cli.options import Changes, Execution
+
+
+def run(
+    name: Positional[str],
+    recipe: Positional[str] = "mlp-mnist1d",
+    /,
+    *,
+    replicates: int = 3,
+    rewind_to: str | None = None,
+    levels: int = 10,
+    orders: int = 2,
+    points: int = 30,
+    examples: int | None = None,
+    seed: int = 0,
+    look_at: str | None = None,
+    changes: Changes,
+    execution: Execution,
+) -> None:
+    """Run an experiment of the papers: stabilizing.distances, unmasking.connectivity, ... or unmasking.all.
+
+    Writes a tidy CSV and draws report.html of all experiments in the folder. What has been computed is remembered.
+
+    Args:
+        name: the experiment.
+        recipe: a preset's name; `lotto recipes` lists them.
+        replicates: initialisations.
+        rewind_to: rewind steps, separated by commas: 0it,500it,2ep (default: the experiment's or the recipe's).
+        levels: pruning levels to the density that is looked at.
+        orders: data orders of each measure; their pairs are its samples.
+        points: positions on a path between networks.
+        examples: at most so many examples of each split on a path.
+        seed: replicate r uses the seeds seed + r.
+        look_at: levels that subnetworks looks at: 5,10 (default: half of them and all).
+    """
+    from lotto import papers
+    from lotto.cli.display import Display
+    from lotto.report.experiments import readable, save_experiment
+    from lotto.report.table import frame_table
+
+    experiments = papers.select(name)
+    chosen = changes.apply(recipe)
+    given = tuple(rewind_to.split(",")) if rewind_to else ()
+    looked_at = tuple(whole_numbers(look_at, "--look-at")) if look_at else ()
+    folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe)
+    engine = execution.engine(chosen)
+    for experiment in experiments:
+        began = time.perf_counter()
+        rewinds = given or experiment.rewind_to
+        options = papers.Options(chosen, replicates, rewinds, levels, orders, points, examples, seed, looked_at)
+        with Display(console) as display:
+            frame = experiment.run(options, engine, display)
+        seconds = time.perf_counter() - began
+        command, known = f"lotto {shlex.join(sys.argv[1:])}", [*papers.EXPERIMENTS.values()]
+        page = save_experiment(experiment, options, frame, folder, command, seconds, known)
+        console.print(frame_table(readable(frame), f"{experiment.title} ({experiment.source})"))
+        console.print(f"Rows    {folder / experiment.name}.csv\nReport  {page}", highlight=False)
+        console.print(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)
