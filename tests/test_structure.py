@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,32 @@ def test_public_names():
         assert getattr(lotto, name) is not None
     assert callable(lotto.imp)
     assert callable(lotto.train)
+    assert set(lotto.__all__) <= set(dir(lotto))
+
+
+def test_public_names_are_those_that_type_checkers_see():
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {a.asname or a.name: f"{n.module}.{a.name}" for n in block.body for a in n.names}
+    assert set(seen) == set(lotto.__all__)
+    for name, full in seen.items():
+        module, _, inner = full.rpartition(".")
+        home = import_module(full if full in MODULES else module)
+        assert getattr(lotto, name) is (home if full in MODULES else getattr(home, inner)), name
+
+
+def test_help_comes_before_anything_slow_is_imported():
+    script = """
+import sys
+from lotto.cli.main import main
+try:
+    main(["--help"])
+except SystemExit as stop:
+    assert not stop.code
+print([m for m in ("torch", "numpy", "pandas", "matplotlib") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
 def test_no_pickle_is_read_from_disk():

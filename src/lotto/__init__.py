@@ -1,28 +1,32 @@
 """lotto: find winning tickets, sparse subnetworks that train as well as the whole network, and see why.
 
-These are the names that most programs need; the packages (`lotto.landscape`, `lotto.pruning`, ...) have the rest.
+These are the names that most programs need; the packages (`lotto.landscape`, `lotto.pruning`, ...) have the rest. Each
+is imported at its first use, so that the command line can say what it does before it has loaded PyTorch.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from lotto import data, inference, landscape, models, pruning
-from lotto import execution as engine
-from lotto.core import weights
-from lotto.core.errors import LottoError
 from lotto.core.moved import moved_name, serve_moved_modules
-from lotto.execution.single_run import train
-from lotto.execution.store import Store
-from lotto.lottery.search import imp
-from lotto.pruning.masks import Mask
-from lotto.pruning.ticket import Ticket
-from lotto.recipe import presets as recipes
-from lotto.recipe.lr_schedules import Constant, Cosine, Exponential, Linear, MultiStep
-from lotto.recipe.optimizers import SGD, Adam, AdamW, RMSprop
-from lotto.recipe.recipe import Recipe
-from lotto.training.evaluation import evaluate
-from lotto.training.job import Job, Run, State
+
+if TYPE_CHECKING:
+    from lotto import data, inference, landscape, models, pruning
+    from lotto import execution as engine
+    from lotto.core import weights
+    from lotto.core.errors import LottoError
+    from lotto.execution.single_run import train
+    from lotto.execution.store import Store
+    from lotto.lottery.search import imp
+    from lotto.pruning.masks import Mask
+    from lotto.pruning.ticket import Ticket
+    from lotto.recipe import presets as recipes
+    from lotto.recipe.lr_schedules import Constant, Cosine, Exponential, Linear, MultiStep
+    from lotto.recipe.optimizers import SGD, Adam, AdamW, RMSprop
+    from lotto.recipe.recipe import Recipe
+    from lotto.training.evaluation import evaluate
+    from lotto.training.job import Job, Run, State
 
 __all__ = [
     "SGD",
@@ -55,9 +59,36 @@ __all__ = [
     "weights",
 ]
 
+_MODULES = {
+    "core.errors": ["LottoError"],
+    "execution.single_run": ["train"],
+    "execution.store": ["Store"],
+    "lottery.search": ["imp"],
+    "pruning.masks": ["Mask"],
+    "pruning.ticket": ["Ticket"],
+    "recipe.lr_schedules": ["Constant", "Cosine", "Exponential", "Linear", "MultiStep"],
+    "recipe.optimizers": ["SGD", "Adam", "AdamW", "RMSprop"],
+    "recipe.recipe": ["Recipe"],
+    "training.evaluation": ["evaluate"],
+    "training.job": ["Job", "Run", "State"],
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_PACKAGES = {"engine": "execution", "recipes": "recipe.presets", "weights": "core.weights"}
+
 serve_moved_modules()
 
 
 def __getattr__(name: str) -> Any:
-    """A name of the first edition that has another home now, with a warning that says which."""
-    return moved_name(name)
+    """A public name at its first use; one of the first edition that has another home warns and says which."""
+    if name in _HOMES:
+        found = getattr(import_module(f"lotto.{_HOMES[name]}"), name)
+    elif name in __all__:
+        found = import_module(f"lotto.{_PACKAGES.get(name, name)}")
+    else:
+        return moved_name(name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
