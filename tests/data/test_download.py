@@ -668,7 +668,7 @@ def test_loading_from_another_cache_gives_the_same_content(site, monkeypatch, tm
     monkeypatch.setenv("LOTTO_DATA", str(tmp_path / "another"))
     second = lotto.data.load("mnist")
     assert second is not first
-    assert second.identity == first.identity
+    assert second.fingerprint == first.fingerprint
     assert (tmp_path / "another" / "mnist.safetensors").exists()
 
 

@@ -267,18 +267,18 @@ def test_hold_out_of_an_impossible_count_is_refused(count, root):
 
 def test_identity_depends_on_the_files_and_the_options_and_not_on_the_place(root, tmp_path):
     first = ImageFolder(root, size=4)
-    found = [first.identity, first.hold_out(3).identity, first.hold_out(4).identity]
-    assert ImageFolder(shutil.copytree(root, tmp_path / "elsewhere"), size=4).identity == first.identity
+    found = [first.fingerprint, first.hold_out(3).fingerprint, first.hold_out(4).fingerprint]
+    assert ImageFolder(shutil.copytree(root, tmp_path / "elsewhere"), size=4).fingerprint == first.fingerprint
     for changed in (
         ImageFolder(root, size=5),
         ImageFolder(root, 4, mean=(0.5,) * 3),
         ImageFolder(root, 4, std=(0.5,) * 3),
     ):
-        found.append(changed.identity)
+        found.append(changed.fingerprint)
     (root / "train" / "ant" / "00.png").rename(root / "train" / "bee" / "00b.png")
-    found.append(ImageFolder(root, size=4).identity)
+    found.append(ImageFolder(root, size=4).fingerprint)
     picture(root / "train" / "bee" / "00b.png", 10, size=(90, 90))
-    found.append(ImageFolder(root, size=4).identity)
+    found.append(ImageFolder(root, size=4).fingerprint)
     assert len(set(found)) == 8
 
 
@@ -303,7 +303,7 @@ def test_no_global_generator_is_read_or_changed(root):
 def test_moving_to_a_device_keeps_the_images(root):
     data = ImageFolder(root, size=4)
     moved = data.to(torch.device("cpu"))
-    assert moved.identity == data.identity
+    assert moved.fingerprint == data.fingerprint
     assert drawn(moved, 0, 0, 4, 5) == drawn(data, 0, 0, 4, 5)
     ((x, y),) = data.to(torch.device("meta")).batches(0, 0, 1, 3)
     assert (x.device.type, y.device.type) == ("meta", "meta")
@@ -337,7 +337,7 @@ def test_random_crops_follow_seed_and_step_and_leave_evaluation_alone(tmp_path):
     for path in root.glob("t*/*/*.png"):
         Image.fromarray(noise).save(path)
     centre, crops = ImageFolder(root, size=8), ImageFolder(root, size=8, random_crop=True)
-    assert centre.identity != crops.identity
+    assert centre.fingerprint != crops.fingerprint
     whole = list(crops.batches(3, 0, 4, 4))
     later = list(crops.batches(3, 2, 4, 4))
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[2:], later, strict=True))

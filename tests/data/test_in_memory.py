@@ -262,7 +262,7 @@ def test_hold_out_is_spread_over_the_training_set_and_changes_the_identity():
     rows = data.hold_out(50).x["validation"][:, 0]
     assert 60 < rows.mean() < 140
     assert data.hold_out(0) is data
-    assert len({d.identity for d in (data, data.hold_out(50), data.hold_out(51))}) == 3
+    assert len({d.fingerprint for d in (data, data.hold_out(50), data.hold_out(51))}) == 3
 
 
 def test_held_out_images_are_normalised_with_the_statistics_of_all_training_images():
@@ -354,23 +354,23 @@ def test_normalisation_of_floating_inputs_is_refused(option):
 def test_identity_depends_on_every_array_and_not_on_the_name():
     def changed(**parts: np.ndarray) -> str:
         base = {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}
-        return Arrays(**{**base, **parts}).identity
+        return Arrays(**{**base, **parts}).fingerprint
 
     one = {"x_train": X.copy(), "y_train": Y.copy(), "x_test": X.copy(), "y_test": Y.copy()}
     for array in one.values():
         array[(1,) * array.ndim] = 1
     found = [changed(), *(changed(**{name: array}) for name, array in one.items())]
     assert len(set(found)) == 5
-    assert floats(name="a").identity == floats(name="b").identity
-    assert Arrays(X, Y, X, Y, name="other").identity == changed()
+    assert floats(name="a").fingerprint == floats(name="b").fingerprint
+    assert Arrays(X, Y, X, Y, name="other").fingerprint == changed()
     assert changed(x_train=X.reshape(4, 2, 1), x_test=X.reshape(4, 2, 1)) != changed()
 
 
 def test_identity_depends_on_the_normalisation_and_not_on_the_memory_layout():
     pairs = [(mean, std) for mean in (0.0, 0.2) for std in (0.4, 0.5)]
-    assert len({images(mean=(mean,) * 3, std=(std,) * 3).identity for mean, std in pairs}) == 4
+    assert len({images(mean=(mean,) * 3, std=(std,) * 3).fingerprint for mean, std in pairs}) == 4
     turned = Arrays(np.asfortranarray(X), Y, torch.zeros(2, 4).t(), torch.zeros(4, dtype=torch.int32))
-    assert turned.identity == Arrays(X, Y, X, Y).identity
+    assert turned.fingerprint == Arrays(X, Y, X, Y).fingerprint
 
 
 def test_shape_and_classes():
@@ -401,7 +401,7 @@ def test_no_global_generator_is_read_or_changed():
         data = images(40)
         held = data.hold_out(8)
         taken = [x.sum() for x, _ in held.batches(1, 0, 12, 5, Augment(crop=1, flip=True))]
-        return [data.identity, held.identity, *map(str, taken), *map(str, held.evaluation("validation", 3))]
+        return [data.fingerprint, held.fingerprint, *map(str, taken), *map(str, held.evaluation("validation", 3))]
 
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     before = generator_states()
@@ -441,7 +441,7 @@ def test_digits_are_scikit_learns_with_every_fifth_image_for_the_test():
 
 def test_loading_by_name_gives_the_same_object_again():
     assert load("digits") is load("digits")
-    assert load("digits").identity == digits().identity
+    assert load("digits").fingerprint == digits().fingerprint
 
 
 def test_an_unknown_data_set_lists_the_choices():

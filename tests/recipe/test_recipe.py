@@ -191,7 +191,7 @@ def test_what_cannot_be_identified_has_no_key():
     exec("def net():\n    return nn.Linear(12, 6)", namespace)
     assert key(model=namespace["net"], init="module") is None
     with pytest.raises(fingerprint.NotCacheableError, match="neither a function nor a class"):
-        fingerprint.function_identity(5)
+        fingerprint.function_fingerprint(5)
 
 
 def test_canonical_numbers():

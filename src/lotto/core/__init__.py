@@ -1,1 +1,1 @@
-"""What knows nothing of learning: errors, files, named randomness, arithmetic on named tensors, identity."""
+"""What knows nothing of learning: errors, files, named randomness, arithmetic on named tensors, fingerprints."""

@@ -105,7 +105,7 @@ def canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [canonical(v) for v in value]
     if callable(value):
-        return function_identity(value)
+        return function_fingerprint(value)
     raise NotCacheableError(f"a value of type {type(value).__name__} has no canonical form")
 
 
@@ -116,23 +116,23 @@ def digest(value: Any) -> str:
 
 
 def kind(value: object) -> Any:
-    """Which class a value is of: the name of one of ours, the full identity of anyone else's."""
-    return type(value).__name__ if _of_library(type(value)) else function_identity(type(value))
+    """Which class a value is of: the name of one of ours, the whole fingerprint of anyone else's."""
+    return type(value).__name__ if _of_library(type(value)) else function_fingerprint(type(value))
 
 
-def model_identity(builder: Callable[..., Any], module: nn.Module) -> dict[str, Any]:
-    """Identity of a user's model: its builder, its printed structure, its shapes, the code of all its parts."""
+def model_fingerprint(builder: Callable[..., Any], module: nn.Module) -> dict[str, Any]:
+    """Fingerprint of a user's model: its builder, its printed structure, its shapes, the code of all its parts."""
     classes = {type(part) for part in module.modules() if not _of_library(type(part))}
     return {
-        **function_identity(builder),
+        **function_fingerprint(builder),
         "structure": hashlib.blake2b(repr(module).encode(), digest_size=16).hexdigest(),
         "parameters": {n: list(p.shape) for n, p in module.named_parameters()},
-        "parts": sorted((function_identity(c) for c in classes), key=lambda part: str(part["name"])),
+        "parts": sorted((function_fingerprint(c) for c in classes), key=lambda part: str(part["name"])),
     }
 
 
-def function_identity(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> dict[str, Any]:
-    """Identity of a function or class and of everything of the user's that it refers to.
+def function_fingerprint(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> dict[str, Any]:
+    """Fingerprint of a function or class and of everything of the user's that it refers to.
 
     Raises:
         NotCacheableError: for closures over variables, for code without source (typed at a prompt), and for global
@@ -141,7 +141,7 @@ def function_identity(function: Callable[..., Any], seen: frozenset[int] = froze
     if isinstance(function, functools.partial):
         return {
             "name": "partial",
-            "of": function_identity(function.func, seen),
+            "of": function_fingerprint(function.func, seen),
             "args": canonical(list(function.args)),
             "kwargs": canonical(function.keywords),
         }
@@ -163,7 +163,7 @@ def function_identity(function: Callable[..., Any], seen: frozenset[int] = froze
         "uses": _used(functions, seen),
     }
     if inspect.isclass(function):
-        result["bases"] = [function_identity(base, seen) for base in function.__bases__]
+        result["bases"] = [function_fingerprint(base, seen) for base in function.__bases__]
     return result
 
 
@@ -194,7 +194,7 @@ def _used(functions: list[FunctionType], seen: frozenset[int]) -> dict[str, Any]
                 if isinstance(value, ModuleType):
                     used[name] = value.__name__
                 elif inspect.isclass(value) or inspect.isfunction(value):
-                    used[name] = function_identity(value, seen)
+                    used[name] = function_fingerprint(value, seen)
                 else:
                     used[name] = canonical(value)
     return used

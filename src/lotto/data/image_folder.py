@@ -138,7 +138,7 @@ class ImageFolder:
         return len(self.items.get(split, ()))
 
     @cached_property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Hash of the relative paths and file sizes (not of every pixel: that would read it all)."""
         how = f"{self.image_size}:{self.shorter}:{self.random_crop}:{self._mean}{self._std}"
         digest = hashlib.blake2b(how.encode(), digest_size=16)
@@ -154,7 +154,7 @@ class ImageFolder:
             return self
         held = set(held_out(count, self.size(), "images").tolist())
         other = object.__new__(ImageFolder)
-        other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "identity"})
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "fingerprint"})
         train = self.items["train"]
         other.items = {
             **self.items,

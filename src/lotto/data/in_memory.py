@@ -153,7 +153,7 @@ class Arrays:
         return len(self.y[split]) if split in self.y else 0
 
     @cached_property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Hash of the content, so that a run is remembered for exactly this data."""
         digest = hashlib.blake2b(digest_size=16)
         for part in ("x", "y"):

@@ -93,7 +93,7 @@ class Processes(Engine):
         if not isinstance(data, Arrays):
             return job
         assert self._scratch is not None
-        path = Path(self._scratch.name) / f"data-{data.identity}.safetensors"
+        path = Path(self._scratch.name) / f"data-{data.fingerprint}.safetensors"
         if not path.exists():
             tensors = {f"{part}/{k}": t for part in ("x", "y") for k, t in getattr(data, part).items()}
             scale = {n: t for n, t in (("scale", data._scale), ("shift", data._shift)) if t is not None}

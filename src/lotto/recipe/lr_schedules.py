@@ -32,7 +32,7 @@ class Schedule:
         return 1.0
 
     def resolved(self, per_epoch: int) -> dict[str, object]:
-        """The schedule with all steps in iterations: its part of a run's identity."""
+        """The schedule with all steps in iterations: its part of a run's fingerprint."""
         values = {k: v for k, v in vars(self).items() if k != "warmup"}
         return {
             "warmup": iterations(self.warmup, per_epoch),

@@ -65,15 +65,15 @@ class Recipe:
         pruning: defaults of IMP: rate, score, scope, layers with their own rate, excluded layers.
         rewind_to: default rewind step of IMP.
         tolerance: a level matches when its mean error is at most this far above the dense mean, in the error's unit.
-        device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's identity.
+        device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's fingerprint.
         compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
-        name: what tables call the recipe. Not part of a run's identity.
+        name: what tables call the recipe. Not part of a run's fingerprint.
     """
 
     model: str | Callable[[], nn.Module] = field(metadata=affects("loss", of=lambda r: r._model_fingerprint()))
     data: str | Data = field(
-        metadata=affects("loss", of=lambda r: {"content": r.arrays.identity, "validation": r.validation})
+        metadata=affects("loss", of=lambda r: {"content": r.arrays.fingerprint, "validation": r.validation})
     )
     optimizer: Optimizer = field(
         default_factory=lambda: SGD(0.1, momentum=0.9),
@@ -284,7 +284,7 @@ class Recipe:
         return {}
 
     def _model_fingerprint(self) -> Any:
-        return self.model if isinstance(self.model, str) else fingerprint.model_identity(self.model, self.build())
+        return self.model if isinstance(self.model, str) else fingerprint.model_fingerprint(self.model, self.build())
 
     @property
     def uses_channels_last(self) -> bool:

@@ -47,7 +47,7 @@ class Job(fingerprint.Cacheable):
         from_step: iteration at which training begins; the schedule and the data order continue there.
         to_step: iteration at which it ends; None = the end of the recipe's training.
         keep: steps whose state is kept besides the last one.
-        label: what progress displays call the job. Not part of its identity.
+        label: what progress displays call the job. Not part of its fingerprint.
     """
 
     recipe: Recipe
@@ -99,7 +99,7 @@ class Job(fingerprint.Cacheable):
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """The identity in canonical form; ``keep`` is not in it: the trajectory is the same.
+        """The fingerprint in canonical form; ``keep`` is not in it: the trajectory is the same.
 
         Raises:
             fingerprint.NotCacheableError: if the recipe's model or functions cannot be fingerprinted.
@@ -141,7 +141,7 @@ class Run:
         history: one record per evaluation: ``step``, ``learning_rate``, ``train_loss`` (mean since the record
             before), ``test_loss``, ``test_error`` and, if examples are held out, ``validation_*``.
         states: step -> State; from a store they are read when asked for.
-        key: identity in the store, or None.
+        key: its name in the store, or None.
         seconds: duration of the training.
         arithmetic: how it was computed, for the record.
     """

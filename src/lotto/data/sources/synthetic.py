@@ -21,7 +21,7 @@ def mnist1d() -> Arrays:
     finally:
         np.random.set_state(legacy)
         random.setstate(python)
-    # Rounded, so that the last bits of a platform's mathematics do not change the data's identity.
+    # Rounded, so that the last bits of a platform's mathematics do not change the data's fingerprint.
     x_train, x_test = (np.round(made[key], 5).astype(np.float32) for key in ("x", "x_test"))
     return Arrays(x_train, made["y"], x_test, made["y_test"], name="mnist1d")
 
