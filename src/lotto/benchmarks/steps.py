@@ -172,7 +172,7 @@ def width() -> Benchmark:
 
 
 def stacked() -> Benchmark:
-    """Steps of several networks in a stack against one after another: whether it pays depends on the network."""
+    """Steps of several networks in a stack against one after another: whether it is faster depends on the network."""
     contenders: dict[str, Contender] = {}
     pairs, replicates = [], {}
     small = presets.mlp_mnist1d(device="cpu")

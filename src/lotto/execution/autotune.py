@@ -25,7 +25,7 @@ from lotto.training.loop import learner_of
 from lotto.training.network import device_of, flushed_denormals
 
 WIDTH = 8
-"""Jobs in a stack where measuring says that stacking pays."""
+"""Jobs in a stack where measuring says that stacking is faster."""
 GAIN = 1.1
 """How many times quicker a stack must be to be chosen: less is within the noise."""
 STEPS, TURNS = 8, 3

@@ -74,7 +74,7 @@ class Processes(Engine):
         arguments = (portable, str(self.store.root), str(report), self.threads, self.workers)
         try:
             future = self._started_pool().submit(work, *arguments)
-        except BrokenProcessPool as error:  # a worker died while nobody was looking
+        except BrokenProcessPool as error:  # a worker died between two looks at it
             self._single.extend(jobs)
             self._restart(error)
             return

@@ -44,7 +44,7 @@ tolerance if that is larger, as it is for a small test set."""
 POINTS = 11
 """Positions on the path between two levels."""
 FREE_FRACTIONS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
-"""Cuts larger than `FIRST_FRACTION` that are looked at before a level is trained."""
+"""Cuts larger than `FIRST_FRACTION` that are evaluated before a level is trained."""
 EXAMPLES = 10_000
 """A projection is free if the loss rises by at most `EPSILON` on at most so many training examples."""
 

@@ -138,7 +138,7 @@ def make_plan(
     if finetune_lr is not None and not finetune_lr > 0:
         raise UsageError(f"A learning rate is greater than 0; got finetune_lr={finetune_lr!r}.")
     mask = masks.ones(recipe)
-    # One cut of the initial weights, so that a score, a rate or a layer that does not fit is told now.
+    # One cut of the initial weights, so that a score, a rate or a layer that does not fit is noticed now.
     first = recipe.initial(seed)
     prune(first, mask, pruning.rate, pruning.score, pruning.scope, pruning.rates, start=first)
     if adaptive:

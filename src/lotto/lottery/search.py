@@ -1,4 +1,4 @@
-"""Iterative magnitude pruning with rewinding (STAB algorithm 1): what it is told and what it finds."""
+"""Iterative magnitude pruning with rewinding (STAB algorithm 1): what it receives and what it finds."""
 
 from __future__ import annotations
 

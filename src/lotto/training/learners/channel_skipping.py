@@ -204,8 +204,8 @@ def _picks(spaces: list[Space], left: list[Tensor], device: torch.device) -> Pic
         for name in (*space.producers, *space.norms):
             for part in ("weight", "bias", "running_mean", "running_var"):
                 rows[f"{name}.{part}"] = index
-        for name, _, places in space.readers:  # a flattened layer has several columns for each channel
-            columns[f"{name}.weight"] = (index[:, None] * places + torch.arange(places, device=device)).flatten()
+        for name, _, positions in space.readers:  # a flattened layer has several columns for each channel
+            columns[f"{name}.weight"] = (index[:, None] * positions + torch.arange(positions, device=device)).flatten()
     return {name: (rows.get(name), columns.get(name)) for name in {**rows, **columns}}
 
 

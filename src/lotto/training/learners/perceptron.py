@@ -182,7 +182,7 @@ class DenseLayer:
 def _layers(
     state: Mapping[str, Tensor], names: Sequence[str], mask: Mapping[str, Tensor], crossover: float, small: int
 ) -> dict[str, DenseLayer | SparseLayer]:
-    """Layers are sparse where that pays; if one is, small ones are, too: the kernels' fixed costs are lower."""
+    """Layers are sparse where that is faster; if one is, small ones are, too: the kernels' fixed costs are lower."""
     found = {}
     for name in names:
         weight, m = state[f"{name}.weight"], mask.get(f"{name}.weight")

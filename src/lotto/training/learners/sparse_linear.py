@@ -37,11 +37,11 @@ class SparseLayer:
         self.weight = weight.flatten()[self.indices]
         self.weight.grad, self.bias.grad = torch.zeros_like(self.weight), torch.zeros_like(bias)
         # Compressed rows: the weights of row i are values[ends[i]:ends[i + 1]], in these columns. The same by columns,
-        # whose weights are values[places].
+        # whose weights are values[order].
         outputs, inputs = mask.nonzero().numpy().T.astype(np.int32)
-        places = np.argsort(inputs, kind="stable").astype(np.int32)
+        order = np.argsort(inputs, kind="stable").astype(np.int32)
         self._rows = (_ends(outputs, len(mask)), inputs)
-        self._columns = (_ends(inputs, mask.shape[1]), outputs[places], places)
+        self._columns = (_ends(inputs, mask.shape[1]), outputs[order], order)
         self._values, self._offsets = self.weight.numpy(), bias.numpy()
         self._gradients = (self.weight.grad.numpy(), self.bias.grad.numpy())
         self._kernels, self._zero = kernels(self._values.dtype), self._values.dtype.type(0)
@@ -138,9 +138,9 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
                     row[j] = zero if row[j] < zero else row[j]  # NaN stays
 
     @compiled
-    def multiply_transposed(ends, rows, places, values, gradient, x, out):  # type: ignore[no-untyped-def]
+    def multiply_transposed(ends, rows, order, values, gradient, x, out):  # type: ignore[no-untyped-def]
         """``out = values.T @ gradient``, 0 where ``x`` is not above 0."""
-        by_column = values[places]
+        by_column = values[order]
         for i in range(len(ends) - 1):
             row, seen = out[i], x[i]
             for j in range(len(row)):
