@@ -21,7 +21,6 @@ from lotto.execution.serial import Serial
 from lotto.landscape import subspace
 from lotto.landscape.curvature.quadratic import QuadraticTask
 from lotto.papers.unmasking import experiments
-from lotto.papers.unmasking.plots import draw as draw_unmasking
 from lotto.pruning import masks
 from lotto.report.experiments import readable, save_experiment, write_experiments
 
@@ -120,7 +119,7 @@ def test_retraining(home):
 
 
 def test_pruning_limit(home, monkeypatch):
-    monkeypatch.setattr(experiments, "SHARES", (0.2, 0.6))
+    monkeypatch.setattr(experiments, "FRACTIONS", (0.2, 0.6))
     frame, (engine, options, levels) = run("pruning_limit", home), home
     recipe, at = options.recipe, levels[1]
     base = lotto.evaluate(recipe, at.run.weights, "train").loss
@@ -187,7 +186,7 @@ def test_matching_levels_are_circled():
         rows.append({**place, "measure": "error", "x": math.nan, "mean": error})
         if level < 3:
             rows.append({**place, "measure": "barrier", "x": level + 1, "mean": barrier})
-    made = draw_unmasking("connectivity", pd.DataFrame(rows), 0.2)
+    made = papers.get("unmasking.connectivity").plot(pd.DataFrame(rows), 0.2)
     errors, barriers, matrix = made.axes[:3]
 
     def circled(axis):
@@ -229,7 +228,7 @@ def test_files_report_and_tables(home, tmp_path):
 
 
 def test_command_runs_all(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(experiments, "SHARES", (0.5, 0.9))
+    monkeypatch.setattr(experiments, "FRACTIONS", (0.5, 0.9))
     main(
         ["run", "unmasking.all", "mlp-mnist1d", "--steps", "20it", "--levels", "2", "--replicates", "1", "--points", "3",
          "--rewind-to", "0it", "--jobs", "1", "--examples", "100", "--set", "model=mlp-16-16", "--out", str(tmp_path)]

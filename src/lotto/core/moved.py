@@ -100,7 +100,13 @@ NAMES = {
 }
 """Names that `lotto` itself had."""
 
-RENAMED = {"together": "gather"}
+RENAMED = {
+    "Chain": "Procedure",
+    "Setting": "ResultGroup",
+    "Stored": "StoredResult",
+    "settings": "grouped",
+    "together": "gather",
+}
 """Names that are called otherwise where they are now."""
 
 

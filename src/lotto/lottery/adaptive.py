@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lotto.data import Split
-from lotto.execution.engine import Chain, Progress, gather
+from lotto.execution.engine import Progress
+from lotto.execution.procedures import Procedure, gather
 from lotto.landscape.curvature.pruning_limit import EPSILON
 from lotto.landscape.path import PathTask, path_of
 from lotto.lottery.plan import Plan
@@ -68,7 +69,7 @@ class Trial:
     kept: bool
 
 
-def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]], list[Trial]]]:
+def adaptive_chain(plan: Plan, tell: Progress) -> Procedure[tuple[list[list[Level]], list[Trial]]]:
     """All levels of all replicates together, then their controls; and what was tried."""
     recipe, every = plan.recipe, range(plan.replicates)
     split: Split = "validation" if recipe.validation else "test"
@@ -120,7 +121,7 @@ def adaptive_chain(plan: Plan, tell: Progress) -> Chain[tuple[list[list[Level]],
     return chains, trials
 
 
-def free_share(plan: Plan, last: Sequence[Level], rewound: Sequence[State]) -> Chain[float]:
+def free_share(plan: Plan, last: Sequence[Level], rewound: Sequence[State]) -> Procedure[float]:
     """The largest of `FREE_SHARES` whose projection costs at most `EPSILON` on average over replicates; 0 for none."""
     recipe = plan.recipe
     tasks = [

@@ -10,7 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from lotto.core.rng import derived_seed
-from lotto.execution.engine import Chain, Progress
+from lotto.execution.engine import Progress
+from lotto.execution.procedures import Procedure
 from lotto.lottery.averaging import averaged_chain
 from lotto.lottery.plan import After, Plan
 from lotto.pruning import masks
@@ -61,7 +62,7 @@ class Level:
         return self.average or self.run
 
 
-def level_chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]]:
+def level_chain(plan: Plan, replicate: int, tell: Progress) -> Procedure[list[Level]]:
     """All levels of one replicate, then its controls."""
     mask = masks.ones(plan.recipe)
     seed = plan.seed + replicate
@@ -85,7 +86,7 @@ def level_chain(plan: Plan, replicate: int, tell: Progress) -> Chain[list[Level]
 
 def train_controls(
     plan: Plan, replicate: int, levels: Sequence[Level], rewound: State, chosen: Collection[int]
-) -> Chain[None]:
+) -> Procedure[None]:
     """Train the plan's controls of the chosen levels and put them there."""
     wanted = [(at, c) for at in levels if at.level in chosen for c in plan.controls]
     runs = yield [control_job(plan, replicate, at, control, rewound) for at, control in wanted]
@@ -101,7 +102,7 @@ def cut(rule: Pruning, last: Level, rewound: State, seed: int) -> Mask:
     )  # fmt: skip
 
 
-def dense_level(plan: Plan, replicate: int) -> Chain[Level]:
+def dense_level(plan: Plan, replicate: int) -> Procedure[Level]:
     """Train level 0; its other particles part from it at the rewind step."""
     (dense,) = yield [dense_job(plan, replicate)]
     mask = masks.ones(plan.recipe)
@@ -115,7 +116,7 @@ def dense_level(plan: Plan, replicate: int) -> Chain[Level]:
 
 def next_level(
     plan: Plan, replicate: int, level: int, mask: Mask, rewound: State, last: Run, label: str
-) -> Chain[Level]:
+) -> Procedure[Level]:
     """Train a level from its mask and the last level's solution."""
     job = next_job(plan, replicate, level, mask, rewound, last, label)
     if plan.particles == 1:

@@ -187,10 +187,10 @@ def imp(
 def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> ImpResult:
     """Carry out a plan of `make_plan`; see `imp`."""
     if plan.adaptive:
-        ((levels, trials),) = engine.drive([adaptive_chain(plan, progress or (lambda event: None))], progress)
+        ((levels, trials),) = engine.run_procedures([adaptive_chain(plan, progress or (lambda event: None))], progress)
         return ImpResult(plan, levels, trials)
     chains = [level_chain(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
-    return ImpResult(plan, engine.drive(chains, progress))
+    return ImpResult(plan, engine.run_procedures(chains, progress))
 
 
 def _errors(runs: Sequence[Run]) -> np.ndarray:
