@@ -107,7 +107,8 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         shown |= {kind: line.get(kind, "–") for kind in kinds}
         if {IMP, RANDOM} <= set(kinds):
             mean, other = (line.get(f"{kind} mean") for kind in (IMP, RANDOM))
-            known = mean and other is not None and measure != ERROR.name  # a barrier may be 0
-            shown[RATIO] = f"{other / mean:.2f}×" if known else ""
+            shown[RATIO] = ""
+            if mean and other is not None and measure != ERROR.name:  # a barrier may be 0
+                shown[RATIO] = f"{other / mean:.2f}×"
         result.append(shown)
     return pd.DataFrame(result)

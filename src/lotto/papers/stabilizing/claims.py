@@ -127,8 +127,8 @@ def more_stable_than_random(group: ResultGroup) -> Iterator[Finding]:
             continue
         at = {"rewind_step": k, "level": level}
         ratios = {
-            m.name: group.values(m, kind=RANDOM, **at) / group.values(m, kind=IMP, **at)
-            for m in (m.DATA_ORDER, m.PRUNING)
+            measure.name: group.values(measure, kind=RANDOM, **at) / group.values(measure, kind=IMP, **at)
+            for measure in (m.DATA_ORDER, m.PRUNING)
         }
         yield from finding_of(group.where(part, k), pd.concat(ratios, axis=1).dropna().min(axis=1), 1.0, False)
 

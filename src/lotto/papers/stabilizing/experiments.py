@@ -49,12 +49,10 @@ def distances(case: Case, *, orders: int = 2) -> Procedure[list[Row]]:
     )
     rows = [case.row(dense, DENSE, ERROR, dense.run.test_error)]
     for kind, (to_order, to_pruning) in found.items():
-        for measured, l2, angle in (
-            (to_order, m.DATA_ORDER, m.DATA_ORDER_ANGLE),
-            (to_pruning, m.PRUNING, m.PRUNING_ANGLE),
-        ):
-            rows += case.rows(last, kind, l2, measured.l2.values)
-            rows += case.rows(last, kind, angle, measured.angle.values)
+        rows += case.rows(last, kind, m.DATA_ORDER, to_order.l2.values)
+        rows += case.rows(last, kind, m.DATA_ORDER_ANGLE, to_order.angle.values)
+        rows += case.rows(last, kind, m.PRUNING, to_pruning.l2.values)
+        rows += case.rows(last, kind, m.PRUNING_ANGLE, to_pruning.angle.values)
         rows += case.rows(last, kind, ERROR, to_order.errors)
     return rows
 

@@ -32,9 +32,9 @@ def adaptive(case: Case) -> Procedure[list[Row]]:
     )
     (chosen,), trials = yield from adaptive_chain(plan, lambda event: None)
     rows = [
-        case.row(at, kind, ERROR, at.run.test_error)
+        case.row(level, kind, ERROR, level.run.test_error)
         for kind, found in ((IMP, levels), (m.ADAPTIVE, chosen))
-        for at in found
+        for level in found
     ]
     for number, trial in enumerate(trials, start=1):
         rows.append(

@@ -7,8 +7,7 @@ fraction pruned), empty where there is none; the planes also have ``y``. All lev
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -30,9 +29,6 @@ from lotto.experiments.measures import (
     PLANE_CORNER,
     WEIGHTS_IN_BIN,
 )
-from lotto.landscape.curvature.eigenvalues import SpectrumTask, spectrum_from
-from lotto.landscape.curvature.pruning_limit import EPSILON, largest_prunable
-from lotto.landscape.curvature.quadratic import LARGEST, QuadraticTask
 from lotto.landscape.path import PathTask, has_batchnorm, path_of
 from lotto.landscape.plane import PlaneTask, plane_of
 from lotto.landscape.subspace import distance_to, perturb
@@ -40,21 +36,14 @@ from lotto.lottery.procedure import Level
 from lotto.papers.unmasking import measures as m
 from lotto.papers.unmasking import plots
 from lotto.papers.unmasking.adaptive import adaptive
+from lotto.papers.unmasking.pruning_limit import first_middle_last, pruning_limit
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
 from lotto.pruning.rule import prune
-from lotto.recipe.lr_schedules import Linear
-from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, State
 
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 """Perturbations in units of the distance between successive pruned rewind points."""
-FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Fractions of the remaining weights that are pruned at once."""
-SPECTRUM = {"steps": 32, "probes": 3}
-SPECTRUM_EXAMPLES = 2_000
-SEARCH = 0.25
-"""Length of the training that looks for the lowest loss inside a subspace, as a fraction of a full training."""
 BINS = np.linspace(-4.0, 1.0, 41)
 """Edges of the histogram of log10 |w|."""
 EARLY = ("0it", "100it", "500it")
@@ -201,109 +190,6 @@ def robustness(case: Case, *, points: int = 30, examples: int | None = None) -> 
     return rows
 
 
-@experiment("pruning_limit", title="How much can be pruned at once", source="UNM, figure 5", plot=plots.pruning_limit)
-def pruning_limit(case: Case, *, examples: int | None = None) -> Procedure[list[Row]]:
-    """UNM figure 5: how much can be pruned at once, at the first, a middle and the last but one level.
-
-    By the projection itself, by the lowest loss found inside the remaining subspace, by the theory, and, where few
-    enough weights are left, by the exact minimum of the quadratic model in the subspace. One of the fractions is that
-    of a single cut to the last level's density.
-    """
-    recipe, label = case.recipe, case.label
-    levels = yield from case.levels()
-    chosen = {at.level: at for at in _first_middle_last(levels)}
-    to_last = {i: round(1 - masks.count(levels[-1].mask) / masks.count(at.mask), 3) for i, at in chosen.items()}
-    cuts = {
-        (i, kind, fraction): prune(
-            at.run.weights, at.mask, fraction, kind, "global",
-            seed=derived_seed(case.seed, f"limit {i}", round(1000 * fraction)),
-        )
-        for i, at in chosen.items()
-        for kind in m.CUTS
-        for fraction in sorted({*FRACTIONS, to_last[i]})
-    }  # fmt: skip
-    starts = {key: masks.apply(chosen[key[0]].run.weights, cut) for key, cut in cuts.items()}
-    names = {(i, kind, part): f"{label} · level {i} · {kind} {part:.0%}" for i, kind, part in cuts}
-    search, some = _search(recipe), min(SPECTRUM_EXAMPLES, recipe.arrays.size())
-    found = yield {
-        "lowest": {
-            key: Job(search, order_seed=case.seed, start=State(starts[key]), mask=cut, label=names[key])
-            for key, cut in cuts.items()
-        },
-        "spectrum": {
-            i: SpectrumTask(
-                recipe, at.run.weights, at.mask, 0, examples=some, seed=case.seed,
-                label=f"{label} · level {i} · spectrum", **SPECTRUM,
-            )
-            for i, at in chosen.items()
-        },
-        "exact": {
-            i: QuadraticTask(
-                recipe, at.run.weights, at.mask, [cut for (level, *_), cut in cuts.items() if level == i],
-                examples=some, label=f"{label} · level {i} · quadratic",
-            )
-            for i, at in chosen.items()
-            if masks.count(at.mask) <= LARGEST
-        },
-    }  # fmt: skip
-
-    def path(a: Weights, b: Weights, name: str) -> PathTask:
-        return PathTask(recipe, a, b, 2, ("train", "test"), examples=examples, label=name)
-
-    paths = yield {
-        "cuts": {key: path(starts[key], run.weights, f"{names[key]} · ends") for key, run in found["lowest"].items()},
-        "levels": {i: path(at.run.weights, at.run.weights, f"{label} · level {i}") for i, at in chosen.items()},
-    }
-    rows = []
-    rises: dict[tuple[int, str, str], dict[float, float]] = {}
-    for (i, kind, fraction), outcome in paths["cuts"].items():
-        ends, base = path_of(outcome), path_of(paths["levels"][i]).loss["train"][0]
-        losses = {m.PROJECTION: ends.loss["train"][0], m.SUBSPACE: min(ends.loss["train"])}
-        for (how, loss), error in zip(losses.items(), ends.error["test"], strict=True):
-            rows.append(case.row(chosen[i], kind, m.RISE[how], loss - base, x=fraction))
-            rows.append(case.row(chosen[i], kind, m.ERROR_IN[how], error, x=fraction))
-            rises.setdefault((i, kind, how), {})[fraction] = loss - base
-    for i, outcome in found["exact"].items():
-        for (_, kind, fraction), cost in zip((key for key in cuts if key[0] == i), outcome["costs"], strict=True):
-            rows.append(case.row(chosen[i], kind, m.RISE[m.QUADRATIC], cost, x=fraction))
-            rises.setdefault((i, kind, m.QUADRATIC), {})[fraction] = cost
-    for i, outcome in found["spectrum"].items():
-        spectrum, at = spectrum_from(outcome), chosen[i]
-        rows.append(case.row(at, IMP, m.LARGEST_EIGENVALUE, max(spectrum.nodes)))
-        rows.append(case.row(at, IMP, m.TRACE, spectrum.trace))
-        rows.append(case.row(at, IMP, m.FRACTION_TO_LAST, to_last[i]))
-        for kind in m.CUTS:
-            theory = largest_prunable(spectrum, at.run.weights, at.mask, EPSILON, kind)
-            rows.append(case.row(at, kind, m.LARGEST_FRACTION[m.THEORY], theory))
-            for how in m.RISE:
-                if (i, kind, how) in rises:
-                    rows.append(case.row(at, kind, m.LARGEST_FRACTION[how], _largest(rises[i, kind, how], EPSILON)))
-    return rows
-
-
-def _first_middle_last(levels: Sequence[Level]) -> list[Level]:
-    """Of the levels that are pruned again."""
-    return [levels[i] for i in sorted({0, (len(levels) - 1) // 2, len(levels) - 2})]
-
-
-def _search(recipe: Recipe) -> Recipe:
-    """A short training that looks for the lowest loss: the recipe's optimizer at half its rate, falling to 0."""
-    optimizer = replace(recipe.optimizer, lr=recipe.optimizer.lr / 2)
-    length = max(1, round(SEARCH * recipe.total))
-    return recipe.replace(optimizer=optimizer, schedule=Linear(), steps=f"{length}it", evaluations=1)
-
-
-def _largest(rises: Mapping[float, float], epsilon: float) -> float:
-    """The fraction at which the rise first passes ``epsilon``, linear between those that were tried, which increase."""
-    last_fraction, last_rise = 0.0, 0.0
-    for fraction, rise in rises.items():
-        if rise > epsilon:
-            part = (epsilon - last_rise) / (rise - last_rise)
-            return last_fraction + part * (fraction - last_fraction)
-        last_fraction, last_rise = fraction, rise
-    return last_fraction
-
-
 @experiment(
     "retraining",
     title="Retraining makes new small weights to prune",
@@ -346,7 +232,7 @@ def retraining(case: Case, *, examples: int | None = None) -> Procedure[list[Row
         rows.append(
             case.row(here, m.WITHOUT_RETRAINING, m.PROJECTION_LENGTH, distance_to(projected[i], untrained[i + 1]))
         )
-    for here in _first_middle_last(levels):
+    for here in first_middle_last(levels):
         after, place = levels[here.level + 1], At.of(here)
         for kind, weights, mask in (
             (m.BEFORE_PRUNING, here.run.weights, here.mask),
@@ -361,7 +247,7 @@ def retraining(case: Case, *, examples: int | None = None) -> Procedure[list[Row
 
 def _histogram(weights: Weights, mask: Mask) -> list[tuple[float, float]]:
     """Fraction of the unpruned weights by log10 of their magnitude: bin centre and fraction."""
-    values = torch.cat([weights[n][m].double().abs() for n, m in mask.items()]).numpy()
+    values = torch.cat([weights[name][keep].double().abs() for name, keep in mask.items()]).numpy()
     logs = np.log10(np.maximum(values, 10 ** BINS[0]))
     counts, _ = np.histogram(logs.clip(BINS[0], BINS[-1]), BINS)
     return [(float(c), float(v)) for c, v in zip((BINS[1:] + BINS[:-1]) / 2, counts / len(values), strict=True)]
