@@ -16,6 +16,8 @@ from lotto.experiments.measures import Measure
 FORMAT = "lotto.experiment"
 UNNAMED = ("name", "tolerance", "device", "compile", "rewind_to", "evaluations")
 """Fields of a recipe that do not change what is trained."""
+FIRST_PAPER = "stabilizing"
+"""The paper of the results that do not name any: those of the time when there was one."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class StoredResult:
     """One experiment's result.
 
     Attributes:
-        about: its description: name, command, recipe, options, seconds, versions.
+        about: its description: name, paper, command, recipe, options, seconds, versions.
         frame: its rows.
         path: the CSV.
     """
@@ -84,6 +86,7 @@ def read(folder: Path) -> list[StoredResult]:
             about = json.loads(path.read_text())
             if not isinstance(about, dict) or about.get("format") != FORMAT:
                 continue
+            about.setdefault("paper", FIRST_PAPER)
             found.append(StoredResult(about, pd.read_csv(path.with_suffix(".csv")), path.with_suffix(".csv")))
         except (OSError, ValueError) as error:
             raise UsageError(f"The result {path} cannot be read ({error}); run its experiment again.") from error

@@ -65,7 +65,7 @@ def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
     sections = []
     for result in read(folder):
         table = readable(result.frame)
-        draw = drawn_by.get((result.about.get("paper", "stabilizing"), result.about["name"]))
+        draw = drawn_by.get((result.about["paper"], result.about["name"]))
         plot = ""
         if draw is not None:
             plot = plots.svg(draw(summary(result.frame), float(result.about["recipe"]["tolerance"])))
