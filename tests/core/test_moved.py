@@ -59,11 +59,16 @@ with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     import lotto.masks, lotto.landscape.hessian
     from lotto.store import Store
-    from lotto.engine.base import JobStarted
+    from lotto.engine.base import Chain, JobStarted, together
+    from lotto.papers.stored import Setting, settings
     from lotto.recipes import lenet_mnist_sgd
     from lotto import masks, streams
 import lotto
 assert masks.ones is lotto.pruning.masks.ones and streams.stream
+from lotto import execution
+from lotto.experiments import results
+assert Chain is execution.Procedure and together is execution.gather
+assert Setting is results.ResultGroup and settings is results.grouped
 assert Store is lotto.Store and JobStarted is lotto.engine.JobStarted
 assert lotto.landscape.hessian.top is lotto.landscape.curvature.top
 assert lenet_mnist_sgd is lotto.recipes.lenet_mnist_sgd

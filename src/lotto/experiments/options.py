@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +51,15 @@ class Options:
             warnings.warn("The option look_at is eval_levels now.", DeprecationWarning, stacklevel=2)
             own["eval_levels"] = own.pop("look_at")
         given = {"recipe": recipe, "replicates": replicates, "rewind_to": rewind_to, "levels": levels, "seed": seed}
-        for name, value in {**given, "own": own}.items():
-            object.__setattr__(self, name, value)
         for name in own:
             if name not in DECLARED:
                 raise unknown("option", name, (*given, *sorted(DECLARED)))
-        self._check()
-        for name, value in own.items():
-            if name in CHECKS:
-                CHECKS[name](self, value)
+        for name, value in {**given, "own": own}.items():
+            object.__setattr__(self, name, value)
+        self._check(**own)
 
-    def _check(self) -> None:
+    def _check(self, orders: int = 2, eval_levels: Sequence[int] = (), **others: object) -> None:
+        """Before anything is trained; ``orders`` and ``eval_levels`` are the same wherever experiments have them."""
         if self.replicates < 1:
             raise UsageError(f"replicates is 1 or more; got {self.replicates}.")
         if self.levels < 1:
@@ -69,6 +67,11 @@ class Options:
                 f"Experiments compare levels, so they need at least two: the dense network and levels=1; "
                 f"got levels={self.levels}."
             )
+        if orders < 2:
+            raise UsageError(f"A distance needs at least 2 data orders; got {orders}.")
+        for level in eval_levels:
+            if not 1 <= level <= self.levels:
+                raise UsageError(f"There are the levels 1 to {self.levels} to look at; got {level}.")
         for step in self.rewind_steps:
             if step >= self.recipe.total:
                 raise UsageError(
@@ -98,18 +101,3 @@ class Options:
             "levels": self.levels,
             "seed": self.seed,
         }
-
-
-def _check_orders(options: Options, orders: int) -> None:
-    if orders < 2:
-        raise UsageError(f"A distance needs at least 2 data orders; got {orders}.")
-
-
-def _check_eval_levels(options: Options, levels: tuple[int, ...]) -> None:
-    for level in levels:
-        if not 1 <= level <= options.levels:
-            raise UsageError(f"There are the levels 1 to {options.levels} to look at; got {level}.")
-
-
-CHECKS: dict[str, Callable[[Options, Any], None]] = {"orders": _check_orders, "eval_levels": _check_eval_levels}
-"""What must hold of options that experiments share by name, before anything is trained."""

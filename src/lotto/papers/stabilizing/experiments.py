@@ -28,11 +28,9 @@ from lotto.training.job import State
 
 
 @experiment(
-    "distances",
-    title="Stability to pruning and to data order: IMP against random masks",
-    source="STAB, figures 3 and 10",
-    plot=plots.distances,
-)
+    "distances", title="Stability to pruning and to data order: IMP against random masks",
+    source="STAB, figures 3 and 10", plot=plots.distances,
+)  # fmt: skip
 def distances(case: Case, *, orders: int = 2) -> Procedure[list[Row]]:
     """STAB figures 3, 4 and 10: distances of IMP and random masks at one density, for each rewind step."""
     levels = yield from case.levels()
@@ -67,12 +65,9 @@ rewind = replace(
 
 
 @experiment(
-    "instability",
-    title="Instability of the dense network against the step at which its copies part",
-    source="LMC, figure 3",
-    rewind_to=("0it", "100it", "500it", "2ep"),
-    plot=plots.instability,
-)
+    "instability", title="Instability of the dense network against the step at which its copies part",
+    source="LMC, figure 3", rewind_to=("0it", "100it", "500it", "2ep"), plot=plots.instability,
+)  # fmt: skip
 def instability(case: Case, *, orders: int = 2, points: int = 30, examples: int | None = None) -> Procedure[list[Row]]:
     """LMC figure 3: error barrier of the dense network against the step at which its copies part."""
     start = yield from rewind_point_chain(case.recipe, case.k, case.seed, case.seed, f"replicate {case.replicate + 1}")
@@ -91,19 +86,11 @@ def _instability_rows(case: Case, at: Level | At, kind: Kind, found: Instability
 
 
 @experiment(
-    "subnetworks",
-    title="Instability and error of subnetworks: matching exactly when stable",
-    source="LMC, figures 5 and 6",
-    rewind_to=("0it", "100it", "500it"),
-    plot=plots.subnetworks,
-)
+    "subnetworks", title="Instability and error of subnetworks: matching exactly when stable",
+    source="LMC, figures 5 and 6", rewind_to=("0it", "100it", "500it"), plot=plots.subnetworks,
+)  # fmt: skip
 def subnetworks(
-    case: Case,
-    *,
-    orders: int = 2,
-    points: int = 30,
-    examples: int | None = None,
-    eval_levels: Sequence[int] = (),
+    case: Case, *, orders: int = 2, points: int = 30, examples: int | None = None, eval_levels: Sequence[int] = ()
 ) -> Procedure[list[Row]]:
     """LMC figures 5 and 6: instability and error of subnetworks at ``eval_levels``; empty = half of the levels and all.
 
@@ -139,24 +126,18 @@ def subnetworks(
 
 
 @experiment(
-    "sparsity",
-    title="Error against density for each rewind step",
-    source="STAB, figure 5",
-    rewind_to=("0it", "500it"),
-    plot=plots.against_density,
-)
+    "sparsity", title="Error against density for each rewind step", source="STAB, figure 5",
+    rewind_to=("0it", "500it"), plot=plots.against_density,
+)  # fmt: skip
 def sparsity(case: Case) -> Procedure[list[Row]]:
     """STAB figure 5: error against density for each rewind step, with both controls."""
     return (yield from _errors(case, {IMP: After.WEIGHTS}, CONTROLS))
 
 
 @experiment(
-    "oneshot",
-    title="A single cut against iteration at the same density",
-    source="STAB, figures 6 and 7",
-    rewind_to=("0it", "500it", "2ep"),
-    plot=plots.oneshot,
-)
+    "oneshot", title="A single cut against iteration at the same density", source="STAB, figures 6 and 7",
+    rewind_to=("0it", "500it", "2ep"), plot=plots.oneshot,
+)  # fmt: skip
 def oneshot(case: Case) -> Procedure[list[Row]]:
     """STAB figures 6 and 7: a single cut against iteration, at the same density, over the rewind step."""
     found = yield from gather({m.ITERATIVE: case.levels(), ONE_SHOT: case.levels(one_shot=True)})
@@ -166,11 +147,9 @@ def oneshot(case: Case) -> Procedure[list[Row]]:
 
 
 @experiment(
-    "retraining",
-    title="Weight rewinding, learning-rate rewinding and fine-tuning at equal budgets",
-    source="Renda et al., figure 1",
-    plot=plots.against_density,
-)
+    "retraining", title="Weight rewinding, learning-rate rewinding and fine-tuning at equal budgets",
+    source="Renda et al., figure 1", plot=plots.against_density,
+)  # fmt: skip
 def retraining(case: Case) -> Procedure[list[Row]]:
     """Renda et al. (2003.02389): weight rewinding, learning-rate rewinding and fine-tuning, equally long."""
     kinds = {m.WEIGHT_REWINDING: After.WEIGHTS, m.LR_REWINDING: After.LR, m.FINE_TUNING: After.FINETUNE}

@@ -1,4 +1,4 @@
-"""*Unmasking the Lottery Ticket Hypothesis*: what a mask encodes, told by the error landscape."""
+"""*Unmasking the Lottery Ticket Hypothesis*: what a mask encodes, seen in the error landscape."""
 
 from __future__ import annotations
 

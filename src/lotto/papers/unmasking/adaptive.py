@@ -14,11 +14,9 @@ from lotto.pruning import masks
 
 
 @experiment(
-    "adaptive",
-    title="Trainings with adaptive shares against a fixed one",
-    source="UNM's sibling on adaptive pruning",
+    "adaptive", title="Trainings with adaptive shares against a fixed one", source="UNM's sibling on adaptive pruning",
     plot=plots.adaptive,
-)
+)  # fmt: skip
 def adaptive(case: Case) -> Procedure[list[Row]]:
     """UNM section 6 and its sibling on adaptive pruning: trainings to the density that fixed fractions reach.
 

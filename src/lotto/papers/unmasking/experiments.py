@@ -1,4 +1,4 @@
-"""Experiments of *Unmasking the Lottery Ticket Hypothesis*: what a mask encodes, told by the error landscape.
+"""Experiments of *Unmasking the Lottery Ticket Hypothesis*: what a mask encodes, seen in the error landscape.
 
 Rows have the columns of `stabilizing` and ``x``: the experiment's own axis (another level, a multiple of a distance, a
 fraction pruned), empty where there is none; the planes also have ``y``. All levels of a replicate share its data order.
@@ -50,12 +50,9 @@ EARLY = ("0it", "100it", "500it")
 
 
 @experiment(
-    "connectivity",
-    title="Successive levels are linearly connected where they match",
-    source="UNM, figure 2",
-    rewind_to=EARLY,
-    plot=plots.connectivity,
-)
+    "connectivity", title="Successive levels are linearly connected where they match", source="UNM, figure 2",
+    rewind_to=EARLY, plot=plots.connectivity,
+)  # fmt: skip
 def connectivity(case: Case, *, points: int = 30, examples: int | None = None) -> Procedure[list[Row]]:
     """UNM figure 2: barriers between the solutions of all levels, for each rewind step."""
     levels = yield from case.levels()
@@ -87,11 +84,9 @@ def _errors(case: Case, levels: Sequence[Level]) -> list[Row]:
 
 
 @experiment(
-    "projection",
-    title="Pruning leaves the floor of the connected region, retraining returns to it",
-    source="UNM, figure 3",
-    plot=plots.projection,
-)
+    "projection", title="Pruning leaves the floor of the connected region, retraining returns to it",
+    source="UNM, figure 3", plot=plots.projection,
+)  # fmt: skip
 def projection(case: Case, *, points: int = 30, examples: int | None = None) -> Procedure[list[Row]]:
     """UNM figure 3: solution, projection and next initialisation; the barrier from projection to next solution."""
     recipe = case.recipe
@@ -146,12 +141,9 @@ def _last_matching(levels: Sequence[Level], tolerance: float) -> int:
 
 
 @experiment(
-    "robustness",
-    title="How far a rewind point can be moved before training ends elsewhere",
-    source="UNM, figure 4",
-    rewind_to=EARLY,
-    plot=plots.robustness,
-)
+    "robustness", title="How far a rewind point can be moved before training ends elsewhere", source="UNM, figure 4",
+    rewind_to=EARLY, plot=plots.robustness,
+)  # fmt: skip
 def robustness(case: Case, *, points: int = 30, examples: int | None = None) -> Procedure[list[Row]]:
     """UNM figure 4: rewind points moved by the distance of successive ones, trained, and the barrier between both."""
     levels = yield from case.levels()
@@ -191,11 +183,8 @@ def robustness(case: Case, *, points: int = 30, examples: int | None = None) -> 
 
 
 @experiment(
-    "retraining",
-    title="Retraining makes new small weights to prune",
-    source="UNM, figure 6",
-    plot=plots.retraining,
-)
+    "retraining", title="Retraining makes new small weights to prune", source="UNM, figure 6", plot=plots.retraining,
+)  # fmt: skip
 def retraining(case: Case, *, examples: int | None = None) -> Procedure[list[Row]]:
     """UNM figure 6: weight magnitudes before pruning, after it and after retraining; the next projection's length.
 
