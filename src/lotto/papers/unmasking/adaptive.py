@@ -35,15 +35,8 @@ def adaptive(case: Case) -> Procedure[list[Row]]:
         for level in found
     ]
     for number, trial in enumerate(trials, start=1):
-        rows.append(
-            case.row(
-                At(trial.level, trial.density),
-                m.KEPT if trial.kept else m.NOT_KEPT,
-                m.FRACTION_TRIED,
-                trial.share,
-                x=number,
-            )
-        )
+        at, kind = At(trial.level, trial.density), m.KEPT if trial.kept else m.NOT_KEPT
+        rows.append(case.row(at, kind, m.FRACTION_TRIED, trial.share, x=number))
     reached = masks.density(chosen[-1].mask)
     fixed = next(at.level for at in levels if masks.density(at.mask) <= reached * (1 + 1e-3))
     # Replicates may end at different densities, so the counts stand at the density that was asked for.
