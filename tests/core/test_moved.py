@@ -12,7 +12,7 @@ import pytest
 
 import lotto
 from lotto.core import moved
-from lotto.core.fingerprint import function_identity
+from lotto.core.fingerprint import function_fingerprint
 
 OLD_NAMES = [
     "After",
@@ -60,11 +60,16 @@ with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     import lotto.masks, lotto.landscape.hessian
     from lotto.store import Store
-    from lotto.engine.base import JobStarted
+    from lotto.engine.base import Chain, JobStarted, together
+    from lotto.papers.stored import Setting, settings
     from lotto.recipes import lenet_mnist_sgd
     from lotto import masks, streams
 import lotto
 assert masks.ones is lotto.pruning.masks.ones and streams.stream
+from lotto import execution
+from lotto.experiments import results
+assert Chain is execution.Procedure and together is execution.gather
+assert Setting is results.ResultGroup and settings is results.grouped
 assert Store is lotto.Store and JobStarted is lotto.engine.JobStarted
 assert lotto.landscape.hessian.top is lotto.landscape.curvature.top
 assert lenet_mnist_sgd is lotto.recipes.lenet_mnist_sgd
@@ -88,9 +93,9 @@ def test_a_class_renamed_in_place_is_found_by_both_names():
 
 
 def test_keys_call_our_definitions_as_they_were_and_others_as_they_are():
-    assert function_identity(lotto.data.ImageFolder) == {"name": "lotto.data.folder.Folder"}
+    assert function_fingerprint(lotto.data.ImageFolder) == {"name": "lotto.data.folder.Folder"}
     for name in ("prune", "magnitude", "keep_top", "levels_for"):
-        assert function_identity(getattr(lotto.pruning, name)) == {"name": f"lotto.pruning.{name}"}
+        assert function_fingerprint(getattr(lotto.pruning, name)) == {"name": f"lotto.pruning.{name}"}
     assert moved.former_name("torchvision.datasets", "ImageFolder") == "torchvision.datasets.ImageFolder"
 
 

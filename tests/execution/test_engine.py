@@ -52,11 +52,11 @@ def test_equal_jobs_are_trained_once(store):
     assert runs[0] is runs[1]
 
 
-def test_chains_advance_as_their_own_jobs_finish(store):
+def test_procedures_advance_as_their_own_jobs_finish(store):
     recipe = small_recipe(steps="2it")
     order: list = []
 
-    def chain(name, length):
+    def procedure(name, length):
         total = 0.0
         for i in range(length):
             (run,) = yield [Job(recipe, init_seed=100 * length + i)]
@@ -65,7 +65,7 @@ def test_chains_advance_as_their_own_jobs_finish(store):
         assert (yield []) == []
         return name, total
 
-    results = Serial(store).drive([chain("long", 3), chain("short", 1)])
+    results = Serial(store).run_procedures([procedure("long", 3), procedure("short", 1)])
     assert [name for name, _ in results] == ["long", "short"]
     assert order == [("long", 0), ("short", 0), ("long", 1), ("long", 2)]
 

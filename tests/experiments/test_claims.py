@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from lotto import papers
 from lotto.cli.main import main
 from lotto.core.errors import UsageError
-from lotto.experiments.claims import Finding, Verdict, as_frame, check_claims, decide, interval
-from lotto.experiments.results import Setting, read_below, settings
-from lotto.papers.stabilizing.claims import BARRIER, CLAIMS, level_at
+from lotto.experiments.claims import Finding, as_frame, check_claims
+from lotto.experiments.results import ResultGroup, grouped, read_below
+from lotto.experiments.statistics import Verdict, decide, interval
+from lotto.papers.stabilizing.claims import CLAIMS, level_at
+from lotto.papers.stabilizing.measures import TEST_BARRIER
 
+BARRIER = TEST_BARRIER.name
 S, C, U = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
 
 
@@ -53,7 +56,7 @@ def rows(kind, k, level, density, values, measure="error", unit="points"):
 def setting(lines, model="resnet-20", lr=0.1, warmup=0, iterations=1000):
     recipe = {"name": "some", "model": model}
     facts = {"iterations": iterations, "per_epoch": 100, "learning_rate": lr, "warmup": warmup}
-    return Setting(recipe, facts, pd.DataFrame([row for part in lines for row in part], columns=COLUMNS))
+    return ResultGroup(recipe, facts, pd.DataFrame([row for part in lines for row in part], columns=COLUMNS))
 
 
 def verdict(number, *given):
@@ -173,7 +176,7 @@ def un(number, lines, **about):
     """The verdict of the second paper's claim on rows with the column x."""
     frame = pd.DataFrame([row for part in lines for row in part], columns=[*COLUMNS, "x"])
     made = setting([DENSE], **about)
-    given = Setting(made.recipe | {"tolerance": 0.2}, made.facts, pd.concat([made.frame, frame], ignore_index=True))
+    given = ResultGroup(made.recipe | {"tolerance": 0.2}, made.facts, pd.concat([made.frame, frame], ignore_index=True))
     (decision,) = check_claims([c for c in papers.claims_of("unmasking") if c.number == number], [given])
     return decision.verdict
 
@@ -266,7 +269,7 @@ def results(tmp_path_factory):
 def test_equal_settings_come_together(results):
     stored = read_below(results)
     assert {s.about["name"] for s in stored} == {"distances", "oneshot", "retraining"}
-    found = settings(stored)
+    found = grouped(stored)
     assert sorted(len(s.frame["kind"].unique()) for s in found) == [3, 5]
     both = max(found, key=lambda s: len(s.frame["kind"].unique()))
     errors = both.frame[(both.frame["kind"] == "dense") & (both.frame["measure"] == "error")]

@@ -13,8 +13,8 @@ from conftest import small_recipe
 from lotto import papers
 from lotto.cli.main import main
 from lotto.core.errors import UsageError
-from lotto.execution.engine import gather
 from lotto.execution.serial import Serial
+from lotto.experiments.case import Case
 from lotto.experiments.experiment import summary
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS
@@ -36,7 +36,7 @@ def test_distances_rows_are_the_measures(store):
     for replicate, chain in enumerate(result.replicates):
         at = chain[2]
         start = chain[0].run.state(5).without_optimizer
-        orders = chosen.order_seeds(replicate)
+        orders = Case(chosen, 5, replicate).order_seeds(2)
         assert orders[0] == replicate
         kinds = {"imp": at.mask, "random": masks.random_like(at.mask, replicate * MAX_LEVELS + 2)}
         for kind, mask in kinds.items():
@@ -60,7 +60,7 @@ def test_instability_rows_are_the_measure(store):
     frame = papers.get("stabilizing.instability").run(chosen, engine)
     for k in (0, 9):
         found = lotto.landscape.instability(
-            chosen.recipe, f"{k}it", order_seeds=chosen.order_seeds(0), points=3, engine=engine
+            chosen.recipe, f"{k}it", order_seeds=Case(chosen, 5, 0).order_seeds(2), points=3, engine=engine
         )
         rows = frame[(frame.rewind_step == k) & (frame.measure == "test barrier, statistics interpolated")]
         assert tuple(rows[rows.unit == "points"].value) == found.barrier().values
@@ -102,23 +102,23 @@ def test_subnetworks_rows_are_instabilities(store):
     start = chain[0].run.state(5).without_optimizer
     for at in chain[1:]:
         found = lotto.landscape.instability(
-            chosen.recipe, "5it", at.mask, chosen.order_seeds(0), start=start, points=3, engine=engine
+            chosen.recipe, "5it", at.mask, Case(chosen, 5, 0).order_seeds(2), start=start, points=3, engine=engine
         )
         rows = rows_of(
             frame, level=at.level, kind="imp", measure="test barrier, statistics interpolated", unit="points"
         )
         assert rows == found.barrier().values
     assert set(frame.kind) == {"dense", "imp", "random", "reinit"}
-    last = papers.get("stabilizing.subnetworks").run(options(replicates=1, look_at=(2,)), engine)
+    last = papers.get("stabilizing.subnetworks").run(options(replicates=1, eval_levels=(2,)), engine)
     both = [f[f.level == 2].reset_index(drop=True) for f in (frame, last)]
     pd.testing.assert_frame_equal(*both)
     assert set(last.level) == {0, 2}
 
 
-def test_levels_to_look_at_exist():
+def test_levels_to_evaluate_exist():
     for level in (0, 3):
         with pytest.raises(lotto.core.errors.UsageError, match=f"levels 1 to 2 to look at; got {level}"):
-            options(look_at=(level,))
+            options(eval_levels=(level,))
 
 
 def test_summary_is_the_spread_over_replicates():
@@ -172,31 +172,6 @@ def test_the_second_run_computes_nothing(store):
         events.clear()
         papers.get("stabilizing.instability").run(options(), Serial(store), events.append)
     assert not any(getattr(e, "trained", False) for e in events)
-
-
-def test_together_advances_chains_side_by_side(store):
-    sent: list = []
-
-    def chain(length):
-        total = 0.0
-        for i in range(length):
-            (run,) = yield [lotto.Job(small_recipe(steps="1it"), init_seed=10 * length + i)]
-            total += run.test_error
-        return length, total
-
-    def both():
-        inner = gather([chain(1), chain(3)])
-        jobs = next(inner)
-        try:
-            while True:
-                sent.append(len(jobs))
-                jobs = inner.send((yield jobs))
-        except StopIteration as stop:
-            return stop.value
-
-    (result,) = Serial(store).drive([both()])
-    assert [length for length, _ in result] == [1, 3]
-    assert sent == [2, 1, 1]
 
 
 def test_command_line(tmp_path, capsys):

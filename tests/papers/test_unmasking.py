@@ -20,8 +20,7 @@ from lotto.core.rng import derived_seed
 from lotto.execution.serial import Serial
 from lotto.landscape import subspace
 from lotto.landscape.curvature.quadratic import QuadraticTask
-from lotto.papers.unmasking import experiments
-from lotto.papers.unmasking.plots import draw as draw_unmasking
+from lotto.papers.unmasking import experiments, pruning_limit
 from lotto.pruning import masks
 from lotto.report.experiments import readable, save_experiment, write_experiments
 
@@ -120,7 +119,7 @@ def test_retraining(home):
 
 
 def test_pruning_limit(home, monkeypatch):
-    monkeypatch.setattr(experiments, "SHARES", (0.2, 0.6))
+    monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.2, 0.6))
     frame, (engine, options, levels) = run("pruning_limit", home), home
     recipe, at = options.recipe, levels[1]
     base = lotto.evaluate(recipe, at.run.weights, "train").loss
@@ -133,12 +132,12 @@ def test_pruning_limit(home, monkeypatch):
         assert only(frame, **place, measure="error, projection") == lotto.evaluate(recipe, start).error
         found = only(frame, **place, measure="rise of the loss, subspace")
         assert found <= only(frame, **place, measure="rise of the loss, projection")
-        trained = lotto.train(experiments._search(recipe), start=start, mask=cut, order_seed=0, engine=engine)
+        trained = lotto.train(pruning_limit._search(recipe), start=start, mask=cut, order_seed=0, engine=engine)
         assert only(frame, **place, measure="error, subspace") == trained.test_error
-    assert experiments._search(recipe).total == 10
+    assert pruning_limit._search(recipe).total == 10
     spectrum = lotto.landscape.curvature.spectrum(recipe, at.run.weights, at.mask, steps=32, probes=3, examples=240)
     for kind in ("random", "magnitude"):
-        theory = lotto.landscape.largest_prunable(spectrum, at.run.weights, at.mask, experiments.EPSILON, kind)
+        theory = lotto.landscape.largest_prunable(spectrum, at.run.weights, at.mask, pruning_limit.EPSILON, kind)
         assert only(frame, level=1, kind=kind, measure="largest share, theory") == theory
     assert only(frame, level=1, measure="trace") == spectrum.trace
     one_cut = round(1 - masks.count(levels[3].mask) / masks.count(at.mask), 3)
@@ -148,7 +147,7 @@ def test_pruning_limit(home, monkeypatch):
     costs = QuadraticTask(recipe, at.run.weights, at.mask, cuts, 240).execute()["costs"]
     found = frame[(frame["measure"] == "rise of the loss, quadratic") & (frame["level"] == 1)]
     assert list(found[found["kind"] == "magnitude"]["value"]) == costs
-    largest = experiments._largest(dict(zip(shares, costs, strict=True)), experiments.EPSILON)
+    largest = pruning_limit._largest(dict(zip(shares, costs, strict=True)), pruning_limit.EPSILON)
     assert only(frame, level=1, kind="magnitude", measure="largest share, quadratic") == largest
 
 
@@ -172,7 +171,7 @@ def test_adaptive(home):
 
 def test_largest_share_is_where_the_rise_passes_epsilon():
     def largest(*rises, epsilon=0.1):
-        return experiments._largest(dict(zip((0.1, 0.2, 0.4), rises, strict=True)), epsilon)
+        return pruning_limit._largest(dict(zip((0.1, 0.2, 0.4), rises, strict=True)), epsilon)
 
     assert largest(0.0, 0.05, 0.25) == pytest.approx(0.2 + 0.25 * 0.2)
     assert largest(0.0, 0.05, 0.25, epsilon=1.0) == 0.4
@@ -187,7 +186,7 @@ def test_matching_levels_are_circled():
         rows.append({**place, "measure": "error", "x": math.nan, "mean": error})
         if level < 3:
             rows.append({**place, "measure": "barrier", "x": level + 1, "mean": barrier})
-    made = draw_unmasking("connectivity", pd.DataFrame(rows), 0.2)
+    made = papers.get("unmasking.connectivity").plot(pd.DataFrame(rows), 0.2)
     errors, barriers, matrix = made.axes[:3]
 
     def circled(axis):
@@ -229,7 +228,7 @@ def test_files_report_and_tables(home, tmp_path):
 
 
 def test_command_runs_all(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(experiments, "SHARES", (0.5, 0.9))
+    monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.5, 0.9))
     main(
         ["run", "unmasking.all", "mlp-mnist1d", "--steps", "20it", "--levels", "2", "--replicates", "1", "--points", "3",
          "--rewind-to", "0it", "--jobs", "1", "--examples", "100", "--set", "model=mlp-16-16", "--out", str(tmp_path)]

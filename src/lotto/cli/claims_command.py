@@ -23,12 +23,12 @@ def claims(paper: Positional[str] = "stabilizing", folder: Positional[Path | Non
     from lotto import papers
     from lotto.core import files
     from lotto.experiments.claims import as_frame
-    from lotto.experiments.results import read_below, settings
+    from lotto.experiments.results import grouped, read_below
     from lotto.report.claims import console_claims
 
     known = papers.claims_of(paper)
     folder = folder or Path("lotto-results") / paper
-    decisions = papers.check_claims(known, settings(read_below(folder)))
+    decisions = papers.check_claims(known, grouped(read_below(folder)))
     for part in console_claims(decisions):
         console.print(part, highlight=False)
     files.write_text(folder / "claims.csv", as_frame(decisions).to_csv(index=False))

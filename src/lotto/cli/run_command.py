@@ -6,7 +6,9 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Annotated, Any
 
+import tyro
 from tyro.conf import Positional
 
 from lotto.cli.common import console, whole_numbers, writable
@@ -25,7 +27,7 @@ def run(
     points: int = 30,
     examples: int | None = None,
     seed: int = 0,
-    look_at: str | None = None,
+    eval_levels: Annotated[str | None, tyro.conf.arg(aliases=["--look-at"])] = None,
     changes: Changes,
     execution: Execution,
 ) -> None:
@@ -38,12 +40,12 @@ def run(
         recipe: a preset's name; `lotto recipes` lists them.
         replicates: initialisations.
         rewind_to: rewind steps, separated by commas: 0it,500it,2ep (default: the experiment's or the recipe's).
-        levels: pruning levels to the density that is looked at.
+        levels: pruning levels to the density that is evaluated.
         orders: data orders of each measure; their pairs are its samples.
         points: positions on a path between networks.
         examples: at most so many examples of each split on a path.
         seed: replicate r uses the seeds seed + r.
-        look_at: levels that subnetworks looks at: 5,10 (default: half of them and all).
+        eval_levels: levels that subnetworks evaluates: 5,10 (default: half of them and all).
     """
     from lotto import papers
     from lotto.cli.display import Display
@@ -52,14 +54,21 @@ def run(
 
     experiments = papers.select(name)
     chosen = changes.apply(recipe)
-    given = tuple(rewind_to.split(",")) if rewind_to else ()
-    looked_at = tuple(whole_numbers(look_at, "--look-at")) if look_at else ()
+    given: dict[str, Any] = {
+        "replicates": replicates,
+        "rewind_to": tuple(rewind_to.split(",")) if rewind_to else (),
+        "levels": levels,
+        "orders": orders,
+        "points": points,
+        "examples": examples,
+        "seed": seed,
+        "eval_levels": tuple(whole_numbers(eval_levels, "--eval-levels")) if eval_levels else (),
+    }
     folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe)
     engine = execution.engine(chosen)
     for experiment in experiments:
         began = time.perf_counter()
-        rewinds = given or experiment.rewind_to
-        options = papers.Options(chosen, replicates, rewinds, levels, orders, points, examples, seed, looked_at)
+        options = experiment.options(chosen, given)
         with Display(console) as display:
             frame = experiment.run(options, engine, display)
         seconds = time.perf_counter() - began

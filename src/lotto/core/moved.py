@@ -100,7 +100,15 @@ NAMES = {
 }
 """Names that `lotto` itself had."""
 
-RENAMED = {"together": "gather", "Folder": "ImageFolder"}
+RENAMED = {
+    "After": "Retraining",
+    "Chain": "Procedure",
+    "Folder": "ImageFolder",
+    "Setting": "ResultGroup",
+    "Stored": "StoredResult",
+    "settings": "grouped",
+    "together": "gather",
+}
 """Names that are called otherwise where they are now."""
 
 _BEFORE = {now: before for before, now in RENAMED.items()}

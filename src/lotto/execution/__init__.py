@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from lotto.execution.engine import Chain, Engine, JobAdvanced, JobFinished, JobStarted, Progress, gather
+from lotto.execution.engine import Engine, JobAdvanced, JobFinished, JobStarted, Progress
 from lotto.execution.factory import available_cores, make
+from lotto.execution.procedures import Procedure, gather
 from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
 from lotto.execution.store import Store
 
 __all__ = [
-    "Chain",
     "Engine",
     "JobAdvanced",
     "JobFinished",
     "JobStarted",
+    "Procedure",
     "Processes",
     "Progress",
     "Serial",

@@ -1,19 +1,18 @@
-"""What all engines share: chains of jobs advance together, and equal jobs are trained once.
-
-An experiment is a set of *chains*: generators that yield a list of jobs, are sent back their runs, and return
-a result. A chain waits only for its own jobs, so that no worker is idle while any chain can go on.
-"""
+"""What all engines share: procedures advance together, and equal jobs are trained once."""
 
 from __future__ import annotations
 
 import logging
+import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lotto.execution.autotune import measured_width
+from lotto.execution.procedures import Position, Procedure, T
+from lotto.execution.procedures import gather as gather  # the first edition had it here
 from lotto.execution.store import Result, Store, WorkItem
 from lotto.execution.task import Task
 from lotto.execution.threads import limited_threads
@@ -22,10 +21,6 @@ from lotto.training.check import check_trainable
 from lotto.training.job import Job
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-Chain = Generator[list[Any], list[Any], T]
-"""Yields jobs and tasks, is sent what they gave in the same order."""
 
 
 @dataclass(frozen=True)
@@ -55,42 +50,6 @@ class JobFinished:
 
 Progress = Callable[[object], None]
 """Called with the events above, and with those of an experiment."""
-
-
-@dataclass
-class _Position(Generic[T]):
-    """Where a chain stands: the runs it waits for."""
-
-    chain: Chain[T]
-    jobs: list[WorkItem] = field(default_factory=list)
-    runs: dict[int, Result] = field(default_factory=dict)
-    started: bool = False
-    result: Any = None
-
-    def advance(self) -> list[tuple[int, WorkItem]]:
-        """Send the finished runs, take the next jobs; passes over empty lists."""
-        runs = [self.runs[i] for i in range(len(self.jobs))]
-        while True:
-            try:
-                self.jobs = next(self.chain) if not self.started else self.chain.send(runs)
-            except StopIteration as stop:
-                self.result = stop.value
-                return []
-            self.started, self.runs, runs = True, {}, []
-            if self.jobs:
-                return list(enumerate(self.jobs))
-
-
-def gather(chains: Sequence[Chain[T]]) -> Chain[list[T]]:
-    """One chain that advances several in step, so that their jobs run side by side."""
-    positions = [_Position(chain) for chain in chains]
-    waiting = [(position, position.advance()) for position in positions]
-    while waiting := [(position, jobs) for position, jobs in waiting if jobs]:
-        found = iter((yield [job for _, jobs in waiting for _, job in jobs]))
-        for position, jobs in waiting:
-            position.runs = {index: next(found) for index, _ in jobs}
-        waiting = [(position, position.advance()) for position, _ in waiting]
-    return [position.result for position in positions]
 
 
 class Engine(ABC):
@@ -130,27 +89,32 @@ class Engine(ABC):
         """Run independent jobs; returns their runs in order."""
         jobs = list(jobs)
 
-        def chain() -> Chain[list[Any]]:
+        def procedure() -> Procedure[list[Any]]:
             return (yield jobs)
 
-        return self.drive([chain()], progress)[0]
+        return self.run_procedures([procedure()], progress)[0]
 
-    def drive(self, chains: Sequence[Chain[T]], progress: Progress | None = None) -> list[T]:
-        """Advance chains until each has returned; returns their results in order.
+    def run_procedures(self, procedures: Sequence[Procedure[T]], progress: Progress | None = None) -> list[T]:
+        """Advance procedures until each has returned; returns their results in order.
 
-        Jobs with the same identity are trained once, whichever chains ask for them. The chains' own arithmetic has
-        as few threads as a training: the other cores are busy with trainings.
+        Jobs with the same identity are trained once, whichever procedures ask for them. The procedures' own arithmetic
+        has as few threads as a training: the other cores are busy with trainings.
         """
         with limited_threads(self.threads):
-            return self._drive(chains, progress)
+            return self._advance(procedures, progress)
 
-    def _drive(self, chains: Sequence[Chain[T]], progress: Progress | None) -> list[T]:
+    def drive(self, chains: Sequence[Procedure[T]], progress: Progress | None = None) -> list[T]:
+        """What `run_procedures` was called in the first edition."""
+        warnings.warn("Engine.drive is Engine.run_procedures now.", DeprecationWarning, stacklevel=2)
+        return self.run_procedures(chains, progress)
+
+    def _advance(self, procedures: Sequence[Procedure[T]], progress: Progress | None) -> list[T]:
         emit = progress or (lambda event: None)
-        positions = [_Position(chain) for chain in chains]
+        positions = [Position(procedure) for procedure in procedures]
         ready: deque[WorkItem] = deque()
-        waiting: dict[str, list[tuple[_Position[T], int]]] = {}
+        waiting: dict[str, list[tuple[Position[T], int]]] = {}
 
-        def enqueue(position: _Position[T]) -> None:
+        def enqueue(position: Position[T]) -> None:
             for index, job in position.advance():
                 # Jobs without an identity are never the same as another.
                 name = job_name(job)
@@ -185,23 +149,23 @@ class Engine(ABC):
             finished = True
         finally:
             for position in positions:
-                position.chain.close()
+                position.procedure.close()
             self._close(finished)
         return [position.result for position in positions]
 
     @staticmethod
     def _hand_out(
-        wanted: list[tuple[_Position[T], int]],
+        wanted: list[tuple[Position[T], int]],
         job: WorkItem,
         run: Result,
         trained: bool,
         emit: Progress,
-        enqueue: Callable[[_Position[T]], None],
+        enqueue: Callable[[Position[T]], None],
     ) -> None:
         emit(JobFinished(job, run, trained))
         for position, index in wanted:
-            position.runs[index] = run
-            if len(position.runs) == len(position.jobs):
+            position.results[index] = run
+            if len(position.results) == len(position.jobs):
                 enqueue(position)
 
     def _check_once(self, recipe: Recipe) -> None:
@@ -223,7 +187,7 @@ class Engine(ABC):
 
 
 def job_name(job: WorkItem) -> str:
-    """The key under which equal jobs of one drive meet; steps count, as the kept ones may differ."""
+    """The key under which equal jobs of one call meet; steps count, as the kept ones may differ."""
     if job.key is None:
         return f"not-cacheable-{id(job)}"
     steps = "" if isinstance(job, Task) else ",".join(map(str, job.steps))

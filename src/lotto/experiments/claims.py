@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 import pandas as pd
 
-from lotto.experiments.results import Setting
-
-CONFIDENCE = 0.95
-"""A statistic is on one side of a threshold when its t-interval at this level is."""
-
-
-class Verdict(str, Enum):
-    """What results say about a claim."""
-
-    SUPPORTED = "supported"
-    CONTRADICTED = "contradicted"
-    UNDECIDED = "not decided at this scale"
+from lotto.experiments.measures import ERROR, IMP, Kind
+from lotto.experiments.results import ResultGroup
+from lotto.experiments.statistics import Verdict, decide, interval
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one setting says about a claim.
+    """What one group of results says about a claim.
 
     Attributes:
-        where: the setting, and what of it was looked at.
+        where: the group, and what of it was evaluated.
         values: the statistic, one value per replicate.
         verdict: see `decide`.
         note: a figure in words that takes the place of the values.
@@ -52,6 +41,9 @@ class Finding:
         return f"{mean:.3g} ± {np.std(self.values, ddof=1):.2g} (n = {n}, 95 % interval {low:.3g} to {high:.3g})"
 
 
+Find = Callable[[ResultGroup], Iterable[Finding]]
+
+
 @dataclass(frozen=True)
 class Claim:
     """A sentence of a paper.
@@ -63,7 +55,7 @@ class Claim:
         statistic: what decides it, and the threshold.
         paper: the paper's figure.
         command: how results that decide it are made.
-        find: what settings say; nothing if none of them has the rows.
+        find: what the results of one training setting say; nothing if they lack the rows.
     """
 
     number: int
@@ -72,7 +64,7 @@ class Claim:
     statistic: str
     paper: str
     command: str
-    find: Callable[[Sequence[Setting]], list[Finding]]
+    find: Find
 
 
 @dataclass(frozen=True)
@@ -89,62 +81,38 @@ class Decision:
         return decided.pop() if len(decided) == 1 else Verdict.UNDECIDED
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The t-interval of the mean at `CONFIDENCE`; everything for fewer than two values."""
-    n = len(values)
-    if n < 2:
-        return -math.inf, math.inf
-    from scipy.special import stdtrit  # a third of a second to import, which experiments do without
-
-    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * float(np.std(values, ddof=1)) / math.sqrt(n)
-    mean = float(np.mean(values))
-    return mean - half, mean + half
-
-
-def decide(values: Sequence[float], threshold: float, below: bool) -> Verdict:
-    """Whether the mean is below (or above) a threshold.
-
-    Supported when the whole interval is on the claimed side, contradicted when all of it is on the other.
-    """
-    low, high = interval(values)
-    under, over = high < threshold, low > threshold
-    if not under and not over:
-        return Verdict.UNDECIDED
-    return Verdict.SUPPORTED if under == below else Verdict.CONTRADICTED
-
-
-def values(setting: Setting, **about: object) -> pd.Series:
-    """Mean over samples by replicate of the rows with these column values."""
-    rows = setting.frame
-    for column, value in about.items():
-        rows = rows[rows[column] == value]
-    return rows.groupby("replicate")["value"].mean()
-
-
-def dense_errors(setting: Setting) -> pd.Series:
+def dense_errors(group: ResultGroup) -> pd.Series:
     """Error of the dense network by replicate."""
-    rows = setting.frame
-    rows = rows[(rows["measure"] == "error") & (rows["level"] == 0) & (rows["sample"] == 0)]
-    return rows.groupby("replicate")["value"].first()
+    return group.rows(ERROR, level=0, sample=0).groupby("replicate")["value"].first()
 
 
-def gap(setting: Setting, k: int, level: int, kind: str = "imp") -> pd.Series:
+def gap(group: ResultGroup, k: int, level: int, kind: Kind = IMP) -> pd.Series:
     """Error of a subnetwork above that of the dense network, by replicate."""
-    found = values(setting, measure="error", kind=kind, rewind_step=k, level=level)
-    return (found - dense_errors(setting)).dropna()
+    return (group.values(ERROR, kind=kind, rewind_step=k, level=level) - dense_errors(group)).dropna()
 
 
-def finding_of(where: str, found: pd.Series, threshold: float, below: bool) -> list[Finding]:
+def finding_of(where: str, found: pd.Series, threshold: float, below: bool) -> Iterator[Finding]:
     """What values by replicate say about a threshold; nothing if there are none."""
-    if found.empty:
-        return []
-    sample = tuple(float(v) for v in found)
-    return [Finding(where, sample, decide(sample, threshold, below))]
+    if sample := tuple(float(v) for v in found):
+        yield Finding(where, sample, decide(sample, threshold, below))
 
 
-def check_claims(claims: Sequence[Claim], settings: Sequence[Setting]) -> list[Decision]:
+def agreement(where: str, points: Sequence[tuple[Verdict, Verdict]], needed: str) -> Iterator[Finding]:
+    """Whether two verdicts agree at all points where both are decided; ``needed``: what is said if all are alike."""
+    decided = [(a, b) for a, b in points if Verdict.UNDECIDED not in (a, b)]
+    agree = [a == b for a, b in decided]
+    note = f"{sum(agree)} of {len(agree)} decided points agree ({len(points)} points)"
+    if not all(agree):
+        yield Finding(where, (), Verdict.CONTRADICTED, note)
+    elif len({a for a, _ in decided}) == 2:
+        yield Finding(where, (), Verdict.SUPPORTED, note)
+    elif points:
+        yield Finding(where, (), Verdict.UNDECIDED, f"{note}; {needed}")
+
+
+def check_claims(claims: Sequence[Claim], groups: Sequence[ResultGroup]) -> list[Decision]:
     """Decide every claim from stored results."""
-    return [Decision(claim, tuple(claim.find(settings))) for claim in claims]
+    return [Decision(claim, tuple(f for group in groups for f in claim.find(group))) for claim in claims]
 
 
 def as_frame(decisions: Sequence[Decision]) -> pd.DataFrame:

@@ -1,96 +1,32 @@
-"""What an experiment is: chains that measure, and tidy rows that come out."""
+"""What an experiment is: a generator that measures one case, and tidy rows that come out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lotto.core.errors import UsageError
-from lotto.core.rng import derived_seed
-from lotto.execution.engine import Chain, Engine, Progress
-from lotto.lottery.plan import After, Plan, make_plan
-from lotto.lottery.procedure import Level
-from lotto.pruning import masks
+from lotto.execution.engine import Engine, Progress
+from lotto.execution.procedures import Procedure
+from lotto.experiments.case import Case, Row
+from lotto.experiments.options import DECLARED, Options
 from lotto.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Row = dict[str, Any]
+Measured = Callable[..., Procedure[list[Row]]]
+Plot = Callable[[pd.DataFrame, float], "Figure"]
 
-
-@dataclass(frozen=True)
-class Options:
-    """What every experiment can be told; each uses what it needs.
-
-    Attributes:
-        recipe: what is trained.
-        replicates: initialisations.
-        rewind_to: rewind steps, as text; empty = the recipe's own.
-        levels: pruning levels to the density that is looked at.
-        orders: data orders of each measure; their pairs are its samples.
-        points: positions on a path.
-        examples: at most so many examples of each split on a path.
-        seed: replicate r uses the seeds ``seed + r``.
-        look_at: levels that `subnetworks` looks at; empty = half of them and all.
-    """
-
-    recipe: Recipe
-    replicates: int = 3
-    rewind_to: tuple[str | int, ...] = ()
-    levels: int = 10
-    orders: int = 2
-    points: int = 30
-    examples: int | None = None
-    seed: int = 0
-    look_at: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.replicates < 1:
-            raise UsageError(f"replicates is 1 or more; got {self.replicates}.")
-        if self.levels < 1:
-            raise UsageError(
-                f"Experiments compare levels, so they need at least two: the dense network and levels=1; "
-                f"got levels={self.levels}."
-            )
-        if self.orders < 2:
-            raise UsageError(f"A distance needs at least 2 data orders; got {self.orders}.")
-        for level in self.look_at:
-            if not 1 <= level <= self.levels:
-                raise UsageError(f"There are the levels 1 to {self.levels} to look at; got {level}.")
-        for step in self.rewind_steps:
-            if step >= self.recipe.total:
-                raise UsageError(
-                    f"The rewind step {step} is not before the end of training at {self.recipe.total} iterations."
-                )
-
-    @property
-    def rewind_steps(self) -> tuple[int, ...]:
-        """The rewind steps in iterations, in increasing order."""
-        return tuple(sorted({self.recipe.step(k) for k in self.rewind_to or (self.recipe.rewind_to,)}))
-
-    def order_seeds(self, replicate: int) -> tuple[int, ...]:
-        """Data orders of a replicate: that of its own training first, so that its runs are shared."""
-        base = self.seed + replicate
-        return (base, *(derived_seed(base, "another-order", i) for i in range(1, self.orders)))
-
-    def training(self) -> dict[str, Any]:
-        """What claims ask about a training: its length, peak rate and warm-up, in numbers."""
-        recipe = self.recipe
-        return {
-            "iterations": recipe.total,
-            "per_epoch": recipe.per_epoch,
-            "learning_rate": recipe.optimizer.lr,
-            "warmup": recipe.step(recipe.schedule.warmup),
-        }
-
-    def describe(self) -> dict[str, Any]:
-        """The options in plain values, for files and reports."""
-        values = {k: v for k, v in vars(self).items() if k != "recipe"}
-        return {**values, "rewind_to": list(self.rewind_steps), "look_at": list(self.look_at)}
+COLUMNS = (
+    "replicate", "rewind_step", "level", "density", "x", "kind", "measure", "unit", "sample", "value", "y",
+)  # fmt: skip
+"""All columns that rows may have, in the order of the files."""
+KEYS = ("rewind_step", "level", "density", "kind", "measure", "unit", "x", "y")
+"""The columns whose values a mean over replicates belongs to; not every experiment has the last two."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +37,7 @@ class Experiment:
         name: as on the command line.
         title: what it shows.
         source: which figure of which paper.
-        chains: from options to chains of rows, all independent of each other.
+        procedure: from a case and the experiment's own options to the rows of the case.
         rewind_to: rewind steps if none are given; empty = the recipe's own.
         paper: the package of the paper.
         plot: from means and spreads of the rows and the recipe's tolerance to the figure; None = a table only.
@@ -110,39 +46,60 @@ class Experiment:
     name: str
     title: str
     source: str
-    chains: Callable[[Options], Sequence[Chain[list[Row]]]]
+    procedure: Measured
     rewind_to: tuple[str, ...] = ()
-    paper: str = "stabilizing"
-    plot: Callable[[pd.DataFrame, float], Figure] | None = None
+    paper: str = ""
+    plot: Plot | None = None
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The options that it has beside the common ones: the generator's keyword arguments."""
+        arguments = inspect.signature(self.procedure).parameters.values()
+        return {a.name: a.default for a in arguments if a.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def options(self, recipe: Recipe, given: Mapping[str, Any]) -> Options:
+        """Options from values by name; without any rewind steps they are the experiment's."""
+        return Options(recipe, **{**given, "rewind_to": given.get("rewind_to") or self.rewind_to})
+
+    def own(self, options: Options) -> dict[str, Any]:
+        """What it takes of the options beside the common ones."""
+        return {name: options.own.get(name, default) for name, default in self.defaults.items()}
 
     def run(self, options: Options, engine: Engine, progress: Progress | None = None) -> pd.DataFrame:
         """Measure; returns one row per sample of each measure."""
-        rows = engine.drive(self.chains(options), progress)
-        return pd.DataFrame([row for chain in rows for row in chain])
+        cases = [Case(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
+        own = self.own(options)
+        found = engine.run_procedures([self.procedure(case, **own) for case in cases], progress)
+        frame = pd.DataFrame([row for rows in found for row in rows])
+        return frame[[column for column in COLUMNS if column in frame]]
+
+    def describe(self, options: Options) -> dict[str, Any]:
+        """The options in plain values, for files and reports."""
+        own = {name: list(v) if isinstance(v, tuple) else v for name, v in self.own(options).items()}
+        return {**options.describe(), **own}
 
 
-def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def experiment(
+    name: str, *, title: str, source: str, plot: Plot | None = None, rewind_to: tuple[str, ...] = ()
+) -> Callable[[Measured], Experiment]:
+    """Make an experiment of a generator that measures one case.
+
+    The generator is called with a `Case` and its own keyword arguments, which are the experiment's options; it yields
+    pytrees of jobs and tasks and returns rows. The paper is the package that it is defined in.
+    """
+
+    def made(procedure: Measured) -> Experiment:
+        paper = procedure.__module__.split(".")[-2:][0]
+        one = Experiment(name, title, source, procedure, rewind_to, paper, plot)
+        DECLARED.update(one.defaults)
+        return one
+
+    return made
+
+
+def summary(frame: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFrame:
     """Mean and sample standard deviation over replicates, after the mean over each replicate's samples."""
+    by = [column for column in by if column in frame]
     each = frame.groupby([*by, "replicate"], sort=False, dropna=False)["value"].mean()
-    groups = each.groupby(list(by), sort=False, dropna=False)
+    groups = each.groupby(by, sort=False, dropna=False)
     return pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=1), "n": groups.size()}).reset_index()
-
-
-def plan_of(
-    options: Options, k: int, after: After = After.WEIGHTS, controls: Sequence[str] = (), one_shot: bool = False
-) -> Plan:
-    """The plan of IMP rewound to step ``k`` that an experiment looks at."""
-    return make_plan(
-        options.recipe, options.levels, rewind_to=k, replicates=options.replicates, controls=controls, after=after,
-        one_shot=one_shot, seed=options.seed,
-    )  # fmt: skip
-
-
-def about(replicate: int, k: int, at: Level) -> Row:
-    """The columns that place a row: replicate, rewind step, level, density."""
-    return {"replicate": replicate, "rewind_step": k, "level": at.level, "density": masks.density(at.mask)}
-
-
-def row(at: Row, kind: str, measure: str, unit: str, sample: int, value: float, **more: float) -> Row:
-    """A tidy row: what was measured of which kind of network, in what unit; ``more`` are columns of an experiment."""
-    return {**at, **more, "kind": kind, "measure": measure, "unit": unit, "sample": sample, "value": value}

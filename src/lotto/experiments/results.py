@@ -11,18 +11,21 @@ from typing import Any
 import pandas as pd
 
 from lotto.core.errors import UsageError
+from lotto.experiments.measures import Measure
 
 FORMAT = "lotto.experiment"
 UNNAMED = ("name", "tolerance", "device", "compile", "rewind_to", "evaluations")
 """Fields of a recipe that do not change what is trained."""
+FIRST_PAPER = "stabilizing"
+"""The paper of the results that do not name any: those of the time when there was one."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredResult:
     """One experiment's result.
 
     Attributes:
-        about: its description: name, command, recipe, options, seconds, versions.
+        about: its description: name, paper, command, recipe, options, seconds, versions.
         frame: its rows.
         path: the CSV.
     """
@@ -33,7 +36,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Setting:
+class ResultGroup:
     """All rows of one training setting, whichever experiments measured them.
 
     Attributes:
@@ -51,8 +54,27 @@ class Setting:
         """What tables call it."""
         return f"{self.recipe['name']}, {self.recipe['model']}, {self.facts['iterations']} iterations"
 
+    def rows(self, measure: Measure | None = None, **columns: object) -> pd.DataFrame:
+        """The rows of a measure with these column values."""
+        rows = self.frame if measure is None else measure.of(self.frame)
+        for column, value in columns.items():
+            rows = rows[rows[column] == value]
+        return rows
 
-def read(folder: Path) -> list[Stored]:
+    def values(self, measure: Measure, **columns: object) -> pd.Series:
+        """Mean over samples by replicate of such rows."""
+        return self.rows(measure, **columns).groupby("replicate")["value"].mean()
+
+    def rewind_steps(self, measure: Measure, **columns: object) -> list[int]:
+        """The rewind steps of such rows, in increasing order."""
+        return sorted(int(k) for k in self.rows(measure, **columns)["rewind_step"].unique())
+
+    def where(self, rows: pd.DataFrame, k: object) -> str:
+        """What findings call rows of one level."""
+        return f"{self.title}, {100 * rows['density'].mean():.3g} % left, k = {k}"
+
+
+def read(folder: Path) -> list[StoredResult]:
     """The results in a folder (not below it), by name.
 
     Raises:
@@ -64,13 +86,14 @@ def read(folder: Path) -> list[Stored]:
             about = json.loads(path.read_text())
             if not isinstance(about, dict) or about.get("format") != FORMAT:
                 continue
-            found.append(Stored(about, pd.read_csv(path.with_suffix(".csv")), path.with_suffix(".csv")))
+            about.setdefault("paper", FIRST_PAPER)
+            found.append(StoredResult(about, pd.read_csv(path.with_suffix(".csv")), path.with_suffix(".csv")))
         except (OSError, ValueError) as error:
             raise UsageError(f"The result {path} cannot be read ({error}); run its experiment again.") from error
     return found
 
 
-def read_below(folder: Path) -> list[Stored]:
+def read_below(folder: Path) -> list[StoredResult]:
     """The results in a folder and all folders below it.
 
     Raises:
@@ -82,12 +105,12 @@ def read_below(folder: Path) -> list[Stored]:
     return [result for inner in folders for result in read(inner)]
 
 
-def settings(results: Sequence[Stored]) -> list[Setting]:
+def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     """Put the rows of equal training settings together.
 
     Experiments share their trainings, so a row that two of them report is the same number and is kept once.
     """
-    groups: dict[str, list[Stored]] = {}
+    groups: dict[str, list[StoredResult]] = {}
     for result in results:
         recipe = {k: v for k, v in result.about["recipe"].items() if k not in UNNAMED}
         groups.setdefault(json.dumps(recipe, sort_keys=True), []).append(result)
@@ -96,5 +119,5 @@ def settings(results: Sequence[Stored]) -> list[Setting]:
         rows = pd.concat([r.frame for r in group], ignore_index=True)
         keys = [c for c in rows.columns if c != "value"]
         first = group[0].about
-        made.append(Setting(first["recipe"], first["training"], rows.drop_duplicates(keys, ignore_index=True)))
+        made.append(ResultGroup(first["recipe"], first["training"], rows.drop_duplicates(keys, ignore_index=True)))
     return made

@@ -1,7 +1,7 @@
 """Stability to pruning and to data order (STAB section 4), and instability analysis (LMC).
 
 All are arithmetic on trainings that start from one rewind point ``W_k`` and differ in one thing. Each measure is
-a chain (see `engine`), so that experiments advance many of them together, and a function that runs it alone.
+a procedure, so that experiments advance many of them together, and a function that runs a single one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor
 from lotto.core.errors import UsageError
 from lotto.core.weights import Weights, angle, distance
 from lotto.data import Split
-from lotto.execution.engine import Chain, Engine, Progress
+from lotto.execution.engine import Engine, Progress
 from lotto.execution.factory import make
+from lotto.execution.procedures import Procedure
 from lotto.landscape.batchnorm import has_batchnorm
 from lotto.landscape.path import BATCHNORM, Path, PathTask, path_of
 from lotto.pruning import masks
@@ -30,7 +31,7 @@ STABLE = 2.0
 
 
 @dataclass(frozen=True)
-class Spread:
+class Samples:
     """A measure over samples (data orders, or pairs of them)."""
 
     values: tuple[float, ...]
@@ -61,8 +62,8 @@ class Distances:
         errors: test errors of the trained subnetworks, in the order of the data orders.
     """
 
-    l2: Spread
-    angle: Spread
+    l2: Samples
+    angle: Samples
     errors: tuple[float, ...]
 
     @classmethod
@@ -71,8 +72,8 @@ class Distances:
     ) -> Distances:
         """Measure pairs of networks within a mask."""
         return cls(
-            Spread(tuple(distance(a, b, mask) for a, b in pairs)),
-            Spread(tuple(angle(a, b, mask) for a, b in pairs)),
+            Samples(tuple(distance(a, b, mask) for a, b in pairs)),
+            Samples(tuple(angle(a, b, mask) for a, b in pairs)),
             tuple(errors),
         )
 
@@ -91,10 +92,10 @@ class Instability:
 
     def barrier(
         self, split: Split = "test", what: str = "error", batchnorm: str = "interpolate", baseline: str = "mean"
-    ) -> Spread:
+    ) -> Samples:
         """The barrier of each pair; see `Path.barrier`. Without BatchNorm both policies are the same."""
         paths = self.paths.get(batchnorm, self.paths["interpolate"])
-        return Spread(tuple(path.barrier(baseline, split, what) for path in paths))
+        return Samples(tuple(path.barrier(baseline, split, what) for path in paths))
 
     @property
     def stable(self) -> bool:
@@ -109,7 +110,7 @@ def data_order_chain(
     from_step: int,
     order_seeds: Sequence[int],
     label: str = "",
-) -> Chain[Distances]:
+) -> Procedure[Distances]:
     """Stability to data order of (``W_k``, m): distances between trainings of ``m * W_k`` on pairs of orders."""
     check_orders(order_seeds, 2, "Stability to data order compares trainings on different data orders")
     runs: list[Run] = yield [_fork(recipe, start, mask, from_step, u, f"{label} · order {u}") for u in order_seeds]
@@ -124,15 +125,15 @@ def pruning_chain(
     from_step: int,
     order_seeds: Sequence[int],
     label: str = "",
-) -> Chain[Distances]:
+) -> Procedure[Distances]:
     """Stability to pruning of (``W_k``, m): distances between ``W_k`` and ``m * W_k`` trained on the same order."""
     check_orders(order_seeds, 1, "Stability to pruning needs a data order")
-    dense = [_fork(recipe, start, None, from_step, u, f"{label} · dense, order {u}") for u in order_seeds]
-    sparse = [_fork(recipe, start, mask, from_step, u, f"{label} · order {u}") for u in order_seeds]
-    runs: list[Run] = yield [*dense, *sparse]
-    half = len(order_seeds)
-    pairs = [(a.weights, b.weights) for a, b in zip(runs[:half], runs[half:], strict=True)]
-    return Distances.between(pairs, mask, [run.test_error for run in runs[half:]])
+    runs: dict[str, list[Run]] = yield {
+        "dense": [_fork(recipe, start, None, from_step, u, f"{label} · dense, order {u}") for u in order_seeds],
+        "sparse": [_fork(recipe, start, mask, from_step, u, f"{label} · order {u}") for u in order_seeds],
+    }
+    pairs = [(a.weights, b.weights) for a, b in zip(runs["dense"], runs["sparse"], strict=True)]
+    return Distances.between(pairs, mask, [run.test_error for run in runs["sparse"]])
 
 
 def instability_chain(
@@ -145,32 +146,30 @@ def instability_chain(
     splits: Sequence[Split] = ("test", "train"),
     examples: int | None = None,
     label: str = "",
-) -> Chain[Instability]:
+) -> Procedure[Instability]:
     """Instability of ``W_k`` (or ``m * W_k``): barriers between copies trained on pairs of orders (LMC section 3)."""
     check_orders(order_seeds, 2, "Instability compares copies trained on different data orders")
     runs: list[Run] = yield [_fork(recipe, start, mask, from_step, u, f"{label} · order {u}") for u in order_seeds]
     policies = BATCHNORM if has_batchnorm(recipe) else BATCHNORM[:1]
     pairs = list(combinations(zip(order_seeds, runs, strict=True), 2))
-    tasks = [
-        PathTask(
-            recipe, a.weights, b.weights, points, tuple(splits), policy, examples, f"{label} · path {u}–{v}, {policy}"
-        )
+    outcomes = yield {
+        policy: [
+            PathTask(
+                recipe, a.weights, b.weights, points, tuple(splits), policy, examples,
+                f"{label} · path {u}–{v}, {policy}",
+            )
+            for (u, a), (v, b) in pairs
+        ]
         for policy in policies
-        for (u, a), (v, b) in pairs
-    ]
-    outcomes = yield tasks
-    paths = [path_of(outcome) for outcome in outcomes]
-    n = len(pairs)
-    return Instability(
-        {policy: tuple(paths[i * n : (i + 1) * n]) for i, policy in enumerate(policies)},
-        tuple(run.test_error for run in runs),
-    )
+    }  # fmt: skip
+    paths = {policy: tuple(path_of(outcome) for outcome in found) for policy, found in outcomes.items()}
+    return Instability(paths, tuple(run.test_error for run in runs))
 
 
-def rewind_point_chain(recipe: Recipe, step: int, init_seed: int, order_seed: int, label: str = "") -> Chain[State]:
+def rewind_point_chain(recipe: Recipe, step: int, init_seed: int, order_seed: int, label: str = "") -> Procedure[State]:
     """The state ``W_k`` of a dense training, for a new optimizer.
 
-    It is kept by the whole dense training, which level 0 of IMP and other measures share.
+    It is kept by the full dense training, which level 0 of IMP and other measures share.
     """
     (run,) = yield [Job(recipe, init_seed, order_seed, keep=(step,), label=f"{label} · dense")]
     return run.state(step).without_optimizer
@@ -200,12 +199,12 @@ def stability_to_data_order(
         progress: called with engine events.
     """
 
-    def chain() -> Chain[Distances]:
+    def procedure() -> Procedure[Distances]:
         check_orders(order_seeds, 2, "Stability to data order compares trainings on different data orders")
         k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
         return (yield from data_order_chain(recipe, point, kept, k, order_seeds, "data order"))
 
-    return (engine or make()).drive([chain()], progress)[0]
+    return (engine or make()).run_procedures([procedure()], progress)[0]
 
 
 def stability_to_pruning(
@@ -219,18 +218,18 @@ def stability_to_pruning(
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Distances:
-    """Distance between the whole network and the subnetwork, trained on the same data order (STAB section 4).
+    """Distance between the dense network and the subnetwork, trained on the same data order (STAB section 4).
 
     Both are trained from the rewind point with a new optimizer; every data order is a sample. For the arguments see
     `stability_to_data_order`.
     """
 
-    def chain() -> Chain[Distances]:
+    def procedure() -> Procedure[Distances]:
         check_orders(order_seeds, 1, "Stability to pruning needs a data order")
         k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
         return (yield from pruning_chain(recipe, point, kept, k, order_seeds, "pruning"))
 
-    return (engine or make()).drive([chain()], progress)[0]
+    return (engine or make()).run_procedures([procedure()], progress)[0]
 
 
 def instability(
@@ -266,14 +265,14 @@ def instability(
         The paths of all pairs, with BatchNorm statistics interpolated and, where there are any, re-estimated.
     """
 
-    def chain() -> Chain[Instability]:
+    def procedure() -> Procedure[Instability]:
         check_orders(order_seeds, 2, "Instability compares copies trained on different data orders")
         k, _, point = yield from _point(recipe, mask, from_step, (init_seed,), start, init_seed)
         return (
             yield from instability_chain(recipe, point, mask, k, order_seeds, points, splits, examples, "instability")
         )
 
-    return (engine or make()).drive([chain()], progress)[0]
+    return (engine or make()).run_procedures([procedure()], progress)[0]
 
 
 def check_orders(order_seeds: Sequence[int], least: int, why: str) -> None:
@@ -289,7 +288,7 @@ def _point(
     order_seeds: Sequence[int],
     start: State | Weights | None,
     init_seed: int,
-) -> Chain[tuple[int, Mask, State]]:
+) -> Procedure[tuple[int, Mask, State]]:
     k = recipe.step(from_step)
     if k >= recipe.total:
         raise UsageError(f"The step {k} is not before the end of training at {recipe.total} iterations.")

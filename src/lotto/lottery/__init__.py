@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lotto.lottery.adaptive import Trial
-from lotto.lottery.plan import After, Plan
+from lotto.lottery.plan import Plan, Retraining
 from lotto.lottery.procedure import LevelFinished
 from lotto.lottery.replicate import Level
 from lotto.lottery.search import ImpResult, imp
 
-__all__ = ["After", "ImpResult", "Level", "LevelFinished", "Plan", "Trial", "imp"]
+__all__ = ["ImpResult", "Level", "LevelFinished", "Plan", "Retraining", "Trial", "imp"]

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lotto.data import Split
-from lotto.execution.engine import Chain, Progress, gather
+from lotto.execution.engine import Progress
+from lotto.execution.procedures import Procedure, gather
 from lotto.landscape.curvature.pruning_limit import EPSILON
 from lotto.landscape.path import PathTask, path_of
 from lotto.lottery.plan import Plan
@@ -70,7 +71,7 @@ class Trial:
     kept: bool
 
 
-def adaptive_chain(plan: Plan, emit: Progress) -> Chain[tuple[list[list[Level]], list[Trial]]]:
+def adaptive_chain(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[Level]], list[Trial]]]:
     """All levels of all replicates together, then their controls; and what was tried."""
     recipe = plan.recipe
     split: Split = "validation" if recipe.validation else "test"
@@ -121,7 +122,7 @@ def adaptive_chain(plan: Plan, emit: Progress) -> Chain[tuple[list[list[Level]],
     return levels, trials
 
 
-def free_fraction(replicates: Sequence[Replicate], last: Sequence[Level]) -> Chain[float]:
+def free_fraction(replicates: Sequence[Replicate], last: Sequence[Level]) -> Procedure[float]:
     """The largest of `FREE_FRACTIONS` whose projections cost at most `EPSILON` on average; 0 for none."""
     plan = replicates[0].plan
     tasks = [

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lotto.core.weights import Weights, mean
-from lotto.execution.engine import Chain
+from lotto.execution.procedures import Procedure
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.batchnorm import NORMS, recompute_statistics
 from lotto.recipe.recipe import Recipe
@@ -56,7 +56,7 @@ class AverageTask(Task):
         return {"metrics": metrics, "statistics": buffers if norms else {}}
 
 
-def averaged_chain(jobs: Sequence[Job], trained: Sequence[Run] = ()) -> Chain[tuple[Run, list[Run]]]:
+def averaged_chain(jobs: Sequence[Job], trained: Sequence[Run] = ()) -> Procedure[tuple[Run, list[Run]]]:
     """Train jobs that differ in the data order only; returns the average of their ends as a run, and their runs.
 
     Args:

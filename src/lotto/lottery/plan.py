@@ -15,7 +15,7 @@ from lotto.pruning.rule import Pruning, prune
 from lotto.recipe.recipe import Recipe
 
 
-class After(str, Enum):
+class Retraining(str, Enum):
     """What happens to the weights after a level's pruning."""
 
     WEIGHTS = "weights"
@@ -43,7 +43,7 @@ class Plan:
     replicates: int
     controls: tuple[str, ...]
     control_levels: tuple[int, ...]
-    after: After
+    after: Retraining
     order: str
     rewind_optimizer: bool
     finetune_lr: float
@@ -100,7 +100,7 @@ def make_plan(
     control_levels: Sequence[int] | None = None,
     density: float | None = None,
     one_shot: bool = False,
-    after: str | After = After.WEIGHTS,
+    after: str | Retraining = Retraining.WEIGHTS,
     order: str = "shared",
     rewind_optimizer: bool = False,
     finetune_lr: float | None = None,
@@ -123,17 +123,17 @@ def make_plan(
             raise unknown("control", control, CONTROLS)
     if order not in ORDERS:
         raise unknown("order", order, ORDERS)
-    if after not in [a.value for a in After] and not isinstance(after, After):
-        raise unknown("after-prune policy", after, [a.value for a in After])
+    if after not in [a.value for a in Retraining] and not isinstance(after, Retraining):
+        raise unknown("after-prune policy", after, [a.value for a in Retraining])
     rewind_step = recipe.step(recipe.rewind_to if rewind_to is None else rewind_to)
     if rewind_step >= recipe.total:
         raise UsageError(
             f"The rewind step {rewind_step} is not before the end of training at {recipe.total} iterations "
             f"(an epoch is {recipe.per_epoch})."
         )
-    if After(after) is not After.WEIGHTS and rewind_optimizer:
-        raise UsageError(f"rewind_optimizer goes with after='weights'; got after={After(after).value!r}.")
-    if After(after) is After.REINIT and rewind_to is not None:
+    if Retraining(after) is not Retraining.WEIGHTS and rewind_optimizer:
+        raise UsageError(f"rewind_optimizer goes with after='weights'; got after={Retraining(after).value!r}.")
+    if Retraining(after) is Retraining.REINIT and rewind_to is not None:
         raise UsageError("after='reinit' trains from a new start at every level, so it has no rewind step.")
     if finetune_lr is not None and not finetune_lr > 0:
         raise UsageError(f"A learning rate is greater than 0; got finetune_lr={finetune_lr!r}.")
@@ -160,6 +160,6 @@ def make_plan(
         raise UsageError(f"Control levels are between 1 and {count}; got {list(chosen)}.")
     last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
     return Plan(
-        recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, After(after), order,
+        recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, Retraining(after), order,
         rewind_optimizer, finetune_lr or last, seed, adaptive, (density or 0.0) if adaptive else 0.0, particles,
     )  # fmt: skip

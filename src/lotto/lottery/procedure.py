@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from lotto.execution.engine import Chain, Progress
+from lotto.execution.engine import Progress
+from lotto.execution.procedures import Procedure
 from lotto.lottery.plan import Plan
 from lotto.lottery.replicate import REINIT_CONTROL, Level, random_control, trained_replicate
 from lotto.pruning import masks
@@ -33,7 +34,7 @@ class LevelFinished:
         return cls(replicate, at.level, masks.density(at.mask), at.run.test_error)
 
 
-def level_chain(plan: Plan, index: int, emit: Progress) -> Chain[list[Level]]:
+def level_chain(plan: Plan, index: int, emit: Progress) -> Procedure[list[Level]]:
     """All levels of one replicate, then its controls."""
     replicate = yield from trained_replicate(plan, index)
     levels = [replicate.dense]

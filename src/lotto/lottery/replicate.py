@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from lotto.core.rng import derived_seed
-from lotto.execution.engine import Chain
+from lotto.execution.procedures import Procedure
 from lotto.lottery.averaging import averaged_chain
-from lotto.lottery.plan import After, Plan
+from lotto.lottery.plan import Plan, Retraining
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS
 from lotto.pruning.masks import Mask
@@ -79,7 +79,7 @@ class Replicate:
             start=self.rewound.weights, seed=derived_seed(self.seed, "pruning", last.level + 1),
         )  # fmt: skip
 
-    def next_level(self, last: Level, mask: Mask) -> Chain[Level]:
+    def next_level(self, last: Level, mask: Mask) -> Procedure[Level]:
         """Train the level after ``last`` from its mask."""
         level = last.level + 1
         job = self._next_job(level, mask, last.solution)
@@ -95,16 +95,16 @@ class Replicate:
         order = plan.order_seed(self.index, level)
         label = self.label(f"level {level}", f"{masks.density(mask):.1%}")
         match plan.after:
-            case After.REINIT:
+            case Retraining.REINIT:
                 fresh = derived_seed(self.seed, "reinit", level)
                 return Job(recipe, init_seed=fresh, order_seed=order, mask=mask, label=label)
-            case After.WEIGHTS:
+            case Retraining.WEIGHTS:
                 start = self.rewound
-            case After.FINETUNE:
+            case Retraining.FINETUNE:
                 recipe = replace(recipe, schedule=Constant(), optimizer=replace(recipe.optimizer, lr=plan.finetune_lr))
         return Job(recipe, order_seed=order, start=start, mask=mask, from_step=plan.rewind_step, label=label)
 
-    def train_controls(self, levels: Sequence[Level], chosen: Collection[int]) -> Chain[None]:
+    def train_controls(self, levels: Sequence[Level], chosen: Collection[int]) -> Procedure[None]:
         """Train the plan's controls of the chosen levels and put them there."""
         wanted = [(at, c) for at in levels if at.level in chosen for c in self.plan.controls]
         runs = yield [self._control_job(at, control) for at, control in wanted]
@@ -123,7 +123,7 @@ class Replicate:
         )
 
 
-def trained_replicate(plan: Plan, index: int) -> Chain[Replicate]:
+def trained_replicate(plan: Plan, index: int) -> Procedure[Replicate]:
     """Train level 0, which keeps the rewind point; its other particles part from it there."""
     recipe, order, label = plan.recipe, plan.order_seed(index, 0), _label(index, "dense")
     (run,) = yield [Job(recipe, plan.seed + index, order, keep=(plan.rewind_step,), label=label)]

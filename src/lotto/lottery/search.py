@@ -15,7 +15,7 @@ from lotto.execution.engine import Engine, Progress
 from lotto.execution.factory import make
 from lotto.execution.store import Store
 from lotto.lottery.adaptive import Trial, adaptive_chain
-from lotto.lottery.plan import CONTROLS, After, Plan, make_plan
+from lotto.lottery.plan import CONTROLS, Plan, Retraining, make_plan
 from lotto.lottery.procedure import level_chain
 from lotto.lottery.replicate import Level
 from lotto.pruning import masks
@@ -114,7 +114,7 @@ class ImpResult:
             raise UsageError(f"Replicates are 0 to {len(self.replicates) - 1}; got {replicate}.")
         if not 0 <= level < len(self.replicates[replicate]):
             raise UsageError(f"Levels are 0 to {len(self.replicates[replicate]) - 1}; got {level}.")
-        if self.plan.after is not After.WEIGHTS and level:
+        if self.plan.after is not Retraining.WEIGHTS and level:
             raise UsageError(f"after={self.plan.after.value!r} does not rewind the weights, so it makes no tickets.")
         chain = self.replicates[replicate]
         start = chain[0].run.at(self.plan.rewind_step)
@@ -140,7 +140,7 @@ def imp(
     control_levels: Sequence[int] | None = None,
     density: float | None = None,
     one_shot: bool = False,
-    after: str | After = After.WEIGHTS,
+    after: str | Retraining = Retraining.WEIGHTS,
     order: str = "shared",
     rewind_optimizer: bool = False,
     finetune_lr: float | None = None,
@@ -165,7 +165,7 @@ def imp(
         control_levels: levels at which controls are trained; default all.
         density: stop at the first level whose density is at most this, instead of ``levels``.
         one_shot: make a single cut to the density that ``levels`` levels (or ``density``) would reach.
-        after: see `After`.
+        after: see `Retraining`.
         order: ``shared`` = all levels of a replicate see the same data order; ``fresh`` = each its own.
         rewind_optimizer: restore the optimizer's state at the rewind step (masked) instead of a new optimizer.
         finetune_lr: learning rate of ``finetune``; default the schedule's last, but at least 1 % of the peak.
@@ -195,10 +195,10 @@ def imp(
 def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> ImpResult:
     """Carry out a plan of `make_plan`; see `imp`."""
     if plan.adaptive:
-        ((levels, trials),) = engine.drive([adaptive_chain(plan, progress or (lambda event: None))], progress)
+        ((levels, trials),) = engine.run_procedures([adaptive_chain(plan, progress or (lambda event: None))], progress)
         return ImpResult(plan, levels, trials)
     procedures = [level_chain(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
-    return ImpResult(plan, engine.drive(procedures, progress))
+    return ImpResult(plan, engine.run_procedures(procedures, progress))
 
 
 def _errors(runs: Sequence[Run]) -> np.ndarray:

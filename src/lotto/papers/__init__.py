@@ -1,29 +1,19 @@
-"""The papers' experiments: one function per figure or table. They return tidy rows; drawing is the report's work."""
+"""The papers: a folder each, with its experiments, what they measure, their plots, and its claims."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-
 from lotto.core.errors import unknown
-from lotto.experiments.claims import Claim, Decision, Finding, Verdict, check_claims
-from lotto.experiments.experiment import Experiment, Options
-from lotto.papers.stabilizing import claims as stabilizing_claims
-from lotto.papers.stabilizing import experiments as stabilizing
-from lotto.papers.stabilizing import plots as stabilizing_plots
-from lotto.papers.unmasking import claims as unmasking_claims
-from lotto.papers.unmasking import experiments as unmasking
-from lotto.papers.unmasking import plots as unmasking_plots
+from lotto.experiments.claims import Claim, Decision, Finding, check_claims
+from lotto.experiments.experiment import Experiment
+from lotto.experiments.options import Options
+from lotto.experiments.statistics import Verdict
+from lotto.papers import stabilizing, unmasking
 
+PAPERS = {"stabilizing": stabilizing, "unmasking": unmasking}
 EXPERIMENTS: dict[str, Experiment] = {
-    f"{e.paper}.{e.name}": replace(e, plot=partial(plots.draw, e.name))
-    for paper, plots in ((stabilizing, stabilizing_plots), (unmasking, unmasking_plots))
-    for e in paper.EXPERIMENTS
+    f"{name}.{e.name}": e for name, paper in PAPERS.items() for e in paper.EXPERIMENTS
 }
-CLAIMS: dict[str, tuple[Claim, ...]] = {
-    "stabilizing": stabilizing_claims.CLAIMS,
-    "unmasking": unmasking_claims.CLAIMS,
-}
+CLAIMS: dict[str, tuple[Claim, ...]] = {name: paper.CLAIMS for name, paper in PAPERS.items()}
 
 __all__ = [
     "CLAIMS",

@@ -12,17 +12,14 @@ import pandas as pd
 from lotto.core import files
 from lotto.core.errors import UsageError
 from lotto.execution.entries import versions
-from lotto.experiments.experiment import Experiment, Options, summary
+from lotto.experiments.experiment import Experiment, summary
+from lotto.experiments.measures import BARRIER, ERROR, IMP, ONLY_DRAWN, RANDOM
+from lotto.experiments.options import Options
 from lotto.experiments.results import FORMAT, read
 from lotto.report import plots
 from lotto.report.pages import render
 from lotto.report.table import percent, spread
 
-KEYS = ["rewind_step", "level", "density", "kind", "measure", "unit"]
-AXES = ["x", "y"]
-"""Columns that some experiments have beside them."""
-ONLY_DRAWN = ("plane", "plane corner", "weights in bin", "error between")
-"""Measures with too many rows for a table."""
 RATIO = "ratio"
 """Column of the ratio of a random mask's distance to that of IMP's."""
 
@@ -51,7 +48,7 @@ def save_experiment(
         "seconds": seconds,
         "recipe": options.recipe.describe(),
         "training": options.training(),
-        "options": options.describe(),
+        "options": experiment.describe(options),
         "versions": versions(),
     }
     files.write_json(folder / f"{experiment.name}.json", about)
@@ -68,11 +65,10 @@ def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
     sections = []
     for result in read(folder):
         table = readable(result.frame)
-        draw = drawn_by.get((result.about.get("paper", "stabilizing"), result.about["name"]))
+        draw = drawn_by.get((result.about["paper"], result.about["name"]))
         plot = ""
         if draw is not None:
-            means, tolerance = summary(result.frame, keys_of(result.frame)), float(result.about["recipe"]["tolerance"])
-            plot = plots.svg(draw(means, tolerance))
+            plot = plots.svg(draw(summary(result.frame), float(result.about["recipe"]["tolerance"])))
             files.write_text(result.path.with_suffix(".svg"), plot)
         sections.append(
             {
@@ -89,17 +85,12 @@ def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
     return page
 
 
-def keys_of(frame: pd.DataFrame) -> list[str]:
-    """The columns whose values a mean over replicates belongs to."""
-    return [*KEYS, *(column for column in AXES if column in frame)]
-
-
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """One line per rewind step and measure, one column per kind of network, and the ratio of random to IMP."""
-    frame = frame[~frame["measure"].isin(ONLY_DRAWN)]
+    frame = frame[~frame["measure"].isin([measure.name for measure in ONLY_DRAWN])]
     if "x" in frame:  # of barriers between levels, those of successive ones
-        frame = frame[~(frame["measure"].str.startswith("barrier") & (frame["x"] > frame["level"] + 1))]
-    means = summary(frame, keys_of(frame))
+        frame = frame[~(frame["measure"].str.startswith(BARRIER.name) & (frame["x"] > frame["level"] + 1))]
+    means = summary(frame)
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in means.to_dict("records"):
         x = row.get("x", math.nan)
@@ -114,8 +105,10 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         if any(at[-1] is not None for at in lines):
             shown["at"] = "" if x is None else f"{x:g}"
         shown |= {kind: line.get(kind, "–") for kind in kinds}
-        if {"imp", "random"} <= set(kinds):
-            has = line.get("imp mean") and "random mean" in line and measure != "error"  # a barrier may be 0
-            shown[RATIO] = f"{line['random mean'] / line['imp mean']:.2f}×" if has else ""
+        if {IMP, RANDOM} <= set(kinds):
+            mean, other = (line.get(f"{kind} mean") for kind in (IMP, RANDOM))
+            shown[RATIO] = ""
+            if mean and other is not None and measure != ERROR.name:  # a barrier may be 0
+                shown[RATIO] = f"{other / mean:.2f}×"
         result.append(shown)
     return pd.DataFrame(result)

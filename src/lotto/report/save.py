@@ -13,7 +13,7 @@ from lotto.core import files
 from lotto.core.errors import UsageError
 from lotto.execution.entries import versions
 from lotto.inference.export import TRAINED, save_trained
-from lotto.lottery.plan import After
+from lotto.lottery.plan import Retraining
 from lotto.lottery.search import ImpResult
 from lotto.pruning import masks
 from lotto.report.html import write_report
@@ -52,7 +52,7 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
     best = result.replicates[0][int(table[table["matching"]]["level"].max())]
     about = {"level": str(best.level), "density": repr(masks.density(best.mask))}
     save_trained(paths["trained"], best.run.weights, result.plan.recipe, about)
-    if result.plan.after is After.WEIGHTS:
+    if result.plan.after is Retraining.WEIGHTS:
         paths["ticket"] = result.sparsest_matching().save(folder / "ticket.safetensors")
     write_report(load_result(folder), paths["report"])
     return paths

@@ -6,290 +6,225 @@ Each is decided by a statistic with one value per replicate, from the rows of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 
-from lotto.experiments.claims import Claim, Finding, Verdict, decide, finding_of, gap, values
-from lotto.experiments.results import Setting
+from lotto.experiments.claims import Claim, Find, Finding, agreement, finding_of, gap
+from lotto.experiments.measures import DENSE, ERROR, IMP, ONE_SHOT, RANDOM, REINIT, Kind
+from lotto.experiments.results import ResultGroup
+from lotto.experiments.statistics import Verdict, decide
 from lotto.landscape.stability import STABLE
+from lotto.papers.stabilizing import measures as m
 
 TOLERANCE = 0.2
 """A subnetwork matches when its error is at most so many points above the dense one's (LMC section 3)."""
 SMALL = 0.1
-"""A rewind step is small up to this share of the training."""
+"""A rewind step is small up to this fraction of the training."""
 LATE = 0.5
-"""A rewind step is very late from this share of the training."""
+"""A rewind step is very late from this fraction of the training."""
 NEAR = 1.6
 """A level stands for the paper's density when it is at most this factor away."""
 LENET_DENSITY, RESNET_DENSITY = 0.107, 0.167
-BARRIER = "test barrier, statistics interpolated"
 
-Chosen = Callable[[Setting], bool]
+Chosen = Callable[[ResultGroup], bool]
 
 
-def lenet(setting: Setting) -> bool:
+def lenet(group: ResultGroup) -> bool:
     """LeNet on MNIST."""
-    return str(setting.recipe["model"]).startswith("lenet")
+    return str(group.recipe["model"]).startswith("lenet")
 
 
-def resnet(setting: Setting) -> bool:
+def resnet(group: ResultGroup) -> bool:
     """A CIFAR ResNet."""
-    return str(setting.recipe["model"]).startswith("resnet")
+    return str(group.recipe["model"]).startswith("resnet")
 
 
-def standard(setting: Setting) -> bool:
+def standard(group: ResultGroup) -> bool:
     """A CIFAR ResNet at the standard rate: 0.1 or more from the first step."""
-    return resnet(setting) and setting.facts["learning_rate"] >= 0.1 and not setting.facts["warmup"]
+    return resnet(group) and group.facts["learning_rate"] >= 0.1 and not group.facts["warmup"]
 
 
-def gentle(setting: Setting) -> bool:
+def gentle(group: ResultGroup) -> bool:
     """A CIFAR ResNet with a low rate or with warm-up."""
-    return resnet(setting) and (setting.facts["learning_rate"] <= 0.03 or bool(setting.facts["warmup"]))
+    return resnet(group) and (group.facts["learning_rate"] <= 0.03 or bool(group.facts["warmup"]))
 
 
 # --- rows to one value per replicate ------------------------------------------------------------------
 
 
-def level_at(setting: Setting, density: float) -> int | None:
+def level_at(group: ResultGroup, density: float) -> int | None:
     """The level whose density is nearest to the paper's, if one is near."""
-    levels = setting.frame[setting.frame["level"] > 0].groupby("level")["density"].mean()
+    levels = group.frame[group.frame["level"] > 0].groupby("level")["density"].mean()
     if levels.empty:
         return None
     away = (levels / density).map(math.log).abs()
     return int(away.idxmin()) if away.min() <= math.log(NEAR) else None
 
 
-def rewind_steps(setting: Setting, level: int, kind: str = "imp") -> list[int]:
+def rewind_steps(group: ResultGroup, level: int, kind: Kind = IMP) -> list[int]:
     """Rewind steps at which the error of a level is known."""
-    rows = setting.frame
-    rows = rows[(rows["measure"] == "error") & (rows["level"] == level) & (rows["kind"] == kind)]
-    return sorted(int(k) for k in rows["rewind_step"].unique())
+    return group.rewind_steps(ERROR, level=level, kind=kind)
 
 
-def _levels(settings: Sequence[Setting], chosen: Chosen, density: float) -> Iterator[tuple[Setting, int, str]]:
-    for setting in settings:
-        if chosen(setting) and (level := level_at(setting, density)) is not None:
-            left = setting.frame[setting.frame["level"] == level]["density"].mean()
-            yield setting, level, f"{setting.title}, {100 * left:.3g} % left"
+def _small(group: ResultGroup, k: int) -> bool:
+    return 0 < k <= SMALL * group.facts["iterations"]
 
 
-# --- one function per claim ---------------------------------------------------------------------------
+def _best(group: ResultGroup, steps: list[int], level: int) -> int:
+    return min(steps, key=lambda k: gap(group, k, level).mean())
 
 
-def wins_from_start(chosen: Chosen, density: float, below: bool) -> Callable[[Sequence[Setting]], list[Finding]]:
+def _level(group: ResultGroup, chosen: Chosen, density: float) -> Iterator[tuple[int, str]]:
+    """The level at a density and what findings call it; nothing for other networks and densities."""
+    if chosen(group) and (level := level_at(group, density)) is not None:
+        left = group.rows(level=level)["density"].mean()
+        yield level, f"{group.title}, {100 * left:.3g} % left"
+
+
+# --- one function per claim: what one group of results says --------------------------------------------
+
+
+def wins_from_start(chosen: Chosen, density: float, below: bool) -> Find:
     """IMP rewound to 0: error above dense, below (or above) the tolerance."""
 
-    def find(settings: Sequence[Setting]) -> list[Finding]:
-        found = []
-        for setting, level, where in _levels(settings, chosen, density):
-            found += finding_of(where, gap(setting, 0, level), TOLERANCE, below)
-        return found
+    def find(group: ResultGroup) -> Iterator[Finding]:
+        for level, where in _level(group, chosen, density):
+            yield from finding_of(where, gap(group, 0, level), TOLERANCE, below)
 
     return find
 
 
-def small_rewind_matches(settings: Sequence[Setting]) -> list[Finding]:
+def small_rewind_matches(group: ResultGroup) -> Iterator[Finding]:
     """The best small rewind step after 0: error above dense."""
-    found = []
-    for setting, level, where in _levels(settings, standard, RESNET_DENSITY):
-        steps = [k for k in rewind_steps(setting, level) if 0 < k <= SMALL * setting.facts["iterations"]]
-        if steps:
-            best = min(steps, key=lambda k: gap(setting, k, level).mean())
-            found += finding_of(f"{where}, k = {best}", gap(setting, best, level), TOLERANCE, True)
-    return found
+    for level, where in _level(group, standard, RESNET_DENSITY):
+        if steps := [k for k in rewind_steps(group, level) if _small(group, k)]:
+            best = _best(group, steps, level)
+            yield from finding_of(f"{where}, k = {best}", gap(group, best, level), TOLERANCE, True)
 
 
-def stability_improves(settings: Sequence[Setting]) -> list[Finding]:
-    """L2 distances at the last small rewind step as a share of those at 0; the larger of both measures."""
-    found = []
-    for setting, level, where in _levels(settings, resnet, RESNET_DENSITY):
+def stability_improves(group: ResultGroup) -> Iterator[Finding]:
+    """L2 distances at the last small rewind step as a fraction of those at 0; the larger of both measures."""
+    for level, where in _level(group, resnet, RESNET_DENSITY):
         ratios = {}
-        for measure in ("data order", "pruning"):
-            at = {
-                k: values(setting, measure=measure, unit="L2", kind="imp", rewind_step=k, level=level)
-                for k in rewind_steps(setting, level)
-            }
-            later = [k for k, v in at.items() if 0 < k <= SMALL * setting.facts["iterations"] and not v.empty]
+        for measure in (m.DATA_ORDER, m.PRUNING):
+            steps = rewind_steps(group, level)
+            at = {k: group.values(measure, kind=IMP, rewind_step=k, level=level) for k in steps}
+            later = [k for k, v in at.items() if _small(group, k) and not v.empty]
             if later and 0 in at:
-                ratios[measure] = (at[later[-1]] / at[0]).dropna()
+                ratios[measure.name] = (at[later[-1]] / at[0]).dropna()
         if len(ratios) == 2:
             worst = pd.concat(ratios, axis=1).dropna().max(axis=1)
-            found += finding_of(f"{where}, k = {later[-1]} against 0", worst, 1.0, True)
-    return found
+            yield from finding_of(f"{where}, k = {later[-1]} against 0", worst, 1.0, True)
 
 
-def more_stable_than_random(settings: Sequence[Setting]) -> list[Finding]:
+def more_stable_than_random(group: ResultGroup) -> Iterator[Finding]:
     """Wherever IMP matches: distance of random masks over that of IMP; the smaller of both measures."""
-    found = []
-    for setting in settings:
-        frame = setting.frame
-        rows = frame[frame["measure"].isin(("data order", "pruning")) & (frame["kind"] == "random")]
-        for (k, level), part in rows.groupby(["rewind_step", "level"]):
-            if gap(setting, k, level).mean() > TOLERANCE:
-                continue
-            ratios = {
-                measure: values(setting, measure=measure, unit="L2", kind="random", rewind_step=k, level=level)
-                / values(setting, measure=measure, unit="L2", kind="imp", rewind_step=k, level=level)
-                for measure in ("data order", "pruning")
-            }
-            least = pd.concat(ratios, axis=1).dropna().min(axis=1)
-            where = f"{setting.title}, {100 * part['density'].mean():.3g} % left, k = {k}"
-            found += finding_of(where, least, 1.0, False)
-    return found
+    names = (m.DATA_ORDER.name, m.PRUNING.name)
+    rows = group.frame[group.frame["measure"].isin(names) & (group.frame["kind"] == RANDOM)]
+    for (k, level), part in rows.groupby(["rewind_step", "level"]):
+        if gap(group, k, level).mean() > TOLERANCE:
+            continue
+        at = {"rewind_step": k, "level": level}
+        ratios = {
+            measure.name: group.values(measure, kind=RANDOM, **at) / group.values(measure, kind=IMP, **at)
+            for measure in (m.DATA_ORDER, m.PRUNING)
+        }
+        yield from finding_of(group.where(part, k), pd.concat(ratios, axis=1).dropna().min(axis=1), 1.0, False)
 
 
-def matching_exactly_when_stable(settings: Sequence[Setting]) -> list[Finding]:
+def matching_exactly_when_stable(group: ResultGroup) -> Iterator[Finding]:
     """Points (kind, rewind step, level) where error and barrier are both decided: do they agree?"""
-    found = []
-    for setting in settings:
-        rows = setting.frame
-        rows = rows[(rows["measure"] == BARRIER) & (rows["unit"] == "points") & (rows["level"] > 0)]
-        agree: list[bool] = []
-        kinds: set[bool] = set()
-        points = 0
-        for (kind, k, level), part in rows.groupby(["kind", "rewind_step", "level"]):
-            points += 1
-            stable = decide(list(part.groupby("replicate")["value"].mean()), STABLE, below=True)
-            matching = decide(list(gap(setting, k, level, kind)), TOLERANCE, below=True)
-            if Verdict.UNDECIDED not in (stable, matching):
-                agree.append(stable == matching)
-                kinds.add(stable == Verdict.SUPPORTED)
-        if not points:
-            continue
-        note = f"{sum(agree)} of {len(agree)} decided points agree ({points} points)"
-        verdict = Verdict.UNDECIDED
-        if not all(agree):
-            verdict = Verdict.CONTRADICTED
-        elif len(kinds) == 2:
-            verdict = Verdict.SUPPORTED
-        else:
-            note += "; stable and unstable ones are both needed"
-        found.append(Finding(setting.title, (), verdict, note))
-    return found
-
-
-def late_rewinding_hurts(settings: Sequence[Setting]) -> list[Finding]:
-    """At the sparsest level whose late rewinding is known: error at the last step above the best one before."""
-    found = []
-    for setting in settings:
-        half, rows = LATE * setting.facts["iterations"], setting.frame
-        imp = rows[(rows["kind"] == "imp") & (rows["measure"] == "error") & (rows["level"] > 0)]
-        levels = set(imp[imp["rewind_step"] >= half]["level"]) & set(imp[imp["rewind_step"] < half]["level"])
-        if not levels:
-            continue
-        level = int(max(levels))
-        late = max(k for k in rewind_steps(setting, level))
-        best = min((k for k in rewind_steps(setting, level) if k < half), key=lambda k: gap(setting, k, level).mean())
-        difference = (gap(setting, late, level) - gap(setting, best, level)).dropna()
-        left = imp[imp["level"] == level]["density"].mean()
-        where = f"{setting.title}, {100 * left:.3g} % left, k = {late} against {best}"
-        found += finding_of(where, difference, 0.0, False)
-    return found
-
-
-def _barriers(setting: Setting, k: int) -> pd.Series:
-    return values(setting, measure=BARRIER, unit="points", kind="dense", rewind_step=k, level=0)
-
-
-def _barrier_steps(setting: Setting) -> list[int]:
-    rows = setting.frame
-    return sorted(
-        int(k) for k in rows[(rows["measure"] == BARRIER) & (rows["kind"] == "dense")]["rewind_step"].unique()
-    )
-
-
-def lenet_stable_from_start(settings: Sequence[Setting]) -> list[Finding]:
-    """Barrier of dense LeNet at k = 0."""
-    return [
-        f
-        for setting in settings
-        if lenet(setting)
-        for f in finding_of(setting.title, _barriers(setting, 0), STABLE, True)
+    rows = group.rows(m.TEST_BARRIER)
+    points = [
+        (
+            decide(list(part.groupby("replicate")["value"].mean()), STABLE, below=True),
+            decide(list(gap(group, k, level, kind)), TOLERANCE, below=True),
+        )
+        for (kind, k, level), part in rows[rows["level"] > 0].groupby(["kind", "rewind_step", "level"])
     ]
+    yield from agreement(group.title, points, "stable and unstable ones are both needed")
 
 
-def resnet_stable_later(settings: Sequence[Setting]) -> list[Finding]:
+def late_rewinding_hurts(group: ResultGroup) -> Iterator[Finding]:
+    """At the sparsest level whose late rewinding is known: error at the last step above the best one before."""
+    half, imp = LATE * group.facts["iterations"], group.rows(ERROR, kind=IMP)
+    levels = [
+        set(part[part["level"] > 0]["level"])
+        for part in (imp[imp["rewind_step"] >= half], imp[imp["rewind_step"] < half])
+    ]
+    if both := levels[0] & levels[1]:
+        level = int(max(both))
+        steps = rewind_steps(group, level)
+        late, best = max(steps), _best(group, [k for k in steps if k < half], level)
+        difference = (gap(group, late, level) - gap(group, best, level)).dropna()
+        where = group.where(imp[imp["level"] == level], f"{late} against {best}")
+        yield from finding_of(where, difference, 0.0, False)
+
+
+def _barriers(group: ResultGroup, k: int) -> pd.Series:
+    return group.values(m.TEST_BARRIER, kind=DENSE, rewind_step=k, level=0)
+
+
+def lenet_stable_from_start(group: ResultGroup) -> Iterator[Finding]:
+    """Barrier of dense LeNet at k = 0."""
+    if lenet(group):
+        yield from finding_of(group.title, _barriers(group, 0), STABLE, True)
+
+
+def resnet_stable_later(group: ResultGroup) -> Iterator[Finding]:
     """Barrier of the dense ResNet: unstable at 0, stable at some later step."""
-    found = []
-    for setting in settings:
-        steps = _barrier_steps(setting) if standard(setting) else []
-        if len(steps) < 2 or steps[0]:
-            continue
-        last = steps[-1]
-        at, verdicts = {}, []
-        for k, below in ((0, False), (last, True)):
-            sample = [float(v) for v in _barriers(setting, k)]
-            at[k] = sample
-            verdicts.append(decide(sample, STABLE, below))
-        both = Verdict.UNDECIDED
-        if Verdict.CONTRADICTED in verdicts:
-            both = Verdict.CONTRADICTED
-        elif set(verdicts) == {Verdict.SUPPORTED}:
-            both = Verdict.SUPPORTED
-        figures = [Finding("", tuple(sample), Verdict.UNDECIDED).figure for sample in at.values()]
-        found.append(Finding(setting.title, (), both, f"k = 0: {figures[0]}; k = {last}: {figures[1]}"))
-    return found
+    steps = group.rewind_steps(m.TEST_BARRIER, kind=DENSE) if standard(group) else []
+    if len(steps) < 2 or steps[0]:
+        return
+    samples = {k: tuple(float(v) for v in _barriers(group, k)) for k in (0, steps[-1])}
+    verdicts = {decide(sample, STABLE, below=k > 0) for k, sample in samples.items()}
+    both = Verdict.UNDECIDED
+    if Verdict.CONTRADICTED in verdicts:
+        both = Verdict.CONTRADICTED
+    elif verdicts == {Verdict.SUPPORTED}:
+        both = Verdict.SUPPORTED
+    figures = [f"k = {k}: {Finding('', sample, both).figure}" for k, sample in samples.items()]
+    yield Finding(group.title, (), both, "; ".join(figures))
 
 
-def mask_and_weights_matter(settings: Sequence[Setting]) -> list[Finding]:
+def mask_and_weights_matter(group: ResultGroup) -> Iterator[Finding]:
     """At the paper's density, rewound to 0: the better of both controls above IMP."""
-    found = []
-    for setting, level, where in _levels(settings, lenet, LENET_DENSITY):
-        controls = [gap(setting, 0, level, kind) for kind in ("random", "reinit")]
-        known = [c for c in controls if not c.empty]
-        if known:
-            least = pd.concat(known, axis=1).min(axis=1) - gap(setting, 0, level)
-            found += finding_of(where, least.dropna(), 0.0, False)
-    return found
+    for level, where in _level(group, lenet, LENET_DENSITY):
+        controls = [gap(group, 0, level, kind) for kind in (RANDOM, REINIT)]
+        if known := [c for c in controls if not c.empty]:
+            least = pd.concat(known, axis=1).min(axis=1) - gap(group, 0, level)
+            yield from finding_of(where, least.dropna(), 0.0, False)
 
 
-def iteration_beats_one_shot(settings: Sequence[Setting]) -> list[Finding]:
+def iteration_beats_one_shot(group: ResultGroup) -> Iterator[Finding]:
     """At one density and rewind step: one-shot error above iterative error."""
-    found = []
-    for setting in settings:
-        rows = setting.frame[setting.frame["kind"] == "one-shot"]
-        for (k, level), part in rows.groupby(["rewind_step", "level"]):
-            difference = gap(setting, k, level, "one-shot") - gap(setting, k, level, "iterative")
-            where = f"{setting.title}, {100 * part['density'].mean():.3g} % left, k = {k}"
-            found += finding_of(where, difference.dropna(), 0.0, False)
-    return found
+    for (k, level), part in group.rows(kind=ONE_SHOT).groupby(["rewind_step", "level"]):
+        difference = gap(group, k, level, ONE_SHOT) - gap(group, k, level, m.ITERATIVE)
+        yield from finding_of(group.where(part, k), difference.dropna(), 0.0, False)
 
 
-def rewinding_beats_finetuning(settings: Sequence[Setting]) -> list[Finding]:
+def rewinding_beats_finetuning(group: ResultGroup) -> Iterator[Finding]:
     """At the sparsest level: fine-tuning's error above that of the worse of both kinds of rewinding."""
-    found = []
-    for setting in settings:
-        rows = setting.frame[setting.frame["kind"] == "fine-tuning"]
-        if rows.empty:
+    rows = group.rows(kind=m.FINE_TUNING)
+    part = rows[rows["level"] == rows["level"].max()]
+    for k, level in part[["rewind_step", "level"]].drop_duplicates().itertuples(index=False):
+        weights, rate, tuned = (
+            gap(group, k, level, kind) for kind in (m.WEIGHT_REWINDING, m.LR_REWINDING, m.FINE_TUNING)
+        )
+        if rate.equals(tuned):
+            note = "the learning rate never falls, so fine-tuning is learning-rate rewinding"
+            yield Finding(group.where(part, k), (), Verdict.UNDECIDED, note)
             continue
-        level = int(rows["level"].max())
-        part = rows[rows["level"] == level]
-        for k in part["rewind_step"].unique():
-            weights, rate, tuned = (
-                gap(setting, k, level, kind) for kind in ("weight rewinding", "lr rewinding", "fine-tuning")
-            )
-            where = f"{setting.title}, {100 * part['density'].mean():.3g} % left, k = {k}"
-            if rate.equals(tuned):
-                note = "the learning rate never falls, so fine-tuning is learning-rate rewinding"
-                found.append(Finding(where, (), Verdict.UNDECIDED, note))
-                continue
-            difference = tuned - pd.concat([weights, rate], axis=1).max(axis=1)
-            found += finding_of(where, difference.dropna(), 0.0, False)
-    return found
+        difference = tuned - pd.concat([weights, rate], axis=1).max(axis=1)
+        yield from finding_of(group.where(part, k), difference.dropna(), 0.0, False)
 
 
-def imagenet_one_shot(settings: Sequence[Setting]) -> list[Finding]:
+def imagenet_one_shot(group: ResultGroup) -> Iterator[Finding]:
     """One-shot at a late rewind step on ImageNet: error above dense."""
-    found = []
-    for setting in settings:
-        if "torchvision" not in str(setting.recipe["model"]):
-            continue
-        rows = setting.frame[setting.frame["kind"] == "one-shot"]
-        for (k, level), part in rows.groupby(["rewind_step", "level"]):
-            where = f"{setting.title}, {100 * part['density'].mean():.3g} % left, k = {k}"
-            found += finding_of(where, gap(setting, k, level, "one-shot"), TOLERANCE, True)
-    return found
+    if "torchvision" in str(group.recipe["model"]):
+        for (k, level), part in group.rows(kind=ONE_SHOT).groupby(["rewind_step", "level"]):
+            yield from finding_of(group.where(part, k), gap(group, k, level, ONE_SHOT), TOLERANCE, True)
 
 
 _RUN = "lotto run stabilizing."

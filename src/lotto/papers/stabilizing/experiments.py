@@ -7,213 +7,163 @@ Rows have the columns ``replicate``, ``rewind_step``, ``level``, ``density``, ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from lotto.execution.engine import Chain, gather
-from lotto.experiments.experiment import Experiment, Options, Row, about, plan_of, row
+from lotto.execution.procedures import Procedure, gather
+from lotto.experiments.case import At, Case, Row
+from lotto.experiments.experiment import experiment
+from lotto.experiments.measures import DENSE, ERROR, IMP, ONE_SHOT, RANDOM, REINIT, Kind, Measure
 from lotto.landscape.stability import (
-    Distances,
     Instability,
     data_order_chain,
     instability_chain,
     pruning_chain,
     rewind_point_chain,
 )
-from lotto.lottery.plan import CONTROLS, After
-from lotto.lottery.procedure import REINIT_CONTROL, Level, level_chain, random_control
+from lotto.lottery.plan import CONTROLS, Retraining
+from lotto.lottery.procedure import REINIT_CONTROL, Level, random_control
+from lotto.papers.stabilizing import measures as m
+from lotto.papers.stabilizing import plots
 from lotto.training.job import State
 
 
-def distances(options: Options) -> Sequence[Chain[list[Row]]]:
+@experiment(
+    "distances", title="Stability to pruning and to data order: IMP against random masks",
+    source="STAB, figures 3 and 10", plot=plots.distances,
+)  # fmt: skip
+def distances(case: Case, *, orders: int = 2) -> Procedure[list[Row]]:
     """STAB figures 3, 4 and 10: distances of IMP and random masks at one density, for each rewind step."""
-    return [_distances(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
-
-
-def _distances(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
-    recipe, seed = options.recipe, options.seed + replicate
-    plan = plan_of(options, k)
-    levels = yield from level_chain(plan, replicate, lambda event: None)
-    dense, last = levels[0].run, levels[-1]
-    start = dense.state(k).without_optimizer
-    kinds = {"imp": last.mask, "random": random_control(last, seed)}
-    orders = options.order_seeds(replicate)
-    found: list[Distances] = yield from gather(
-        [
-            chain(recipe, start, mask, k, orders, f"replicate {replicate + 1} · k={k} · {kind}")
-            for kind, mask in kinds.items()
-            for chain in (data_order_chain, pruning_chain)
-        ]
+    levels = yield from case.levels()
+    dense, last = levels[0], levels[-1]
+    start, seeds = dense.run.state(case.k).without_optimizer, case.order_seeds(orders)
+    found = yield from gather(
+        {
+            kind: [
+                chain(case.recipe, start, mask, case.k, seeds, f"{case.label} · {kind}")
+                for chain in (data_order_chain, pruning_chain)
+            ]
+            for kind, mask in ((IMP, last.mask), (RANDOM, random_control(last, case.seed)))
+        }
     )
-    at_last = about(replicate, k, last)
-    rows = [row(about(replicate, k, levels[0]), "dense", "error", "points", 0, dense.test_error)]
-    for i, kind in enumerate(kinds):
-        for measure, measured in (("data order", found[2 * i]), ("pruning", found[2 * i + 1])):
-            for unit, spread in (("L2", measured.l2), ("degrees", measured.angle)):
-                rows += [row(at_last, kind, measure, unit, s, v) for s, v in enumerate(spread.values)]
-        rows += [row(at_last, kind, "error", "points", s, v) for s, v in enumerate(found[2 * i].errors)]
+    rows = [case.row(dense, DENSE, ERROR, dense.run.test_error)]
+    for kind, (to_order, to_pruning) in found.items():
+        rows += case.rows(last, kind, m.DATA_ORDER, to_order.l2.values)
+        rows += case.rows(last, kind, m.DATA_ORDER_ANGLE, to_order.angle.values)
+        rows += case.rows(last, kind, m.PRUNING, to_pruning.l2.values)
+        rows += case.rows(last, kind, m.PRUNING_ANGLE, to_pruning.angle.values)
+        rows += case.rows(last, kind, ERROR, to_order.errors)
     return rows
 
 
-def instability(options: Options) -> Sequence[Chain[list[Row]]]:
+rewind = replace(
+    distances,
+    name="rewind",
+    title="Stability against the rewind step",
+    source="STAB, figure 4",
+    rewind_to=("0it", "100it", "500it", "2ep"),
+)
+
+
+@experiment(
+    "instability", title="Instability of the dense network against the step at which its copies part",
+    source="LMC, figure 3", rewind_to=("0it", "100it", "500it", "2ep"), plot=plots.instability,
+)  # fmt: skip
+def instability(case: Case, *, orders: int = 2, points: int = 30, examples: int | None = None) -> Procedure[list[Row]]:
     """LMC figure 3: error barrier of the dense network against the step at which its copies part."""
-    return [_instability(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
-
-
-def _instability(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
-    recipe, seed = options.recipe, options.seed + replicate
-    start = yield from rewind_point_chain(recipe, k, seed, seed, f"replicate {replicate + 1}")
-    label = f"replicate {replicate + 1} · k={k}"
+    start = yield from rewind_point_chain(case.recipe, case.k, case.seed, case.seed, f"replicate {case.replicate + 1}")
     found = yield from instability_chain(
-        recipe,
-        start,
-        None,
-        k,
-        options.order_seeds(replicate),
-        options.points,
-        ("test", "train"),
-        options.examples,
-        label,
+        case.recipe, start, None, case.k, case.order_seeds(orders), points, examples=examples, label=case.label
     )
-    dense = {"replicate": replicate, "rewind_step": k, "level": 0, "density": 1.0}
-    # Copies restart the optimizer at k: they are not the dense training, whose error is the measure "error".
-    return _barrier_rows(dense, "dense", found, "error of the copies")
+    return _instability_rows(case, At(0, 1.0), DENSE, found, m.ERROR_OF_COPIES)
 
 
-def _barrier_rows(at: Row, kind: str, found: Instability, error: str = "error") -> list[Row]:
-    rows = [row(at, kind, error, "points", s, v) for s, v in enumerate(found.errors)]
-    for policy in found.paths:
-        for split in ("test", "train"):
-            for what, unit in (("error", "points"), ("loss", "nats")):
-                spread = found.barrier(split, what, policy)
-                name = f"{split} barrier, statistics {policy}d"
-                rows += [row(at, kind, name, unit, s, v) for s, v in enumerate(spread.values)]
+def _instability_rows(case: Case, at: Level | At, kind: Kind, found: Instability, error: Measure = ERROR) -> list[Row]:
+    rows = case.rows(at, kind, error, found.errors)
+    for (policy, split, what), measure in m.BARRIERS.items():
+        if policy in found.paths:
+            rows += case.rows(at, kind, measure, found.barrier(split, what, policy).values)
     return rows
 
 
-def subnetworks(options: Options) -> Sequence[Chain[list[Row]]]:
-    """LMC figures 5 and 6: instability and error of subnetworks at the levels to look at.
+@experiment(
+    "subnetworks", title="Instability and error of subnetworks: matching exactly when stable",
+    source="LMC, figures 5 and 6", rewind_to=("0it", "100it", "500it"), plot=plots.subnetworks,
+)  # fmt: skip
+def subnetworks(
+    case: Case, *, orders: int = 2, points: int = 30, examples: int | None = None, eval_levels: Sequence[int] = ()
+) -> Procedure[list[Row]]:
+    """LMC figures 5 and 6: instability and error of subnetworks at ``eval_levels``; empty = half of the levels and all.
 
     IMP masks and random masks from the rewind point; the IMP mask on a new initialisation, from step 0.
     """
-    return [_subnetworks(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
-
-
-def _subnetworks(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
-    recipe, seed = options.recipe, options.seed + replicate
-    plan = plan_of(options, k)
-    levels = yield from level_chain(plan, replicate, lambda event: None)
-    start = levels[0].run.state(k).without_optimizer
-    fresh = State(recipe.initial(seed + REINIT_CONTROL))
+    levels = yield from case.levels()
+    start = levels[0].run.state(case.k).without_optimizer
+    fresh = State(case.recipe.initial(case.seed + REINIT_CONTROL))
     last = len(levels) - 1
-    looked_at = options.look_at or sorted({last, last // 2} - {0}, reverse=True)
-    cases = [
-        (at, kind, point, step, mask)
-        for at in (levels[i] for i in looked_at)
-        for kind, point, step, mask in (
-            ("imp", start, k, at.mask),
-            ("random", start, k, random_control(at, seed)),
-            ("reinit", fresh, 0, at.mask),
-        )
-    ]
-    found: list[Instability] = yield from gather(
+    evaluated = [levels[i] for i in eval_levels or sorted({last, last // 2} - {0}, reverse=True)]
+    seeds = case.order_seeds(orders)
+    found = yield from gather(
         [
-            instability_chain(
-                recipe, point, mask, step, options.order_seeds(replicate), options.points, ("test", "train"),
-                options.examples, f"replicate {replicate + 1} · k={k} · level {at.level} · {kind}",
-            )
-            for at, kind, point, step, mask in cases
+            {
+                kind: instability_chain(
+                    case.recipe, point, mask, step, seeds, points, examples=examples,
+                    label=f"{case.label} · level {at.level} · {kind}",
+                )
+                for kind, point, step, mask in (
+                    (IMP, start, case.k, at.mask),
+                    (RANDOM, start, case.k, random_control(at, case.seed)),
+                    (REINIT, fresh, 0, at.mask),
+                )
+            }
+            for at in evaluated
         ]
     )  # fmt: skip
-    rows = [row(about(replicate, k, levels[0]), "dense", "error", "points", 0, levels[0].run.test_error)]
-    for (at, kind, *_), measured in zip(cases, found, strict=True):
-        rows += _barrier_rows(about(replicate, k, at), kind, measured)
+    rows = [case.row(levels[0], DENSE, ERROR, levels[0].run.test_error)]
+    for at, kinds in zip(evaluated, found, strict=True):
+        for kind, measured in kinds.items():
+            rows += _instability_rows(case, at, kind, measured)
     return rows
 
 
-def sparsity(options: Options) -> Sequence[Chain[list[Row]]]:
+@experiment(
+    "sparsity", title="Error against density for each rewind step", source="STAB, figure 5",
+    rewind_to=("0it", "500it"), plot=plots.against_density,
+)  # fmt: skip
+def sparsity(case: Case) -> Procedure[list[Row]]:
     """STAB figure 5: error against density for each rewind step, with both controls."""
-    return [
-        _levels(options, k, r, {"imp": After.WEIGHTS}, CONTROLS)
-        for k in options.rewind_steps
-        for r in range(options.replicates)
-    ]
+    return (yield from _errors(case, {IMP: Retraining.WEIGHTS}, CONTROLS))
 
 
-def retraining(options: Options) -> Sequence[Chain[list[Row]]]:
-    """Renda et al. (2003.02389): weight rewinding, learning-rate rewinding and fine-tuning, equally long."""
-    kinds = {"weight rewinding": After.WEIGHTS, "lr rewinding": After.LR, "fine-tuning": After.FINETUNE}
-    return [_levels(options, k, r, kinds, ()) for k in options.rewind_steps for r in range(options.replicates)]
-
-
-def _levels(
-    options: Options, k: int, replicate: int, kinds: Mapping[str, After], controls: Sequence[str]
-) -> Chain[list[Row]]:
-    chains = [
-        level_chain(plan_of(options, k, after, controls), replicate, lambda event: None) for after in kinds.values()
-    ]
-    found: list[list[Level]] = yield from gather(chains)
-    rows = []
-    for kind, levels in zip(kinds, found, strict=True):
-        for at in levels:
-            for name, run in {kind: at.run, **at.controls}.items():
-                rows.append(row(about(replicate, k, at), name, "error", "points", 0, run.test_error))
-    return rows
-
-
-def oneshot(options: Options) -> Sequence[Chain[list[Row]]]:
+@experiment(
+    "oneshot", title="A single cut against iteration at the same density", source="STAB, figures 6 and 7",
+    rewind_to=("0it", "500it", "2ep"), plot=plots.oneshot,
+)  # fmt: skip
+def oneshot(case: Case) -> Procedure[list[Row]]:
     """STAB figures 6 and 7: a single cut against iteration, at the same density, over the rewind step."""
-    return [_oneshot(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
+    found = yield from gather({m.ITERATIVE: case.levels(), ONE_SHOT: case.levels(one_shot=True)})
+    dense, last = found[m.ITERATIVE][0], found[m.ITERATIVE][-1]
+    rows = [case.row(dense, DENSE, ERROR, dense.run.test_error)]
+    return rows + [case.row(last, kind, ERROR, levels[-1].run.test_error) for kind, levels in found.items()]
 
 
-def _oneshot(options: Options, k: int, replicate: int) -> Chain[list[Row]]:
-    kinds = {"iterative": plan_of(options, k), "one-shot": plan_of(options, k, one_shot=True)}
-    found = yield from gather([level_chain(plan, replicate, lambda event: None) for plan in kinds.values()])
-    dense, last = found[0][0], found[0][-1]
-    rows = [row(about(replicate, k, dense), "dense", "error", "points", 0, dense.run.test_error)]
-    for kind, levels in zip(kinds, found, strict=True):
-        rows.append(row(about(replicate, k, last), kind, "error", "points", 0, levels[-1].run.test_error))
-    return rows
+@experiment(
+    "retraining", title="Weight rewinding, learning-rate rewinding and fine-tuning at equal budgets",
+    source="Renda et al., figure 1", plot=plots.against_density,
+)  # fmt: skip
+def retraining(case: Case) -> Procedure[list[Row]]:
+    """Renda et al. (2003.02389): weight rewinding, learning-rate rewinding and fine-tuning, equally long."""
+    kinds = {m.WEIGHT_REWINDING: Retraining.WEIGHTS, m.LR_REWINDING: Retraining.LR, m.FINE_TUNING: Retraining.FINETUNE}
+    return (yield from _errors(case, kinds))
 
 
-EXPERIMENTS = (
-    Experiment(
-        "distances",
-        "Stability to pruning and to data order: IMP against random masks",
-        "STAB, figures 3 and 10",
-        distances,
-    ),
-    Experiment(
-        "rewind",
-        "Stability against the rewind step",
-        "STAB, figure 4",
-        distances,
-        ("0it", "100it", "500it", "2ep"),
-    ),
-    Experiment(
-        "instability",
-        "Instability of the dense network against the step at which its copies part",
-        "LMC, figure 3",
-        instability,
-        ("0it", "100it", "500it", "2ep"),
-    ),
-    Experiment(
-        "subnetworks",
-        "Instability and error of subnetworks: matching exactly when stable",
-        "LMC, figures 5 and 6",
-        subnetworks,
-        ("0it", "100it", "500it"),
-    ),
-    Experiment("sparsity", "Error against density for each rewind step", "STAB, figure 5", sparsity, ("0it", "500it")),
-    Experiment(
-        "oneshot",
-        "A single cut against iteration at the same density",
-        "STAB, figures 6 and 7",
-        oneshot,
-        ("0it", "500it", "2ep"),
-    ),
-    Experiment(
-        "retraining",
-        "Weight rewinding, learning-rate rewinding and fine-tuning at equal budgets",
-        "Renda et al., figure 1",
-        retraining,
-    ),
-)
+def _errors(case: Case, kinds: Mapping[Kind, Retraining], controls: Sequence[str] = ()) -> Procedure[list[Row]]:
+    found = yield from gather({kind: case.levels(after=after, controls=controls) for kind, after in kinds.items()})
+    return [
+        case.row(at, Kind(name), ERROR, run.test_error)
+        for kind, levels in found.items()
+        for at in levels
+        for name, run in {kind: at.run, **at.controls}.items()
+    ]
+
+
+EXPERIMENTS = (distances, rewind, instability, subnetworks, sparsity, oneshot, retraining)

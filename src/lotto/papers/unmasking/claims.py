@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 
-from lotto.experiments.claims import Claim, Finding, Verdict, decide, finding_of, gap, values
-from lotto.experiments.results import Setting
+from lotto.experiments.claims import Claim, Find, Finding, agreement, finding_of, gap
+from lotto.experiments.measures import BARRIER, ERROR, ERROR_BETWEEN, IMP, ONE_SHOT, RANDOM, Kind
+from lotto.experiments.results import ResultGroup
+from lotto.experiments.statistics import decide
 from lotto.landscape.stability import STABLE
+from lotto.papers.unmasking import measures as m
 
 NO_BARRIER = 0.5
 """A barrier above the line between both ends below so many points, or the recipe's tolerance if that is larger, counts
@@ -17,174 +20,118 @@ as none: evaluation noise is about 0.1 on 10,000 examples."""
 SPARSE = 0.6
 """Levels denser than this are left out, as the paper leaves out the first ones: there random masks match too."""
 FACTOR = 2.0
-"""The theory predicts a share when it is within this factor of what was measured."""
+"""The theory predicts a fraction when it is within this factor of what was measured."""
 
 
-def _steps(setting: Setting, measure: str) -> list[int]:
-    rows = setting.frame[setting.frame["measure"] == measure]
-    return sorted(int(k) for k in rows["rewind_step"].unique())
+def _tolerance(group: ResultGroup) -> float:
+    return float(group.recipe.get("tolerance", 0.2))
 
 
-def _tolerance(setting: Setting) -> float:
-    return float(setting.recipe.get("tolerance", 0.2))
+def _least_barrier(group: ResultGroup) -> float:
+    return max(NO_BARRIER, _tolerance(group))
 
 
-def _least_barrier(setting: Setting) -> float:
-    return max(NO_BARRIER, _tolerance(setting))
-
-
-def _agreement(where: str, points: Sequence[tuple[Verdict, Verdict]]) -> list[Finding]:
-    """Whether two verdicts agree at all points where both are decided; both kinds of points are needed."""
-    decided = [(a, b) for a, b in points if Verdict.UNDECIDED not in (a, b)]
-    agree = [a == b for a, b in decided]
-    note = f"{sum(agree)} of {len(agree)} decided points agree ({len(points)} points)"
-    if not points:
-        return []
-    if not all(agree):
-        return [Finding(where, (), Verdict.CONTRADICTED, note)]
-    if len({a for a, _ in decided}) < 2:
-        return [Finding(where, (), Verdict.UNDECIDED, f"{note}; points of both kinds are needed")]
-    return [Finding(where, (), Verdict.SUPPORTED, note)]
-
-
-def connected_where_matching(settings: Sequence[Setting]) -> list[Finding]:
+def connected_where_matching(group: ResultGroup) -> Iterator[Finding]:
     """Barrier to the next level below `NO_BARRIER`, and the next level's error within the tolerance."""
-    found = []
-    for setting in settings:
-        points = []
-        rows = setting.frame[(setting.frame["measure"] == "barrier") & (setting.frame["kind"] == "imp")]
-        rows = rows[rows["density"] <= SPARSE] if "x" in rows else rows.iloc[:0]
-        for (k, level), part in rows[rows.get("x", 0) == rows["level"] + 1].groupby(["rewind_step", "level"]):
-            connected = decide(list(part["value"]), _least_barrier(setting), below=True)
-            points.append((connected, decide(list(gap(setting, k, level + 1)), _tolerance(setting), below=True)))
-        found += _agreement(setting.title, points)
-    return found
+    points = []
+    rows = group.rows(BARRIER, kind=IMP)
+    rows = rows[rows["density"] <= SPARSE] if "x" in rows else rows.iloc[:0]
+    for (k, level), part in rows[rows.get("x", 0) == rows["level"] + 1].groupby(["rewind_step", "level"]):
+        connected = decide(list(part["value"]), _least_barrier(group), below=True)
+        points.append((connected, decide(list(gap(group, k, level + 1)), _tolerance(group), below=True)))
+    yield from agreement(group.title, points, "points of both kinds are needed")
 
 
-def distant_levels_need_not_connect(settings: Sequence[Setting]) -> list[Finding]:
+def distant_levels_need_not_connect(group: ResultGroup) -> Iterator[Finding]:
     """Among levels that are connected one by one: the barrier between the first and last minus the largest step's."""
-    found = []
-    for setting in settings:
-        for k in _steps(setting, "error between"):
-            rows = setting.frame
-            rows = rows[(rows["measure"] == "barrier") & (rows["rewind_step"] == k) & (rows["kind"] == "imp")]
-            steps = rows[rows["x"] == rows["level"] + 1].groupby("level")["value"].mean()
-            last = 0
-            while last in steps.index and steps[last] < _least_barrier(setting):
-                last += 1
-            if last < 2:
-                continue
-            far = values(setting, measure="barrier", rewind_step=k, level=0, x=last, kind="imp")
-            near = rows[(rows["x"] == rows["level"] + 1) & (rows["level"] < last)].groupby("replicate")["value"].max()
-            found += finding_of(f"{setting.title}, k = {k}, levels 0 and {last}", (far - near).dropna(), 0.0, False)
-    return found
+    for k in group.rewind_steps(ERROR_BETWEEN):
+        rows = group.rows(BARRIER, rewind_step=k, kind=IMP)
+        rows = rows[rows["x"] == rows["level"] + 1]
+        steps = rows.groupby("level")["value"].mean()
+        last = 0
+        while last in steps.index and steps[last] < _least_barrier(group):
+            last += 1
+        if last < 2:
+            continue
+        far = group.values(BARRIER, rewind_step=k, level=0, x=last, kind=IMP)
+        near = rows[rows["level"] < last].groupby("replicate")["value"].max()
+        yield from finding_of(f"{group.title}, k = {k}, levels 0 and {last}", (far - near).dropna(), 0.0, False)
 
 
-def robust_where_matching(settings: Sequence[Setting]) -> list[Finding]:
+def robust_where_matching(group: ResultGroup) -> Iterator[Finding]:
     """Barrier after a perturbation of the successive distance below `STABLE`, and the level within the tolerance."""
-    found = []
-    for setting in settings:
-        points = []
-        rows = setting.frame
-        rows = rows[(rows["measure"] == "error after training") & (rows["kind"] == "perturbed")]
-        for k, level in sorted(set(zip(rows["rewind_step"].astype(int), rows["level"].astype(int), strict=True))):
-            barrier = values(setting, measure="barrier", kind="perturbed", rewind_step=k, level=level, x=1.0)
-            points.append(
-                (
-                    decide(list(barrier), STABLE, below=True),
-                    decide(list(gap(setting, k, level)), _tolerance(setting), below=True),
-                )
-            )
-        found += _agreement(setting.title, points)
-    return found
+    points = []
+    for k, level in group.rows(m.ERROR_AFTER_TRAINING, kind=m.PERTURBED).groupby(["rewind_step", "level"]).groups:
+        barrier = group.values(BARRIER, kind=m.PERTURBED, rewind_step=k, level=level, x=1.0)
+        matching = decide(list(gap(group, k, level)), _tolerance(group), below=True)
+        points.append((decide(list(barrier), STABLE, below=True), matching))
+    yield from agreement(group.title, points, "points of both kinds are needed")
 
 
-def _limits(settings: Sequence[Setting]) -> Iterator[tuple[Setting, int, int, str]]:
-    for setting in settings:
-        rows = setting.frame[setting.frame["measure"] == "largest share, theory"]
-        for (k, level), part in rows.groupby(["rewind_step", "level"]):
-            where = f"{setting.title}, {100 * part['density'].mean():.3g} % left, k = {k}"
-            yield setting, int(k), int(level), where
+def _limits(group: ResultGroup) -> Iterator[tuple[int, int, str]]:
+    for (k, level), part in group.rows(m.LARGEST_FRACTION[m.THEORY]).groupby(["rewind_step", "level"]):
+        yield int(k), int(level), group.where(part, k)
 
 
-def _share(setting: Setting, k: int, level: int, kind: str, how: str) -> pd.Series:
-    return values(setting, measure=f"largest share, {how}", kind=kind, rewind_step=k, level=level)
+def _largest(group: ResultGroup, k: int, level: int, kind: Kind, how: str = m.SUBSPACE) -> pd.Series:
+    return group.values(m.LARGEST_FRACTION[how], kind=kind, rewind_step=k, level=level)
 
 
-def theory_predicts_random(settings: Sequence[Setting]) -> list[Finding]:
-    """|log2| of the predicted over the measured share, for random pruning."""
-    found = []
-    for setting, k, level, where in _limits(settings):
-        theory, measured = (_share(setting, k, level, "random", how) for how in ("theory", "subspace"))
+def theory_predicts_random(group: ResultGroup) -> Iterator[Finding]:
+    """|log2| of the predicted over the measured fraction, for random pruning."""
+    for k, level, where in _limits(group):
+        theory, measured = (_largest(group, k, level, RANDOM, how) for how in (m.THEORY, m.SUBSPACE))
         away = (theory.clip(lower=1e-3) / measured.clip(lower=1e-3)).map(math.log2).abs()
-        found += finding_of(where, away.dropna(), math.log2(FACTOR), True)
-    return found
+        yield from finding_of(where, away.dropna(), math.log2(FACTOR), True)
 
 
-def magnitude_allows_more(settings: Sequence[Setting]) -> list[Finding]:
-    """Measured share of magnitude pruning minus that of random pruning."""
-    found = []
-    for setting, k, level, where in _limits(settings):
-        magnitude, random = (_share(setting, k, level, kind, "subspace") for kind in ("magnitude", "random"))
-        found += finding_of(where, (magnitude - random).dropna(), 0.0, False)
-    return found
+def magnitude_allows_more(group: ResultGroup) -> Iterator[Finding]:
+    """Measured fraction of magnitude pruning minus that of random pruning."""
+    for k, level, where in _limits(group):
+        magnitude, random = (_largest(group, k, level, kind) for kind in (m.MAGNITUDE, RANDOM))
+        yield from finding_of(where, (magnitude - random).dropna(), 0.0, False)
 
 
-def flatter_allows_more(settings: Sequence[Setting]) -> list[Finding]:
-    """Rank correlation over levels of the trace per weight with the measured share of random pruning."""
-    found = []
-    for setting in settings:
-        for k in _steps(setting, "trace"):
-            rows = setting.frame[setting.frame["rewind_step"] == k]
-            sharp = rows[rows["measure"] == "trace"].assign(value=lambda r: r["value"] / r["density"])
-            share = rows[(rows["measure"] == "largest share, subspace") & (rows["kind"] == "random")]
-            both = [f.pivot_table(index="replicate", columns="level", values="value") for f in (sharp, share)]
-            if both[0].shape[1] < 3:
-                continue
+def flatter_allows_more(group: ResultGroup) -> Iterator[Finding]:
+    """Rank correlation over levels of the trace per weight with the measured fraction of random pruning."""
+    for k in group.rewind_steps(m.TRACE):
+        sharp = group.rows(m.TRACE, rewind_step=k).assign(value=lambda r: r["value"] / r["density"])
+        fractions = group.rows(m.LARGEST_FRACTION[m.SUBSPACE], rewind_step=k, kind=RANDOM)
+        both = [f.pivot_table(index="replicate", columns="level", values="value") for f in (sharp, fractions)]
+        if both[0].shape[1] >= 3:
             each = both[0].rank(axis=1).corrwith(both[1].rank(axis=1), axis=1).dropna()
-            found += finding_of(f"{setting.title}, k = {k}", each, 0.0, True)
-    return found
+            yield from finding_of(f"{group.title}, k = {k}", each, 0.0, True)
 
 
-def retraining_restores_small_weights(settings: Sequence[Setting]) -> list[Finding]:
+def retraining_restores_small_weights(group: ResultGroup) -> Iterator[Finding]:
     """Length of the next projection with retraining over that without, mean over levels after the first."""
-    found = []
-    for setting in settings:
-        rows = setting.frame[(setting.frame["measure"] == "projection length") & (setting.frame["level"] > 0)]
-        for k, part in rows[rows["kind"] == "without retraining"].groupby("rewind_step"):
-            index = ["replicate", "level"]
-            retrained = rows[(rows["kind"] == "imp") & (rows["rewind_step"] == k)].groupby(index)["value"].mean()
-            ratio = (retrained / part.groupby(index)["value"].mean()).dropna().groupby("replicate").mean()
-            found += finding_of(f"{setting.title}, k = {k}", ratio, 1.0, True)
-    return found
+    rows = group.rows(m.PROJECTION_LENGTH)
+    rows = rows[rows["level"] > 0]
+    for k, part in rows[rows["kind"] == m.WITHOUT_RETRAINING].groupby("rewind_step"):
+        index = ["replicate", "level"]
+        retrained = rows[(rows["kind"] == IMP) & (rows["rewind_step"] == k)].groupby(index)["value"].mean()
+        ratio = (retrained / part.groupby(index)["value"].mean()).dropna().groupby("replicate").mean()
+        yield from finding_of(f"{group.title}, k = {k}", ratio, 1.0, True)
 
 
-def one_shot_fails(settings: Sequence[Setting]) -> list[Finding]:
+def one_shot_fails(group: ResultGroup) -> Iterator[Finding]:
     """Error of one cut to the last level's density minus that of IMP there."""
-    found = []
-    for setting in settings:
-        rows = setting.frame[(setting.frame["kind"] == "one-shot") & (setting.frame["measure"] == "error")]
-        for (k, level), part in rows.groupby(["rewind_step", "level"]):
-            difference = (gap(setting, k, level, "one-shot") - gap(setting, k, level)).dropna()
-            where = f"{setting.title}, {100 * part['density'].mean():.3g} % left, k = {k}"
-            found += finding_of(where, difference, 0.0, False)
-    return found
+    for (k, level), part in group.rows(ERROR, kind=ONE_SHOT).groupby(["rewind_step", "level"]):
+        difference = (gap(group, k, level, ONE_SHOT) - gap(group, k, level)).dropna()
+        yield from finding_of(group.where(part, k), difference, 0.0, False)
 
 
-def adaptive_needs_fewer_trainings(settings: Sequence[Setting]) -> list[Finding]:
-    """Trainings with adaptive shares over those with the fixed share to the same density."""
-    found = []
-    for setting in settings:
-        for k in _steps(setting, "trainings"):
-            about = {"measure": "trainings", "rewind_step": k}
-            ratio = values(setting, kind="adaptive", **about) / values(setting, kind="imp", **about)
-            reached = values(setting, measure="density reached", rewind_step=k).mean()
-            found += finding_of(f"{setting.title}, {100 * reached:.3g} % left, k = {k}", ratio.dropna(), 1.0, True)
-    return found
+def adaptive_needs_fewer_trainings(group: ResultGroup) -> Iterator[Finding]:
+    """Trainings with adaptive fractions over those with the fixed fraction to the same density."""
+    for k in group.rewind_steps(m.TRAININGS):
+        counts = [group.values(m.TRAININGS, rewind_step=k, kind=kind) for kind in (m.ADAPTIVE, IMP)]
+        reached = group.values(m.DENSITY_REACHED, rewind_step=k).mean()
+        where = f"{group.title}, {100 * reached:.3g} % left, k = {k}"
+        yield from finding_of(where, (counts[0] / counts[1]).dropna(), 1.0, True)
 
 
 _RUN = "lotto run unmasking."
-_ROWS: tuple[tuple[str, str, str, str, str, Callable[[Sequence[Setting]], list[Finding]]], ...] = (
+_ROWS: tuple[tuple[str, str, str, str, str, Find], ...] = (
     (
         "At higher sparsities successive levels are linearly connected exactly where they match.", "UNM, figure 2",
         f"below {SPARSE:.0%}: barrier to the next level below {NO_BARRIER} points, its error within the tolerance",

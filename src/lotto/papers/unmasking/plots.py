@@ -1,44 +1,33 @@
-"""Plots of the experiments of *Unmasking the Lottery Ticket Hypothesis*."""
+"""Plots of the experiments of *Unmasking the Lottery Ticket Hypothesis*: from means and spreads of rows.
+
+``tolerance`` is that of matching levels, which only some of them mark.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lotto.experiments.measures import BARRIER, ERROR, IMP, PLANE, PLANE_CORNER, RANDOM, WEIGHTS_IN_BIN
 from lotto.landscape.curvature.pruning_limit import EPSILON
+from lotto.papers.unmasking import measures as m
 from lotto.report import plots
 
-STYLES = {"magnitude": plots.COLOURS["imp"], "random": plots.COLOURS["random"]}
+STYLES = {m.MAGNITUDE: plots.COLOURS["imp"], RANDOM: plots.COLOURS["random"]}
 
 
-def draw(name: str, means: pd.DataFrame, tolerance: float = 0.0) -> Figure:
-    """The plot of an experiment, from the means and spreads of its rows; ``tolerance`` is that of matching levels."""
-    drawn: dict[str, Callable[[pd.DataFrame], Figure]] = {
-        "connectivity": partial(_connectivity, tolerance),
-        "projection": _projection,
-        "robustness": _robustness,
-        "pruning_limit": _pruning_limit,
-        "retraining": _retraining,
-        "adaptive": _adaptive,
-    }
-    return drawn[name](means)
-
-
-def _connectivity(tolerance: float, means: pd.DataFrame) -> Figure:
+def connectivity(means: pd.DataFrame, tolerance: float) -> Figure:
     """Error and successive barrier against density for each rewind step; the matrix of barriers for the last.
 
     Circles: levels that match; of a barrier, both its ends. On the matrix's diagonal they are dots.
     """
     made, (errors, barriers, matrix) = plots.panels(3, 3.2)
-    found = means[means["measure"] == "barrier"]
+    found = BARRIER.of(means)
     next_to = found[found["x"] == found["level"] + 1]
     matching: list[int] = []
-    for i, (k, part) in enumerate(means[means["measure"] == "error"].groupby("rewind_step")):
+    for i, (k, part) in enumerate(ERROR.of(means).groupby("rewind_step")):
         steps = next_to[next_to["rewind_step"] == k]
         dense = float(part[part["level"] == 0]["mean"].iloc[0])
         matching = list(part[part["mean"] <= dense + tolerance + 1e-9]["level"])
@@ -63,29 +52,24 @@ def _connectivity(tolerance: float, means: pd.DataFrame) -> Figure:
     return made
 
 
-def _projection(means: pd.DataFrame) -> Figure:
+def projection(means: pd.DataFrame, tolerance: float) -> Figure:
     """Errors of solution, projection and next initialisation, the barrier from the projection, and the planes."""
-    planes = [part for _, part in means[means["measure"] == "plane"].groupby(["rewind_step", "level"])]
+    planes = [part for _, part in PLANE.of(means).groupby(["rewind_step", "level"])]
     made, axes = plots.panels(2 + len(planes), 3.2)
-    names = {
-        "error": "solution",
-        "projection error": "projection",
-        "next initialisation error": "next initialisation",
-    }
+    names = {ERROR: "solution", m.PROJECTION_ERROR: "projection", m.NEXT_INITIALISATION_ERROR: "next initialisation"}
     for i, (measure, label) in enumerate(names.items()):
-        found = means[means["measure"] == measure]
+        found = measure.of(means)
         for k, part in found.groupby("rewind_step"):
             several = found["rewind_step"].nunique() > 1
             plots.line(axes[0], part, "density", f"C{i}", f"{label}, k = {k}" if several else label)
     axes[0].set_title("test error, points", fontsize=10)
     axes[0].legend(frameon=False, fontsize=8)
-    barrier = means[means["measure"] == "barrier from the projection"]
-    for i, (k, part) in enumerate(barrier.groupby("rewind_step")):
+    for i, (k, part) in enumerate(m.PROJECTION_BARRIER.of(means).groupby("rewind_step")):
         plots.line(axes[1], part, "density", f"C{i}", f"k = {k}")
     axes[1].set_title("barrier, projection to next solution", fontsize=10)
     for axis in axes[:2]:
         plots.density_axis(axis, list(means["density"].unique()))
-    corners = means[means["measure"] == "plane corner"]
+    corners = PLANE_CORNER.of(means)
     for axis, part in zip(axes[2:], planes, strict=True):
         level, k = part["level"].iloc[0], part["rewind_step"].iloc[0]
         _plane(axis, part, corners[(corners["level"] == level) & (corners["rewind_step"] == k)])
@@ -106,41 +90,39 @@ def _plane(axis: Axes, part: pd.DataFrame, corners: pd.DataFrame) -> None:
     axis.grid(False)
 
 
-def _robustness(means: pd.DataFrame) -> Figure:
+def robustness(means: pd.DataFrame, tolerance: float) -> Figure:
     """Barrier and error after training against the length of the perturbation, a line for each rewind step."""
     made, axes = plots.panels(2)
-    for axis, measure in zip(axes, ("barrier", "error after training"), strict=True):
-        found = means[means["measure"] == measure]
-        for i, (k, part) in enumerate(found[found["kind"] == "perturbed"].groupby("rewind_step")):
+    for axis, measure in zip(axes, (BARRIER, m.ERROR_AFTER_TRAINING), strict=True):
+        found = measure.of(means)
+        for i, (k, part) in enumerate(found[found["kind"] == m.PERTURBED].groupby("rewind_step")):
             plots.line(axis, part, "x", f"C{i}", f"k = {k}")
-            noise = found[(found["kind"] == "another order") & (found["rewind_step"] == k)]["mean"]
+            noise = found[(found["kind"] == m.ANOTHER_ORDER) & (found["rewind_step"] == k)]["mean"]
             if len(noise):
                 axis.axhline(float(noise.iloc[0]), color=f"C{i}", ls=":", lw=1)
         axis.set_xscale("log", base=2)
         axis.set_xlabel("length / distance of successive rewind points")
-        axis.set_title(f"{measure}, points (dotted: another data order)", fontsize=10)
+        axis.set_title(f"{measure.name}, points (dotted: another data order)", fontsize=10)
     axes[0].legend(frameon=False, fontsize=9)
     return made
 
 
-def _pruning_limit(means: pd.DataFrame) -> Figure:
-    """Rise of the loss against the share pruned, a panel for each level; vertical lines: the theory, and one cut."""
-    levels = sorted(means[means["measure"] == "largest share, theory"]["level"].unique())
+def pruning_limit(means: pd.DataFrame, tolerance: float) -> Figure:
+    """Rise of the loss against the fraction pruned, a panel for each level; vertical lines: the theory, and one cut."""
+    levels = sorted(m.LARGEST_FRACTION[m.THEORY].of(means)["level"].unique())
     made, axes = plots.panels(len(levels), 3.2)
     for axis, level in zip(axes, levels, strict=True):
         here = means[means["level"] == level]
         for kind, colour in STYLES.items():
-            for where, dashes in (("subspace", "-"), ("projection", "--"), ("quadratic", "-.")):
-                part = here[(here["kind"] == kind) & (here["measure"] == f"rise of the loss, {where}")]
+            for how, dashes in ((m.SUBSPACE, "-"), (m.PROJECTION, "--"), (m.QUADRATIC, "-.")):
+                part = m.RISE[how].of(here[here["kind"] == kind])
                 part = part[part["rewind_step"] == part["rewind_step"].max()]
                 if len(part):
-                    plots.line(axis, part, "x", colour, f"{kind}, {where}", ls=dashes)
-            theory = here[(here["kind"] == kind) & (here["measure"] == "largest share, theory")]
+                    plots.line(axis, part, "x", colour, f"{kind}, {how}", ls=dashes)
+            theory = m.LARGEST_FRACTION[m.THEORY].of(here[here["kind"] == kind])
             axis.axvline(float(theory["mean"].iloc[-1]), color=colour, ls=":", lw=1.5)
-        for share in here[here["measure"] == "share to the last level"]["mean"].iloc[-1:]:
-            axis.axvline(
-                float(share), color=plots.COLOURS["dense"], ls="-", lw=3, alpha=0.4, label="one cut to the end"
-            )
+        for end in m.FRACTION_TO_LAST.of(here)["mean"].iloc[-1:]:
+            axis.axvline(float(end), color=plots.COLOURS["dense"], ls="-", lw=3, alpha=0.4, label="one cut to the end")
         axis.axhline(EPSILON, color=plots.COLOURS["dense"], lw=1)
         axis.set_yscale("symlog", linthresh=EPSILON)
         axis.set_xlabel("share pruned at once (dotted: theory)")
@@ -153,12 +135,12 @@ def _pruning_limit(means: pd.DataFrame) -> Figure:
     return made
 
 
-def _retraining(means: pd.DataFrame) -> Figure:
+def retraining(means: pd.DataFrame, tolerance: float) -> Figure:
     """Weight magnitudes around a level, the next projection's length, and error with and without retraining."""
     made, (weights, lengths, errors) = plots.panels(3, 3.2)
-    bins = means[means["measure"] == "weights in bin"]
+    bins = WEIGHTS_IN_BIN.of(means)
     middle = sorted(bins["level"].unique())[len(bins["level"].unique()) // 2]
-    for i, kind in enumerate(("before pruning", "after pruning", "after retraining")):
+    for i, kind in enumerate((m.BEFORE_PRUNING, m.AFTER_PRUNING, m.AFTER_RETRAINING)):
         part = bins[(bins["kind"] == kind) & (bins["level"] == middle)]
         part = part[part["rewind_step"] == part["rewind_step"].min()]
         weights.step(part["x"], part["mean"], where="mid", color=f"C{i}", label=kind, lw=1.5)
@@ -166,31 +148,31 @@ def _retraining(means: pd.DataFrame) -> Figure:
     weights.set_title(f"share of weights, level {middle}", fontsize=10)
     weights.legend(frameon=False, fontsize=8)
     for axis, measure, title in (
-        (lengths, "projection length", "length of the next projection, L2"),
-        (errors, "error", "test error, points"),
+        (lengths, m.PROJECTION_LENGTH, "length of the next projection, L2"),
+        (errors, ERROR, "test error, points"),
     ):
-        for i, (kind, part) in enumerate(means[means["measure"] == measure].groupby("kind", sort=False)):
+        for i, (kind, part) in enumerate(measure.of(means).groupby("kind", sort=False)):
             part = part[part["rewind_step"] == part["rewind_step"].min()]
-            plots.line(axis, part, "density", f"C{i}", {"imp": "IMP"}.get(str(kind), str(kind)))
+            plots.line(axis, part, "density", f"C{i}", "IMP" if kind == IMP else kind)
         plots.density_axis(axis, list(means["density"].unique()))
         axis.set_title(title, fontsize=10)
     errors.legend(frameon=False, fontsize=8)
     return made
 
 
-def _adaptive(means: pd.DataFrame) -> Figure:
-    """Error against density with adaptive and with fixed shares, and how many trainings each takes."""
+def adaptive(means: pd.DataFrame, tolerance: float) -> Figure:
+    """Error against density with adaptive and with fixed fractions, and how many trainings each takes."""
     made, (errors, counts) = plots.panels(2)
-    labels = {"imp": "fixed share", "adaptive": "adaptive"}
+    labels = {IMP: "fixed share", m.ADAPTIVE: "adaptive"}
     for i, (kind, label) in enumerate(labels.items()):
-        part = means[(means["kind"] == kind) & (means["measure"] == "error")]
+        part = ERROR.of(means[means["kind"] == kind])
         for k, of_step in part.groupby("rewind_step"):
             several = part["rewind_step"].nunique() > 1
             plots.line(errors, of_step, "density", f"C{i}", f"{label}, k = {k}" if several else label)
     plots.density_axis(errors, list(means["density"].unique()))
     errors.set_title("test error, points", fontsize=10)
     errors.legend(frameon=False, fontsize=9)
-    found = means[means["measure"] == "trainings"]
+    found = m.TRAININGS.of(means)
     for i, kind in enumerate(labels):
         part = found[found["kind"] == kind]
         places = [str(k) for k in part["rewind_step"]]

@@ -1,0 +1,94 @@
+"""One replicate at one rewind step: what an experiment's generator is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from lotto.core.rng import derived_seed
+from lotto.execution.procedures import Procedure
+from lotto.experiments.measures import Kind, Measure
+from lotto.experiments.options import Options
+from lotto.lottery.plan import Plan, make_plan
+from lotto.lottery.procedure import Level, level_chain
+from lotto.pruning import masks
+from lotto.recipe.recipe import Recipe
+
+Row = dict[str, Any]
+
+
+class At(NamedTuple):
+    """A level by its number and density, where a row stands."""
+
+    level: int
+    density: float
+
+    @classmethod
+    def of(cls, level: Level) -> At:
+        """Count the weights once, for many rows."""
+        return cls(level.level, masks.density(level.mask))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a generator measures, and the rows that come out.
+
+    Attributes:
+        options: those of the whole experiment.
+        k: the rewind step, in iterations.
+        replicate: its index.
+    """
+
+    options: Options
+    k: int
+    replicate: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is trained."""
+        return self.options.recipe
+
+    @property
+    def seed(self) -> int:
+        """The seed of the replicate's initialisation and of its own data order."""
+        return self.options.seed + self.replicate
+
+    @property
+    def label(self) -> str:
+        """What progress displays call it."""
+        return f"replicate {self.replicate + 1} · k={self.k}"
+
+    def order_seeds(self, orders: int) -> tuple[int, ...]:
+        """Data orders: that of the replicate's own training first, so that its runs are shared."""
+        return (self.seed, *(derived_seed(self.seed, "another-order", i) for i in range(1, orders)))
+
+    def plan_of(self, **changes: Any) -> Plan:
+        """The plan of IMP rewound to ``k``, without controls unless `make_plan` is given some."""
+        given = {"replicates": self.options.replicates, "controls": (), "seed": self.options.seed, **changes}
+        return make_plan(self.recipe, self.options.levels, rewind_to=self.k, **given)
+
+    def levels(self, **changes: Any) -> Procedure[list[Level]]:
+        """Train the levels of this replicate; ``changes`` are those of `plan_of`."""
+        return level_chain(self.plan_of(**changes), self.replicate, lambda event: None)
+
+    def row(self, at: Level | At, kind: Kind, measure: Measure, value: float, *, sample: int = 0, **axes: float) -> Row:
+        """A tidy row: what was measured of which kind of network; ``axes`` are ``x`` and ``y`` of an experiment."""
+        place = At.of(at) if isinstance(at, Level) else at
+        return {
+            "replicate": self.replicate,
+            "rewind_step": self.k,
+            "level": place.level,
+            "density": place.density,
+            **axes,
+            "kind": kind,
+            "measure": measure.name,
+            "unit": measure.unit,
+            "sample": sample,
+            "value": value,
+        }
+
+    def rows(self, at: Level | At, kind: Kind, measure: Measure, values: Sequence[float]) -> list[Row]:
+        """A row for each sample."""
+        place = At.of(at) if isinstance(at, Level) else at
+        return [self.row(place, kind, measure, value, sample=i) for i, value in enumerate(values)]

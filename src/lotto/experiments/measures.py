@@ -1,0 +1,42 @@
+"""What rows of experiments say they measure, of what, in which unit: constants for experiments, claims and plots.
+
+These are shared; a paper's own are in its folder. Their texts stand in stored results, so they never change.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+POINTS, NATS, L2, DEGREES = "points", "nats", "L2", "degrees"
+SHARE, FRACTION, COUNT = "share", "fraction", "count"
+
+
+class Measure(NamedTuple):
+    """A quantity and its unit, as the columns ``measure`` and ``unit`` hold them."""
+
+    name: str
+    unit: str
+
+    def of(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows that hold this measure."""
+        return rows[(rows["measure"] == self.name) & (rows["unit"] == self.unit)]
+
+
+class Kind(str):
+    """A kind of network, as the column ``kind`` holds it."""
+
+
+DENSE, IMP, RANDOM, REINIT = Kind("dense"), Kind("imp"), Kind("random"), Kind("reinit")
+ONE_SHOT = Kind("one-shot")
+
+ERROR = Measure("error", POINTS)
+BARRIER = Measure("barrier", POINTS)
+"""On the path between levels: ``x`` is the other one."""
+ERROR_BETWEEN = Measure("error between", POINTS)
+PLANE, PLANE_CORNER = Measure("plane", POINTS), Measure("plane corner", L2)
+WEIGHTS_IN_BIN = Measure("weights in bin", SHARE)
+
+ONLY_DRAWN = (PLANE, PLANE_CORNER, WEIGHTS_IN_BIN, ERROR_BETWEEN)
+"""Measures with too many rows for a table."""

@@ -1,0 +1,103 @@
+"""What an experiment is asked to do."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lotto.core.errors import UsageError, unknown
+from lotto.recipe.recipe import Recipe
+
+DECLARED: set[str] = set()
+"""Names of the options that experiments have beside the common ones: their keyword arguments."""
+
+
+@dataclass(frozen=True, init=False)
+class Options:
+    """The options that every experiment has, and any of those that only some have.
+
+    Attributes:
+        recipe: what is trained.
+        replicates: initialisations.
+        rewind_to: rewind steps, as text; empty = the recipe's own.
+        levels: pruning levels to the density that is evaluated.
+        seed: replicate r uses the seeds ``seed + r``.
+        own: further options by name, such as ``points=11``; an experiment takes its own ones and leaves the others.
+
+    Raises:
+        UsageError: for a value that cannot be used, and for an option that no experiment has.
+    """
+
+    recipe: Recipe
+    replicates: int
+    rewind_to: tuple[str | int, ...]
+    levels: int
+    seed: int
+    own: Mapping[str, Any]
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        replicates: int = 3,
+        rewind_to: tuple[str | int, ...] = (),
+        levels: int = 10,
+        *,
+        seed: int = 0,
+        **own: Any,
+    ) -> None:
+        if "look_at" in own:
+            warnings.warn("The option look_at is eval_levels now.", DeprecationWarning, stacklevel=2)
+            own["eval_levels"] = own.pop("look_at")
+        given = {"recipe": recipe, "replicates": replicates, "rewind_to": rewind_to, "levels": levels, "seed": seed}
+        for name in own:
+            if name not in DECLARED:
+                raise unknown("option", name, (*given, *sorted(DECLARED)))
+        for name, value in {**given, "own": own}.items():
+            object.__setattr__(self, name, value)
+        self._check(**own)
+
+    def _check(self, orders: int = 2, eval_levels: Sequence[int] = (), **others: object) -> None:
+        """Before anything is trained; ``orders`` and ``eval_levels`` are the same wherever experiments have them."""
+        if self.replicates < 1:
+            raise UsageError(f"replicates is 1 or more; got {self.replicates}.")
+        if self.levels < 1:
+            raise UsageError(
+                f"Experiments compare levels, so they need at least two: the dense network and levels=1; "
+                f"got levels={self.levels}."
+            )
+        if orders < 2:
+            raise UsageError(f"A distance needs at least 2 data orders; got {orders}.")
+        for level in eval_levels:
+            if not 1 <= level <= self.levels:
+                raise UsageError(f"There are the levels 1 to {self.levels} to look at; got {level}.")
+        for step in self.rewind_steps:
+            if step >= self.recipe.total:
+                raise UsageError(
+                    f"The rewind step {step} is not before the end of training at {self.recipe.total} iterations."
+                )
+
+    @property
+    def rewind_steps(self) -> tuple[int, ...]:
+        """The rewind steps in iterations, in increasing order."""
+        return tuple(sorted({self.recipe.step(k) for k in self.rewind_to or (self.recipe.rewind_to,)}))
+
+    def training(self) -> dict[str, Any]:
+        """What claims ask about a training: its length, peak rate and warm-up, in numbers."""
+        recipe = self.recipe
+        return {
+            "iterations": recipe.total,
+            "per_epoch": recipe.per_epoch,
+            "learning_rate": recipe.optimizer.lr,
+            "warmup": recipe.step(recipe.schedule.warmup),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """The common options in plain values, for files and reports."""
+        return {
+            "replicates": self.replicates,
+            "rewind_to": list(self.rewind_steps),
+            "levels": self.levels,
+            "seed": self.seed,
+        }
