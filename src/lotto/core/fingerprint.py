@@ -92,6 +92,11 @@ def entries(value: Any, kinds: Collection[str], default: str = "") -> dict[str, 
     return found
 
 
+def fields_that_affect(kind: type, kinds: Collection[str]) -> set[str]:
+    """Names of a dataclass's fields that have a part in one of ``kinds``."""
+    return {field.name for field in dataclasses.fields(kind) if field.metadata.get("affects") in kinds}
+
+
 def canonical(value: Any) -> Any:
     """Turn a value into JSON whose text is the same whenever the value is."""
     if value is None or isinstance(value, (bool, str)):

@@ -103,10 +103,10 @@ class Engine(ABC):
         with limited_threads(self.threads):
             return self._advance(procedures, progress)
 
-    def drive(self, chains: Sequence[Procedure[T]], progress: Progress | None = None) -> list[T]:
+    def drive(self, procedures: Sequence[Procedure[T]], progress: Progress | None = None) -> list[T]:
         """What `run_procedures` was called in the first edition."""
         warnings.warn("Engine.drive is Engine.run_procedures now.", DeprecationWarning, stacklevel=2)
-        return self.run_procedures(chains, progress)
+        return self.run_procedures(procedures, progress)
 
     def _advance(self, procedures: Sequence[Procedure[T]], progress: Progress | None) -> list[T]:
         emit = progress or (lambda event: None)

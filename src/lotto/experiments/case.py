@@ -11,7 +11,7 @@ from lotto.execution.procedures import Procedure
 from lotto.experiments.measures import Kind, Measure
 from lotto.experiments.options import Options
 from lotto.lottery.plan import Plan, make_plan
-from lotto.lottery.procedure import Level, level_chain
+from lotto.lottery.procedure import Level, level_procedure
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 
@@ -70,7 +70,7 @@ class Case:
 
     def levels(self, **changes: Any) -> Procedure[list[Level]]:
         """Train the levels of this replicate; ``changes`` are those of `plan_of`."""
-        return level_chain(self.plan_of(**changes), self.replicate, lambda event: None)
+        return level_procedure(self.plan_of(**changes), self.replicate, lambda event: None)
 
     def row(self, at: Level | At, kind: Kind, measure: Measure, value: float, *, sample: int = 0, **axes: float) -> Row:
         """A tidy row: what was measured of which kind of network; ``axes`` are ``x`` and ``y`` of an experiment."""

@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 
 from lotto.core.errors import UsageError
+from lotto.core.fingerprint import fields_that_affect
 from lotto.experiments.measures import Measure
+from lotto.recipe.recipe import Recipe
 
 FORMAT = "lotto.experiment"
-UNNAMED = ("name", "tolerance", "device", "compile", "rewind_to", "evaluations")
-"""Fields of a recipe that do not change what is trained."""
 FIRST_PAPER = "stabilizing"
 """The paper of the results that do not name any: those of the time when there was one."""
 
@@ -111,8 +111,9 @@ def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     Experiments share their trainings, so a row that two of them report is the same number and is kept once.
     """
     groups: dict[str, list[StoredResult]] = {}
+    without_part = fields_that_affect(Recipe, ("records", "nothing"))  # in what is trained
     for result in results:
-        recipe = {k: v for k, v in result.about["recipe"].items() if k not in UNNAMED}
+        recipe = {k: v for k, v in result.about["recipe"].items() if k not in without_part}
         groups.setdefault(json.dumps(recipe, sort_keys=True), []).append(result)
     made = []
     for group in groups.values():

@@ -103,7 +103,7 @@ class Instability:
         return self.barrier().mean < STABLE
 
 
-def data_order_chain(
+def data_order_procedure(
     recipe: Recipe,
     start: State,
     mask: Mapping[str, Tensor],
@@ -118,7 +118,7 @@ def data_order_chain(
     return Distances.between(pairs, mask, [run.test_error for run in runs])
 
 
-def pruning_chain(
+def pruning_procedure(
     recipe: Recipe,
     start: State,
     mask: Mapping[str, Tensor],
@@ -136,7 +136,7 @@ def pruning_chain(
     return Distances.between(pairs, mask, [run.test_error for run in runs["sparse"]])
 
 
-def instability_chain(
+def instability_procedure(
     recipe: Recipe,
     start: State,
     mask: Mapping[str, Tensor] | None,
@@ -166,7 +166,9 @@ def instability_chain(
     return Instability(paths, tuple(run.test_error for run in runs))
 
 
-def rewind_point_chain(recipe: Recipe, step: int, init_seed: int, order_seed: int, label: str = "") -> Procedure[State]:
+def rewind_point_procedure(
+    recipe: Recipe, step: int, init_seed: int, order_seed: int, label: str = ""
+) -> Procedure[State]:
     """The state ``W_k`` of a dense training, for a new optimizer.
 
     It is kept by the full dense training, which level 0 of IMP and other measures share.
@@ -202,7 +204,7 @@ def stability_to_data_order(
     def procedure() -> Procedure[Distances]:
         check_orders(order_seeds, 2, "Stability to data order compares trainings on different data orders")
         k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
-        return (yield from data_order_chain(recipe, point, kept, k, order_seeds, "data order"))
+        return (yield from data_order_procedure(recipe, point, kept, k, order_seeds, "data order"))
 
     return (engine or make()).run_procedures([procedure()], progress)[0]
 
@@ -227,7 +229,7 @@ def stability_to_pruning(
     def procedure() -> Procedure[Distances]:
         check_orders(order_seeds, 1, "Stability to pruning needs a data order")
         k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
-        return (yield from pruning_chain(recipe, point, kept, k, order_seeds, "pruning"))
+        return (yield from pruning_procedure(recipe, point, kept, k, order_seeds, "pruning"))
 
     return (engine or make()).run_procedures([procedure()], progress)[0]
 
@@ -269,7 +271,9 @@ def instability(
         check_orders(order_seeds, 2, "Instability compares copies trained on different data orders")
         k, _, point = yield from _point(recipe, mask, from_step, (init_seed,), start, init_seed)
         return (
-            yield from instability_chain(recipe, point, mask, k, order_seeds, points, splits, examples, "instability")
+            yield from instability_procedure(
+                recipe, point, mask, k, order_seeds, points, splits, examples, "instability"
+            )
         )
 
     return (engine or make()).run_procedures([procedure()], progress)[0]
@@ -297,7 +301,7 @@ def _point(
         return k, kept, start
     if start is not None:
         return k, kept, State(dict(start))
-    point = yield from rewind_point_chain(recipe, k, init_seed, order_seeds[0], "rewind point")
+    point = yield from rewind_point_procedure(recipe, k, init_seed, order_seeds[0], "rewind point")
     return k, kept, point
 
 

@@ -71,7 +71,7 @@ class Trial:
     kept: bool
 
 
-def adaptive_chain(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[Level]], list[Trial]]]:
+def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[Level]], list[Trial]]]:
     """All levels of all replicates together, then their controls; and what was tried."""
     recipe = plan.recipe
     split: Split = "validation" if recipe.validation else "test"

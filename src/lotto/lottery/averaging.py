@@ -56,7 +56,7 @@ class AverageTask(Task):
         return {"metrics": metrics, "statistics": buffers if norms else {}}
 
 
-def averaged_chain(jobs: Sequence[Job], trained: Sequence[Run] = ()) -> Procedure[tuple[Run, list[Run]]]:
+def averaged_procedure(jobs: Sequence[Job], trained: Sequence[Run] = ()) -> Procedure[tuple[Run, list[Run]]]:
     """Train jobs that differ in the data order only; returns the average of their ends as a run, and their runs.
 
     Args:

@@ -16,7 +16,7 @@ from lotto.pruning import masks
 
 log = logging.getLogger(__name__)
 
-__all__ = ["REINIT_CONTROL", "Level", "LevelFinished", "level_chain", "random_control"]
+__all__ = ["REINIT_CONTROL", "Level", "LevelFinished", "level_procedure", "random_control"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LevelFinished:
         return cls(replicate, at.level, masks.density(at.mask), at.run.test_error)
 
 
-def level_chain(plan: Plan, index: int, emit: Progress) -> Procedure[list[Level]]:
+def level_procedure(plan: Plan, index: int, emit: Progress) -> Procedure[list[Level]]:
     """All levels of one replicate, then its controls."""
     replicate = yield from trained_replicate(plan, index)
     levels = [replicate.dense]

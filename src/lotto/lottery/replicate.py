@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from lotto.core.rng import derived_seed
 from lotto.execution.procedures import Procedure
-from lotto.lottery.averaging import averaged_chain
+from lotto.lottery.averaging import averaged_procedure
 from lotto.lottery.plan import Plan, Retraining
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS
@@ -86,7 +86,7 @@ class Replicate:
         if self.plan.particles == 1:
             (run,) = yield [job]
             return Level(level, mask, run)
-        average, runs = yield from averaged_chain(_particles(self.plan, job))
+        average, runs = yield from averaged_procedure(_particles(self.plan, job))
         return Level(level, mask, average, particles=runs, average=average)
 
     def _next_job(self, level: int, mask: Mask, last: Run) -> Job:
@@ -133,7 +133,7 @@ def trained_replicate(plan: Plan, index: int) -> Procedure[Replicate]:
     if plan.particles == 1:
         return Replicate(plan, index, Level(0, mask, run), rewound)
     rerun = Job(recipe, order_seed=order, start=rewound, from_step=plan.rewind_step, label=label)
-    average, runs = yield from averaged_chain(_particles(plan, rerun)[1:], [run])
+    average, runs = yield from averaged_procedure(_particles(plan, rerun)[1:], [run])
     return Replicate(plan, index, Level(0, mask, run, particles=runs, average=average), rewound)
 
 

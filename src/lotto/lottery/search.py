@@ -14,9 +14,9 @@ from lotto.core.errors import UsageError
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.factory import make
 from lotto.execution.store import Store
-from lotto.lottery.adaptive import Trial, adaptive_chain
+from lotto.lottery.adaptive import Trial, adaptive_procedure
 from lotto.lottery.plan import CONTROLS, Plan, Retraining, make_plan
-from lotto.lottery.procedure import level_chain
+from lotto.lottery.procedure import level_procedure
 from lotto.lottery.replicate import Level
 from lotto.pruning import masks
 from lotto.pruning.ticket import Ticket
@@ -46,7 +46,7 @@ class ImpResult:
         the dense mean); for each control ``NAME`` and ``NAME_std``; ``empty_layers``.
         """
         rows = []
-        dense = _errors([chain[0].run for chain in self.replicates])
+        dense = _errors([levels[0].run for levels in self.replicates])
         for levels in zip(*self.replicates, strict=True):
             error = _errors([at.run for at in levels])
             row: dict[str, Any] = {
@@ -72,8 +72,8 @@ class ImpResult:
         """One row per run: ``replicate``, ``level``, ``density``, ``kind`` (imp, a control, or particle),
         ``test_error``, ``test_loss``, ``train_loss``, ``seconds``."""
         rows = []
-        for replicate, chain in enumerate(self.replicates):
-            for at in chain:
+        for replicate, levels in enumerate(self.replicates):
+            for at in levels:
                 runs = [("imp", at.run), *at.controls.items(), *(("particle", run) for run in at.particles)]
                 for kind, run in runs:
                     rows.append(
@@ -116,17 +116,17 @@ class ImpResult:
             raise UsageError(f"Levels are 0 to {len(self.replicates[replicate]) - 1}; got {level}.")
         if self.plan.after is not Retraining.WEIGHTS and level:
             raise UsageError(f"after={self.plan.after.value!r} does not rewind the weights, so it makes no tickets.")
-        chain = self.replicates[replicate]
-        start = chain[0].run.at(self.plan.rewind_step)
+        levels = self.replicates[replicate]
+        start = levels[0].run.at(self.plan.rewind_step)
         info = {
             "recipe": self.plan.recipe.describe(),
             "plan": self.plan.describe(),
             "level": level,
             "replicate": replicate,
-            "test_error": chain[level].run.test_error,
-            "dense_error": chain[0].run.test_error,
+            "test_error": levels[level].run.test_error,
+            "dense_error": levels[0].run.test_error,
         }
-        return Ticket(masks.apply(start, chain[level].mask), chain[level].mask, self.plan.rewind_step, info)
+        return Ticket(masks.apply(start, levels[level].mask), levels[level].mask, self.plan.rewind_step, info)
 
 
 def imp(
@@ -195,9 +195,11 @@ def imp(
 def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> ImpResult:
     """Carry out a plan of `make_plan`; see `imp`."""
     if plan.adaptive:
-        ((levels, trials),) = engine.run_procedures([adaptive_chain(plan, progress or (lambda event: None))], progress)
+        ((levels, trials),) = engine.run_procedures(
+            [adaptive_procedure(plan, progress or (lambda event: None))], progress
+        )
         return ImpResult(plan, levels, trials)
-    procedures = [level_chain(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
+    procedures = [level_procedure(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
     return ImpResult(plan, engine.run_procedures(procedures, progress))
 
 

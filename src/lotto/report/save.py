@@ -74,11 +74,11 @@ def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
         "training_seconds": float(result.runs_table()["seconds"].sum()),
         "table": [{k: _plain(v) for k, v in row.items()} for row in rows],
         "histories": [
-            [[_plain_record(r) for r in chain[at].run.history] for chain in result.replicates] for at in levels
+            [[_plain_record(r) for r in replicate[at].run.history] for replicate in result.replicates] for at in levels
         ],
         "layers": {
             layer: [
-                sum(masks.layer_densities(chain[at].mask)[layer] for chain in result.replicates)
+                sum(masks.layer_densities(replicate[at].mask)[layer] for replicate in result.replicates)
                 / len(result.replicates)
                 for at in levels
             ]

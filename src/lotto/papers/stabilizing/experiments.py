@@ -15,10 +15,10 @@ from lotto.experiments.experiment import experiment
 from lotto.experiments.measures import DENSE, ERROR, IMP, ONE_SHOT, RANDOM, REINIT, Kind, Measure
 from lotto.landscape.stability import (
     Instability,
-    data_order_chain,
-    instability_chain,
-    pruning_chain,
-    rewind_point_chain,
+    data_order_procedure,
+    instability_procedure,
+    pruning_procedure,
+    rewind_point_procedure,
 )
 from lotto.lottery.plan import CONTROLS, Retraining
 from lotto.lottery.procedure import REINIT_CONTROL, Level, random_control
@@ -39,8 +39,8 @@ def distances(case: Case, *, orders: int = 2) -> Procedure[list[Row]]:
     found = yield from gather(
         {
             kind: [
-                chain(case.recipe, start, mask, case.k, seeds, f"{case.label} · {kind}")
-                for chain in (data_order_chain, pruning_chain)
+                procedure(case.recipe, start, mask, case.k, seeds, f"{case.label} · {kind}")
+                for procedure in (data_order_procedure, pruning_procedure)
             ]
             for kind, mask in ((IMP, last.mask), (RANDOM, random_control(last, case.seed)))
         }
@@ -70,8 +70,10 @@ rewind = replace(
 )  # fmt: skip
 def instability(case: Case, *, orders: int = 2, points: int = 30, examples: int | None = None) -> Procedure[list[Row]]:
     """LMC figure 3: error barrier of the dense network against the step at which its copies part."""
-    start = yield from rewind_point_chain(case.recipe, case.k, case.seed, case.seed, f"replicate {case.replicate + 1}")
-    found = yield from instability_chain(
+    start = yield from rewind_point_procedure(
+        case.recipe, case.k, case.seed, case.seed, f"replicate {case.replicate + 1}"
+    )
+    found = yield from instability_procedure(
         case.recipe, start, None, case.k, case.order_seeds(orders), points, examples=examples, label=case.label
     )
     return _instability_rows(case, At(0, 1.0), DENSE, found, m.ERROR_OF_COPIES)
@@ -105,7 +107,7 @@ def subnetworks(
     found = yield from gather(
         [
             {
-                kind: instability_chain(
+                kind: instability_procedure(
                     case.recipe, point, mask, step, seeds, points, examples=examples,
                     label=f"{case.label} · level {at.level} · {kind}",
                 )

@@ -6,7 +6,7 @@ from lotto.execution.procedures import Procedure
 from lotto.experiments.case import At, Case, Row
 from lotto.experiments.experiment import experiment
 from lotto.experiments.measures import ERROR, IMP
-from lotto.lottery.adaptive import adaptive_chain
+from lotto.lottery.adaptive import adaptive_procedure
 from lotto.lottery.plan import make_plan
 from lotto.papers.unmasking import measures as m
 from lotto.papers.unmasking import plots
@@ -28,7 +28,7 @@ def adaptive(case: Case) -> Procedure[list[Row]]:
     plan = make_plan(
         case.recipe, rewind_to=case.k, replicates=1, controls=(), density=target, seed=case.seed, adaptive=True
     )
-    (chosen,), trials = yield from adaptive_chain(plan, lambda event: None)
+    (chosen,), trials = yield from adaptive_procedure(plan, lambda event: None)
     rows = [
         case.row(level, kind, ERROR, level.run.test_error)
         for kind, found in ((IMP, levels), (m.ADAPTIVE, chosen))
