@@ -110,43 +110,49 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
     zero = dtype.type(0)  # a constant for the compiler, which adds up in vectors only from a constant
     compiled = njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True)
 
-    @njit(inline="always")
-    def add_rows(to, k, end, lines, values, x):  # type: ignore[no-untyped-def]
-        """Add ``values[k:end] @ x[lines[k:end]]``, four weights at a time, so ``to`` is passed less often."""
-        while k + 4 <= end:
-            a, b, c, d = values[k], values[k + 1], values[k + 2], values[k + 3]
-            xa, xb, xc, xd = x[lines[k]], x[lines[k + 1]], x[lines[k + 2]], x[lines[k + 3]]
-            for j in range(len(to)):
-                to[j] += a * xa[j] + b * xb[j] + c * xc[j] + d * xd[j]
-            k += 4
-        while k < end:
-            a, xa = values[k], x[lines[k]]
-            for j in range(len(to)):
-                to[j] += a * xa[j]
-            k += 1
-
     @compiled
     def multiply(ends, columns, values, bias, x, relu, out):  # type: ignore[no-untyped-def]
-        """``out = values @ x + bias``, perhaps with ReLU."""
+        """``out = values @ x + bias``, perhaps with ReLU; four weights at a time, so ``out`` is passed less often."""
+        batch = x.shape[1]
         for i in range(len(ends) - 1):
-            row = out[i]
-            for j in range(len(row)):
+            row, k, end = out[i], ends[i], ends[i + 1]
+            for j in range(batch):
                 row[j] = bias[i]
-            add_rows(row, ends[i], ends[i + 1], columns, values, x)
+            while k + 4 <= end:
+                a, b, c, d = values[k], values[k + 1], values[k + 2], values[k + 3]
+                xa, xb, xc, xd = x[columns[k]], x[columns[k + 1]], x[columns[k + 2]], x[columns[k + 3]]
+                for j in range(batch):
+                    row[j] += a * xa[j] + b * xb[j] + c * xc[j] + d * xd[j]
+                k += 4
+            while k < end:
+                a, xa = values[k], x[columns[k]]
+                for j in range(batch):
+                    row[j] += a * xa[j]
+                k += 1
             if relu:
-                for j in range(len(row)):
+                for j in range(batch):
                     row[j] = zero if row[j] < zero else row[j]  # NaN stays
 
     @compiled
     def multiply_transposed(ends, rows, order, values, gradient, x, out):  # type: ignore[no-untyped-def]
-        """``out = values.T @ gradient``, 0 where ``x`` is not above 0."""
-        by_column = values[order]
+        """``out = values.T @ gradient``, 0 where ``x`` is not above 0; four weights at a time."""
+        batch = x.shape[1]
         for i in range(len(ends) - 1):
-            row, seen = out[i], x[i]
-            for j in range(len(row)):
+            row, seen, k, end = out[i], x[i], ends[i], ends[i + 1]
+            for j in range(batch):
                 row[j] = zero
-            add_rows(row, ends[i], ends[i + 1], rows, by_column, gradient)
-            for j in range(len(row)):
+            while k + 4 <= end:
+                a, b, c, d = values[order[k]], values[order[k + 1]], values[order[k + 2]], values[order[k + 3]]
+                ga, gb, gc, gd = gradient[rows[k]], gradient[rows[k + 1]], gradient[rows[k + 2]], gradient[rows[k + 3]]
+                for j in range(batch):
+                    row[j] += a * ga[j] + b * gb[j] + c * gc[j] + d * gd[j]
+                k += 4
+            while k < end:
+                a, ga = values[order[k]], gradient[rows[k]]
+                for j in range(batch):
+                    row[j] += a * ga[j]
+                k += 1
+            for j in range(batch):
                 row[j] = zero if seen[j] <= zero else row[j]
 
     @compiled
