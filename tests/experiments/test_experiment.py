@@ -49,9 +49,13 @@ def test_a_generator_s_keyword_arguments_are_the_options_of_its_experiment(store
     }  # fmt: skip
 
 
-def test_an_option_that_no_experiment_has_is_named():
-    with pytest.raises(UsageError, match=r"Unknown option 'pionts'.*Did you mean 'points'"):
-        Options(small_recipe(), pionts=3)
+def test_an_option_that_no_experiment_has_is_named_before_anything_is_trained(store):
+    for wrong in (lambda: doubling.options(small_recipe(), {"pionts": 3}), lambda: doubling.run(
+        Options(small_recipe(), pionts=3), Serial(store)
+    )):  # fmt: skip
+        with pytest.raises(UsageError, match=r"Unknown option 'pionts'.*Did you mean 'points'"):
+            wrong()
+    assert not store.root.exists()
 
 
 def test_the_former_name_of_eval_levels_works_and_warns():

@@ -11,66 +11,42 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-MODULES = {
-    "lotto.errors": "lotto.core.errors",
-    "lotto.files": "lotto.core.files",
-    "lotto.weights": "lotto.core.weights",
-    "lotto.streams": "lotto.core.rng",
-    "lotto.compiled": "lotto.core.jit",
-    "lotto.steps": "lotto.core.duration",
-    "lotto.identity": "lotto.core.fingerprint",
-    "lotto.masks": "lotto.pruning.masks",
-    "lotto.channels": "lotto.pruning.channels",
-    "lotto.tickets": "lotto.pruning.ticket",
-    "lotto.optimizers": "lotto.recipe.optimizers",
-    "lotto.schedules": "lotto.recipe.lr_schedules",
-    "lotto.objectives": "lotto.recipe.objectives",
-    "lotto.initialisation": "lotto.recipe.initializers",
-    "lotto.recipes": "lotto.recipe.presets",
-    "lotto.data.arrays": "lotto.data.in_memory",
-    "lotto.data.folder": "lotto.data.image_folder",
-    "lotto.data.catalog": "lotto.data.sources.catalog",
-    "lotto.data.fetch": "lotto.data.sources.download",
-    "lotto.data.decode": "lotto.data.sources.decode",
-    "lotto.data.procedural": "lotto.data.sources.synthetic",
-    "lotto.job": "lotto.training.job",
-    "lotto.training.autograd": "lotto.training.learners.autograd",
-    "lotto.training.stacked": "lotto.training.learners.stacked",
-    "lotto.training.perceptron": "lotto.training.learners.perceptron",
-    "lotto.training.compacted": "lotto.training.learners.channel_skipping",
-    "lotto.training.sparse": "lotto.training.learners.sparse_linear",
-    "lotto.training.cross_entropy": "lotto.training.learners.cross_entropy",
-    "lotto.task": "lotto.execution.task",
-    "lotto.store": "lotto.execution.store",
-    "lotto.entries": "lotto.execution.entries",
-    "lotto.engine": "lotto.execution",
-    "lotto.engine.base": "lotto.execution.engine",
-    "lotto.engine.serial": "lotto.execution.serial",
-    "lotto.engine.processes": "lotto.execution.processes",
-    "lotto.engine.stacks": "lotto.execution.stacking",
-    "lotto.engine.threads": "lotto.execution.threads",
-    "lotto.engine.memory": "lotto.execution.memory",
-    "lotto.api": "lotto.execution.single_run",
-    "lotto.stability": "lotto.landscape.stability",
-    "lotto.hessian": "lotto.landscape.curvature",
-    "lotto.landscape.hessian": "lotto.landscape.curvature",
-    "lotto.landscape.lanczos": "lotto.landscape.curvature.lanczos",
-    "lotto.landscape.quadratic": "lotto.landscape.curvature.quadratic",
-    "lotto.landscape.limit": "lotto.landscape.curvature.pruning_limit",
-    "lotto.plan": "lotto.lottery.plan",
-    "lotto.levels": "lotto.lottery.procedure",
-    "lotto.adaptive": "lotto.lottery.adaptive",
-    "lotto.particles": "lotto.lottery.averaging",
-    "lotto.papers.experiment": "lotto.experiments.experiment",
-    "lotto.papers.claims": "lotto.experiments.claims",
-    "lotto.papers.stored": "lotto.experiments.results",
-    "lotto.papers.stabilizing_claims": "lotto.papers.stabilizing.claims",
-    "lotto.papers.unmasking_claims": "lotto.papers.unmasking.claims",
-    "lotto.report.stabilizing": "lotto.papers.stabilizing.plots",
-    "lotto.report.unmasking": "lotto.papers.unmasking.plots",
-    "lotto.progress": "lotto.cli.display",
+_MOVED = {
+    "core": "errors files weights streams=rng compiled=jit steps=duration identity=fingerprint",
+    "pruning": "masks channels tickets=ticket",
+    "recipe": "optimizers schedules=lr_schedules objectives initialisation=initializers recipes=presets",
+    "data": (
+        "data.arrays=in_memory data.folder=image_folder data.catalog=sources.catalog "
+        "data.fetch=sources.download data.decode=sources.decode data.procedural=sources.synthetic"
+    ),
+    "training": (
+        "job training.autograd=learners.autograd training.stacked=learners.stacked "
+        "training.perceptron=learners.perceptron training.compacted=learners.channel_skipping "
+        "training.sparse=learners.sparse_linear training.cross_entropy=learners.cross_entropy"
+    ),
+    "execution": (
+        "task store entries engine= engine.base=engine engine.serial=serial engine.processes=processes "
+        "engine.stacks=stacking engine.threads=threads engine.memory=memory api=single_run"
+    ),
+    "landscape": (
+        "stability hessian=curvature landscape.hessian=curvature landscape.lanczos=curvature.lanczos "
+        "landscape.quadratic=curvature.quadratic landscape.limit=curvature.pruning_limit"
+    ),
+    "lottery": "plan levels=procedure adaptive particles=averaging",
+    "experiments": "papers.experiment=experiment papers.claims=claims papers.stored=results",
+    "papers": (
+        "papers.stabilizing_claims=stabilizing.claims papers.unmasking_claims=unmasking.claims "
+        "report.stabilizing=stabilizing.plots report.unmasking=unmasking.plots"
+    ),
+    "cli": "progress=display",
 }
-"""Modules of the first edition that are elsewhere."""
+"""By package: modules of the first edition, as ``before=now`` where the name is another (none: the package itself)."""
+MODULES = {
+    f"lotto.{before}": ".".join(filter(None, ("lotto", package, now if equals else before)))
+    for package, modules in _MOVED.items()
+    for before, equals, now in (module.partition("=") for module in modules.split())
+}
+"""Modules of the first edition that are elsewhere: where they were, where they are."""
 
 PERMANENT = ("lotto.engine", "lotto.weights", "lotto.recipes")
 """Public names of packages that are what they were: no warning."""
@@ -83,6 +59,9 @@ FORMER = {
     "lotto.recipe.recipe": "lotto.recipe",
     "lotto.lottery.search": "lotto.imp",
     "lotto.execution.factory": "lotto.engine",
+    "lotto.execution.procedures": "lotto.engine.base",
+    "lotto.lottery.replicate": "lotto.levels",
+    "lotto.landscape.batchnorm": "lotto.landscape.path",
     "lotto.landscape.curvature.operator": "lotto.landscape.curvature",
     "lotto.landscape.curvature.eigenvalues": "lotto.landscape.hessian",
 }

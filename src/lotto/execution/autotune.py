@@ -52,7 +52,6 @@ class PaceTask(Task):
 
     @property
     def size(self) -> int:
-        """See `Task`."""
         return 1
 
     @cached_property

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, overload
+from typing import Any
 
 from lotto.core.errors import StorageError
-from lotto.execution.store import Result, Store, WorkItem
-from lotto.execution.task import Outcome, Task
+from lotto.execution.store import Store, WorkItem
+from lotto.execution.task import Task
 from lotto.training.job import Job, Run
 from lotto.training.loop import train, train_stack
 from lotto.training.network import device_of
@@ -20,24 +20,6 @@ OnStep = Callable[[int, float], None]
 CHECKPOINT_SECONDS = 30.0
 
 
-@overload
-def get_or_compute(
-    store: Store,
-    item: Job,
-    *,
-    on_step: OnStep | None = ...,
-    execution: Mapping[str, Any] | None = ...,
-    checkpoint_seconds: float = ...,
-) -> tuple[Run, bool]: ...
-@overload
-def get_or_compute(
-    store: Store,
-    item: Task,
-    *,
-    on_step: OnStep | None = ...,
-    execution: Mapping[str, Any] | None = ...,
-    checkpoint_seconds: float = ...,
-) -> tuple[Outcome, bool]: ...
 def get_or_compute(
     store: Store,
     item: WorkItem,
@@ -45,7 +27,7 @@ def get_or_compute(
     on_step: OnStep | None = None,
     execution: Mapping[str, Any] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> tuple[Result, bool]:
+) -> tuple[Any, bool]:
     """Return the run of a job or the outcome of a task, and whether it had to be computed.
 
     Two processes that want the same: one computes, the other waits and reads. A training that was cut

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lotto.core.errors import unknown
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.procedures import Procedure
 from lotto.experiments.case import Case, Row
-from lotto.experiments.options import DECLARED, Options
+from lotto.experiments.options import SHARED, Options
 from lotto.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -59,11 +60,21 @@ class Experiment:
 
     def options(self, recipe: Recipe, given: Mapping[str, Any]) -> Options:
         """Options from values by name; without any rewind steps they are the experiment's."""
-        return Options(recipe, **{**given, "rewind_to": given.get("rewind_to") or self.rewind_to})
+        made = Options(recipe, **{**given, "rewind_to": given.get("rewind_to") or self.rewind_to})
+        self.own(made)  # an unknown one is named now
+        return made
 
     def own(self, options: Options) -> dict[str, Any]:
-        """What it takes of the options beside the common ones."""
-        return {name: options.own.get(name, default) for name, default in self.defaults.items()}
+        """What it takes of the options beside the common ones.
+
+        Raises:
+            UsageError: for an option that neither it nor several others have.
+        """
+        defaults = self.defaults
+        for name in options.own:
+            if name not in (*defaults, *SHARED):
+                raise unknown("option", name, (*options.describe(), *sorted({*defaults, *SHARED})))
+        return {name: options.own.get(name, default) for name, default in defaults.items()}
 
     def run(self, options: Options, engine: Engine, progress: Progress | None = None) -> pd.DataFrame:
         """Measure; returns one row per sample of each measure."""
@@ -90,9 +101,7 @@ def experiment(
 
     def made(procedure: Measured) -> Experiment:
         paper = procedure.__module__.split(".")[-2:][0]
-        one = Experiment(name, title, source, procedure, rewind_to, paper, plot)
-        DECLARED.update(one.defaults)
-        return one
+        return Experiment(name, title, source, procedure, rewind_to, paper, plot)
 
     return made
 

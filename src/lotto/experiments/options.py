@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lotto.core.errors import UsageError, unknown
+from lotto.core.errors import UsageError
 from lotto.recipe.recipe import Recipe
 
-DECLARED: set[str] = set()
-"""Names of the options that experiments have beside the common ones: their keyword arguments."""
+SHARED = ("orders", "points", "examples", "eval_levels")
+"""Options that several experiments have; one that lacks any of them leaves it, so that all can be asked at once."""
 
 
 @dataclass(frozen=True, init=False)
@@ -24,10 +24,10 @@ class Options:
         rewind_to: rewind steps, as text; empty = the recipe's own.
         levels: pruning levels to the density that is evaluated.
         seed: replicate r uses the seeds ``seed + r``.
-        own: further options by name, such as ``points=11``; an experiment takes its own ones and leaves the others.
+        own: further options by name, such as ``points=11``, which are the experiment's own.
 
     Raises:
-        UsageError: for a value that cannot be used, and for an option that no experiment has.
+        UsageError: for a value that cannot be used.
     """
 
     recipe: Recipe
@@ -51,9 +51,6 @@ class Options:
             warnings.warn("The option look_at is eval_levels now.", DeprecationWarning, stacklevel=2)
             own["eval_levels"] = own.pop("look_at")
         given = {"recipe": recipe, "replicates": replicates, "rewind_to": rewind_to, "levels": levels, "seed": seed}
-        for name in own:
-            if name not in DECLARED:
-                raise unknown("option", name, (*given, *sorted(DECLARED)))
         for name, value in {**given, "own": own}.items():
             object.__setattr__(self, name, value)
         self._check(**own)

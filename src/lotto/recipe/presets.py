@@ -8,7 +8,7 @@ original paper; LMC = Linear Mode Connectivity and the LTH.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 from lotto.core.errors import unknown
@@ -21,10 +21,56 @@ from lotto.recipe.recipe import Recipe
 CIFAR_AUGMENT = Augment(crop=4, flip=True)
 
 
-def lenet_mnist(**overrides: Any) -> Recipe:
+PRESETS: dict[str, Callable[..., Recipe]] = {}
+"""By name, in the order of this file."""
+
+
+def preset(make: Callable[[], Recipe]) -> Callable[..., Recipe]:
+    """Name a recipe after its function and let any of its fields be overridden."""
+    name = make.__name__.replace("_", "-")
+
+    @wraps(make)
+    def preset(**overrides: Any) -> Recipe:
+        return make().replace(**{"name": name, **overrides})
+
+    PRESETS[name] = preset
+    return preset
+
+
+@preset
+def mlp_mnist1d() -> Recipe:
+    """A 40-256-256-10 MLP on MNIST-1D in 2,000 steps: the whole phenomenon in a minute, no download."""
+    return Recipe(
+        model="mlp-256-256",
+        data="mnist1d",
+        optimizer=SGD(0.1, momentum=0.9),
+        schedule=Linear(),
+        batch_size=100,
+        steps="2000it",
+        init="kaiming-normal",
+        tolerance=1.0,
+    )
+
+
+@preset
+def conv_mnist1d() -> Recipe:
+    """A small 1-D convolutional network on MNIST-1D in 2,000 steps."""
+    return Recipe(
+        model="conv1d",
+        data="mnist1d",
+        optimizer=Adam(1e-2),
+        schedule=Linear(),
+        batch_size=100,
+        steps="2000it",
+        init="kaiming-normal",
+        tolerance=1.0,
+    )
+
+
+@preset
+def lenet_mnist() -> Recipe:
     """LeNet-300-100 on MNIST as in LTH and STAB: Adam, layer-wise 20 %, output layer 10 %."""
     return Recipe(
-        name="lenet-mnist",
         model="lenet-300-100",
         data="mnist",
         optimizer=Adam(1.2e-3),
@@ -33,13 +79,13 @@ def lenet_mnist(**overrides: Any) -> Recipe:
         init="glorot-normal",
         validation=5_000,
         pruning=Pruning(0.2, scope="layer", rates={"fc3": 0.1}),
-    ).replace(**overrides)
+    )
 
 
-def lenet_mnist_sgd(**overrides: Any) -> Recipe:
+@preset
+def lenet_mnist_sgd() -> Recipe:
     """LeNet-300-100 on MNIST as in LMC: SGD 0.1, 40 epochs, global 20 %, output layer not pruned."""
     return Recipe(
-        name="lenet-mnist-sgd",
         model="lenet-300-100",
         data="mnist",
         optimizer=SGD(0.1),
@@ -47,23 +93,21 @@ def lenet_mnist_sgd(**overrides: Any) -> Recipe:
         steps="40ep",
         init="kaiming-normal",
         pruning=Pruning(0.2, exclude=("fc3",)),
-    ).replace(**overrides)
+    )
 
 
-def lenet_mnist_fast(**overrides: Any) -> Recipe:
+@preset
+def lenet_mnist_fast() -> Recipe:
     """LeNet-300-100 on MNIST in 4 epochs of a triangular schedule."""
-    return replace(
-        lenet_mnist_sgd(),
-        name="lenet-mnist-fast",
+    return lenet_mnist_sgd().replace(
         steps="4ep",
         optimizer=SGD(0.1, momentum=0.9),
         schedule=Linear(warmup="200it"),
-    ).replace(**overrides)
+    )
 
 
 def _conv(depth: int, lr: float, steps: str, rate: float) -> Recipe:
     return Recipe(
-        name=f"conv{depth}-cifar10",
         model=f"conv-{depth}",
         data="cifar10",
         optimizer=Adam(lr),
@@ -75,39 +119,41 @@ def _conv(depth: int, lr: float, steps: str, rate: float) -> Recipe:
     )
 
 
-def conv2_cifar10(**overrides: Any) -> Recipe:
+@preset
+def conv2_cifar10() -> Recipe:
     """Conv-2 on CIFAR-10 as in LTH: layer-wise, convolutions 10 %, linear 20 %, output 10 %."""
-    return _conv(2, 2e-4, "20000it", 0.1).replace(**overrides)
+    return _conv(2, 2e-4, "20000it", 0.1)
 
 
-def conv4_cifar10(**overrides: Any) -> Recipe:
-    """Conv-4 on CIFAR-10 as in LTH: layer-wise, convolutions 10 %, linear 20 %, output 10 %."""
-    return _conv(4, 3e-4, "25000it", 0.1).replace(**overrides)
-
-
-def conv6_cifar10(**overrides: Any) -> Recipe:
-    """Conv-6 on CIFAR-10 as in LTH: layer-wise, convolutions 15 %, linear 20 %, output 10 %."""
-    return _conv(6, 3e-4, "30000it", 0.15).replace(**overrides)
-
-
-def conv2_cifar10_fast(**overrides: Any) -> Recipe:
+@preset
+def conv2_cifar10_fast() -> Recipe:
     """Conv-2 on CIFAR-10 in 4 epochs of a triangular schedule, bfloat16."""
-    return replace(
-        conv2_cifar10(),
-        name="conv2-cifar10-fast",
+    return conv2_cifar10().replace(
         batch_size=128,
         steps="4ep",
         optimizer=Adam(1e-3),
         schedule=Linear(warmup="200it"),
         precision="bfloat16",
         validation=0,
-    ).replace(**overrides)
+    )
 
 
-def resnet20_cifar10(**overrides: Any) -> Recipe:
+@preset
+def conv4_cifar10() -> Recipe:
+    """Conv-4 on CIFAR-10 as in LTH: layer-wise, convolutions 10 %, linear 20 %, output 10 %."""
+    return _conv(4, 3e-4, "25000it", 0.1)
+
+
+@preset
+def conv6_cifar10() -> Recipe:
+    """Conv-6 on CIFAR-10 as in LTH: layer-wise, convolutions 15 %, linear 20 %, output 10 %."""
+    return _conv(6, 3e-4, "30000it", 0.15)
+
+
+@preset
+def resnet20_cifar10() -> Recipe:
     """ResNet-20 on CIFAR-10, STAB's standard row: SGD 0.1, drops at 20K and 25K of 30K."""
     return Recipe(
-        name="resnet20-cifar10",
         model="resnet-20",
         data="cifar10",
         optimizer=SGD(0.1, momentum=0.9, weight_decay=1e-4),
@@ -119,36 +165,29 @@ def resnet20_cifar10(**overrides: Any) -> Recipe:
         validation=5_000,
         pruning=Pruning(0.2, exclude=("fc",)),
         rewind_to="500it",
-    ).replace(**overrides)
+    )
 
 
-def resnet20_cifar10_low(**overrides: Any) -> Recipe:
+@preset
+def resnet20_cifar10_low() -> Recipe:
     """ResNet-20 on CIFAR-10, STAB's low-rate row: SGD 0.01."""
-    return (
-        resnet20_cifar10()
-        .replace(name="resnet20-cifar10-low", optimizer__lr=0.01, rewind_to="0it")
-        .replace(**overrides)
-    )
+    return resnet20_cifar10().replace(optimizer__lr=0.01, rewind_to="0it")
 
 
-def resnet20_cifar10_warmup(**overrides: Any) -> Recipe:
+@preset
+def resnet20_cifar10_warmup() -> Recipe:
     """ResNet-20 on CIFAR-10, STAB's warm-up row: SGD 0.03, 20K iterations of linear warm-up."""
-    return (
-        resnet20_cifar10()
-        .replace(
-            name="resnet20-cifar10-warmup",
-            optimizer__lr=0.03,
-            schedule__warmup="20000it",
-            rewind_to="0it",
-        )
-        .replace(**overrides)
+    return resnet20_cifar10().replace(
+        optimizer__lr=0.03,
+        schedule__warmup="20000it",
+        rewind_to="0it",
     )
 
 
-def resnet20_cifar10_fast(**overrides: Any) -> Recipe:
+@preset
+def resnet20_cifar10_fast() -> Recipe:
     """ResNet-20 on CIFAR-10 in 8 epochs of a triangular schedule, bfloat16, 36 % of all layers per level."""
     return Recipe(
-        name="resnet20-cifar10-fast",
         model="resnet-20",
         data="cifar10",
         optimizer=SGD(0.1, momentum=0.9, weight_decay=1e-4),
@@ -161,28 +200,27 @@ def resnet20_cifar10_fast(**overrides: Any) -> Recipe:
         evaluations=8,
         pruning=Pruning(0.36),
         rewind_to="390it",
-    ).replace(**overrides)
+    )
 
 
-def resnet8_cifar10_short(**overrides: Any) -> Recipe:
+@preset
+def resnet8_cifar10_short() -> Recipe:
     """ResNet-8 on CIFAR-10, the standard row's schedule in 2,000 iterations: unstable at initialisation.
 
     No warm-up; the rate 0.1 is held for two thirds of the training.
     """
-    return replace(
-        resnet20_cifar10_fast(),
-        name="resnet8-cifar10-short",
+    return resnet20_cifar10_fast().replace(
         model="resnet-8",
         schedule=MultiStep(milestones=("1333it", "1667it")),
         steps="2000it",
         rewind_to="500it",
-    ).replace(**overrides)
+    )
 
 
-def vgg16_cifar10(**overrides: Any) -> Recipe:
+@preset
+def vgg16_cifar10() -> Recipe:
     """VGG-16 on CIFAR-10 as in LMC: SGD 0.1, 160 epochs, drops at 80 and 120, output not pruned."""
     return Recipe(
-        name="vgg16-cifar10",
         model="vgg-16",
         data="cifar10",
         optimizer=SGD(0.1, momentum=0.9, weight_decay=1e-4),
@@ -194,14 +232,13 @@ def vgg16_cifar10(**overrides: Any) -> Recipe:
         augment=CIFAR_AUGMENT,
         pruning=Pruning(0.2, exclude=("fc",)),
         rewind_to="1000it",
-    ).replace(**overrides)
+    )
 
 
-def vgg16_cifar10_fast(**overrides: Any) -> Recipe:
+@preset
+def vgg16_cifar10_fast() -> Recipe:
     """VGG-16 on CIFAR-10 in 4 epochs of a triangular schedule, bfloat16."""
-    return replace(
-        vgg16_cifar10(),
-        name="vgg16-cifar10-fast",
+    return vgg16_cifar10().replace(
         steps="4ep",
         schedule=Linear(warmup="200it"),
         precision="bfloat16",
@@ -209,13 +246,13 @@ def vgg16_cifar10_fast(**overrides: Any) -> Recipe:
         evaluations=4,
         pruning=Pruning(0.5, exclude=("fc",)),
         rewind_to="390it",
-    ).replace(**overrides)
+    )
 
 
-def vgg19_cifar10(**overrides: Any) -> Recipe:
+@preset
+def vgg19_cifar10() -> Recipe:
     """VGG-19 on CIFAR-10, STAB's standard row: SGD 0.1, batch 64, drops at 56K and 84K of 112K."""
     return Recipe(
-        name="vgg19-cifar10",
         model="vgg-19",
         data="cifar10",
         optimizer=SGD(0.1, momentum=0.9, weight_decay=1e-4),
@@ -227,27 +264,25 @@ def vgg19_cifar10(**overrides: Any) -> Recipe:
         validation=5_000,
         pruning=Pruning(0.2, exclude=("fc",)),
         rewind_to="100it",
-    ).replace(**overrides)
-
-
-def vgg19_cifar10_low(**overrides: Any) -> Recipe:
-    """VGG-19 on CIFAR-10, STAB's low-rate row: SGD 0.01."""
-    return vgg19_cifar10().replace(name="vgg19-cifar10-low", optimizer__lr=0.01, rewind_to="0it").replace(**overrides)
-
-
-def vgg19_cifar10_warmup(**overrides: Any) -> Recipe:
-    """VGG-19 on CIFAR-10, STAB's warm-up row: SGD 0.1, 10K iterations of linear warm-up."""
-    return (
-        vgg19_cifar10()
-        .replace(name="vgg19-cifar10-warmup", schedule__warmup="10000it", rewind_to="0it")
-        .replace(**overrides)
     )
 
 
-def resnet50_imagenet(**overrides: Any) -> Recipe:
+@preset
+def vgg19_cifar10_low() -> Recipe:
+    """VGG-19 on CIFAR-10, STAB's low-rate row: SGD 0.01."""
+    return vgg19_cifar10().replace(optimizer__lr=0.01, rewind_to="0it")
+
+
+@preset
+def vgg19_cifar10_warmup() -> Recipe:
+    """VGG-19 on CIFAR-10, STAB's warm-up row: SGD 0.1, 10K iterations of linear warm-up."""
+    return vgg19_cifar10().replace(schedule__warmup="10000it", rewind_to="0it")
+
+
+@preset
+def resnet50_imagenet() -> Recipe:
     """ResNet-50 on ImageNet, STAB: SGD 0.4, batch 1024, 5 epochs of warm-up, drops at 30, 60, 80 of 90 epochs."""
     return Recipe(
-        name="resnet50-imagenet",
         model="torchvision/resnet50",
         data="imagenet",
         optimizer=SGD(0.4, momentum=0.9, weight_decay=1e-4),
@@ -258,16 +293,16 @@ def resnet50_imagenet(**overrides: Any) -> Recipe:
         augment=Augment(flip=True),
         evaluations=30,
         rewind_to="6ep",
-    ).replace(**overrides)
+    )
 
 
-def inception_v3_imagenet(**overrides: Any) -> Recipe:
+@preset
+def inception_v3_imagenet() -> Recipe:
     """Inception-v3 on ImageNet, STAB: SGD 0.03 falling linearly to 0.005 over 171 epochs, batch 1024.
 
     Without the auxiliary output: 23.8 million parameters; STAB's 27.1 million count it.
     """
     return Recipe(
-        name="inception-v3-imagenet",
         model="torchvision/inception_v3",
         data="imagenet-299",
         optimizer=SGD(0.03, momentum=0.9, weight_decay=1e-4),
@@ -278,16 +313,16 @@ def inception_v3_imagenet(**overrides: Any) -> Recipe:
         augment=Augment(flip=True),
         evaluations=30,
         rewind_to="6ep",
-    ).replace(**overrides)
+    )
 
 
-def squeezenet_imagenet(**overrides: Any) -> Recipe:
+@preset
+def squeezenet_imagenet() -> Recipe:
     """SqueezeNet on ImageNet, STAB: RMSprop 0.66 falling exponentially over 150 epochs, batch 1024.
 
     Momentum, eps and the rate's last value (1e-4 of the first) are our choice: STAB's table gives none.
     """
     return Recipe(
-        name="squeezenet-imagenet",
         model="torchvision/squeezenet1_0",
         data="imagenet",
         optimizer=RMSprop(0.66, eps=1.0, momentum=0.9),
@@ -298,66 +333,7 @@ def squeezenet_imagenet(**overrides: Any) -> Recipe:
         augment=Augment(flip=True),
         evaluations=30,
         rewind_to="10ep",
-    ).replace(**overrides)
-
-
-def mlp_mnist1d(**overrides: Any) -> Recipe:
-    """A 40-256-256-10 MLP on MNIST-1D in 2,000 steps: the whole phenomenon in a minute, no download."""
-    return Recipe(
-        name="mlp-mnist1d",
-        model="mlp-256-256",
-        data="mnist1d",
-        optimizer=SGD(0.1, momentum=0.9),
-        schedule=Linear(),
-        batch_size=100,
-        steps="2000it",
-        init="kaiming-normal",
-        tolerance=1.0,
-    ).replace(**overrides)
-
-
-def conv_mnist1d(**overrides: Any) -> Recipe:
-    """A small 1-D convolutional network on MNIST-1D in 2,000 steps."""
-    return Recipe(
-        name="conv-mnist1d",
-        model="conv1d",
-        data="mnist1d",
-        optimizer=Adam(1e-2),
-        schedule=Linear(),
-        batch_size=100,
-        steps="2000it",
-        init="kaiming-normal",
-        tolerance=1.0,
-    ).replace(**overrides)
-
-
-PRESETS: dict[str, Callable[..., Recipe]] = {
-    f.__name__.replace("_", "-"): f
-    for f in (
-        mlp_mnist1d,
-        conv_mnist1d,
-        lenet_mnist,
-        lenet_mnist_sgd,
-        lenet_mnist_fast,
-        conv2_cifar10,
-        conv2_cifar10_fast,
-        conv4_cifar10,
-        conv6_cifar10,
-        resnet20_cifar10,
-        resnet20_cifar10_low,
-        resnet20_cifar10_warmup,
-        resnet20_cifar10_fast,
-        resnet8_cifar10_short,
-        vgg16_cifar10,
-        vgg16_cifar10_fast,
-        vgg19_cifar10,
-        vgg19_cifar10_low,
-        vgg19_cifar10_warmup,
-        resnet50_imagenet,
-        inception_v3_imagenet,
-        squeezenet_imagenet,
     )
-}
 
 
 def get(name: str, **overrides: Any) -> Recipe:

@@ -52,7 +52,6 @@ class Autograd(SingleLearner):
         return self.network.with_module(module)
 
     def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
-        """See `Learner.train_step`."""
         recipe = self.job.recipe
         with _explained(recipe.name) if recipe.compile else contextlib.nullcontext():
             loss = self._backward(*batch, step)
@@ -73,23 +72,18 @@ class Autograd(SingleLearner):
         return loss.detach()
 
     def describe(self) -> str:
-        """See `Learner.describe`."""
         return "autograd" + (", compiled" if self.job.recipe.compile else "")
 
     def weights(self) -> dict[str, Tensor]:
-        """See `SingleLearner.weights`."""
         return clone(self.eval_network().module.state_dict())
 
     def eval_network(self, i: int = 0) -> Network:
-        """See `Learner.eval_network`."""
         return self.network
 
     def to_dense(self, name: str, tensor: Tensor) -> Tensor:
-        """See `SingleLearner.to_dense`."""
         return tensor.detach().to("cpu", copy=True).contiguous()
 
     def from_dense(self, name: str, tensor: Tensor) -> Tensor:
-        """See `SingleLearner.from_dense`."""
         parameter = self.parameters[name]
         if tensor.shape == parameter.shape:
             return self.network.like(tensor, parameter)

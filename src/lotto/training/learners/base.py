@@ -70,7 +70,6 @@ class SingleLearner(Learner):
         return data.batches(self.job.order_seed, first, last, recipe.batch_size, recipe.augment, self.feature_major)
 
     def state(self, i: int = 0) -> State:
-        """See `Learner.state`."""
         optimizer = {
             f"{name}/{what}": self.to_dense(name, value)
             for name, tensors in self.optimizer_state.states.items()

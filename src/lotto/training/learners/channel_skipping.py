@@ -51,7 +51,6 @@ class ChannelSkipping(Autograd):
         return len(jobs) == 1 and compacted(jobs[0], network) is not None
 
     def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
-        """See `Learner.train_step`."""
         self._choose(step)
         return super().train_step(batch, step)
 
@@ -66,13 +65,11 @@ class ChannelSkipping(Autograd):
             self.outputs = self.reduced
 
     def eval_network(self, i: int = 0) -> Network:
-        """See `Learner.eval_network`."""
         if self.outputs is not self.dense:
             self.small.put_back()
         return self.network
 
     def describe(self) -> str:
-        """See `Learner.describe`."""
         return f"autograd, {self.small.fraction:.1%} of the multiplications" + super().describe().removeprefix(
             "autograd"
         )

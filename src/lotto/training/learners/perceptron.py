@@ -96,26 +96,21 @@ class Perceptron(SingleLearner):
         return loss
 
     def describe(self) -> str:
-        """See `Learner.describe`."""
         return f"perceptron, {len(self.sparse)} of {len(self.layers)} layers sparse"
 
     def weights(self) -> dict[str, Tensor]:
-        """See `SingleLearner.weights`."""
         return {name: self.to_dense(name, parameter) for name, parameter in self.parameters.items()}
 
     def eval_network(self, i: int = 0) -> Network:
-        """See `Learner.eval_network`."""
         self.network.load(self.weights())
         return self.network
 
     def to_dense(self, name: str, tensor: Tensor) -> Tensor:
-        """See `SingleLearner.to_dense`."""
         if name in self.sparse and tensor.dim() == 1:
             return self.sparse[name].to_dense(tensor)
         return tensor.detach().clone()
 
     def from_dense(self, name: str, tensor: Tensor) -> Tensor:
-        """See `SingleLearner.from_dense`."""
         if name in self.sparse and tensor.dim() == 2:
             return tensor.flatten()[self.sparse[name].indices]
         return tensor.clone()

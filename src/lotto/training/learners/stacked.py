@@ -113,7 +113,6 @@ class Stacked(Learner):
             yield torch.stack([by_seed[s][0] for s in seeds]), torch.stack([by_seed[s][1] for s in seeds])
 
     def state(self, i: int) -> State:
-        """See `Learner.state`."""
         optimizer = {
             f"{name}/{what}": (value[i] if value.dim() else value).detach().to("cpu", copy=True)
             for name, tensors in self.optimizer_state.states.items()
@@ -123,12 +122,10 @@ class Stacked(Learner):
         return State({n: t.detach().to("cpu", copy=True).contiguous() for n, t in weights.items()}, optimizer)
 
     def describe(self) -> str:
-        """See `Learner.describe`."""
         return f"stacked, {len(self.jobs)} together"
 
     @torch.no_grad()
     def eval_network(self, i: int) -> Network:
-        """See `Learner.eval_network`."""
         module = self.network.module
         for name, parameter in module.named_parameters():
             parameter.copy_(self.parameters[name][i])
