@@ -99,6 +99,34 @@ def test_keys_call_our_definitions_as_they_were_and_others_as_they_are():
     assert moved.former_name("torchvision.datasets", "ImageFolder") == "torchvision.datasets.ImageFolder"
 
 
+@pytest.mark.parametrize(
+    ("name", "now"),
+    [
+        ("engine.Chain", "execution.procedures.Procedure"),
+        ("engine.together", "execution.procedures.gather"),
+        ("landscape.hessian.top", "landscape.curvature.top"),
+        ("training.train_together", "training.train_stack"),
+        ("data.Folder", "data.ImageFolder"),
+        ("hessian.Hessian", "landscape.curvature.Hessian"),
+        ("masks.ones", "pruning.masks.ones"),
+    ],
+)
+def test_names_in_packages_of_the_first_edition_warn_and_work(name, now):
+    script = f"""
+import warnings
+import lotto, lotto.training
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    found = lotto.{name}
+import importlib
+module, _, inner = "lotto.{now}".rpartition(".")
+assert found is getattr(importlib.import_module(module), inner)
+assert any(w.category is DeprecationWarning for w in seen)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_never_was_is_not_found():
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         lotto.nothing  # noqa: B018

@@ -20,7 +20,7 @@ from lotto.recipe.recipe import Recipe
 def whole(levels: int = 16, replicates: int = 8) -> Benchmark:
     """A whole `lotto imp` of LeNet-300-100 with an epoch for each training, against one such epoch of the usual loop.
 
-    Workers, data, pruning and files are in it; longer trainings make their share smaller.
+    Workers, data, pruning and files are in it; longer trainings make their part smaller.
     """
     recipe = lenet_epoch()
     title = f"LeNet-300-100/MNIST, IMP of {levels} levels and {replicates} replicates, 1 epoch each, per training"

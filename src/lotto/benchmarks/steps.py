@@ -1,4 +1,4 @@
-"""Training steps: of small and wide perceptrons, dense and sparse, of a ResNet, alone and stacked."""
+"""Training steps: of small and wide perceptrons, dense and sparse, of a ResNet, single and stacked."""
 
 from __future__ import annotations
 
@@ -139,21 +139,21 @@ def cut() -> Benchmark:
     recipe = _resnet_recipe(2).replace(model="vgg-11", steps="1000it")  # the first two of so many
     contenders: dict[str, Contender] = {}
     pairs = []
-    for share in (0.5, 0.75):
-        mask = _unread(recipe, share)
+    for fraction in (0.5, 0.75):
+        mask = _unread(recipe, fraction)
         job = Job(recipe, mask=mask)
-        for name, kind in (("", ChannelSkipping), (", whole network", Autograd)):
-            contenders[f"{share:.0%} unread{name}"] = _repeated(steps_of(_made(kind, job)), 2)
-        pairs.append((f"{share:.0%} unread", f"{share:.0%} unread, whole network", "–"))
+        for name, kind in (("", ChannelSkipping), (", dense network", Autograd)):
+            contenders[f"{fraction:.0%} unread{name}"] = _repeated(steps_of(_made(kind, job)), 2)
+        pairs.append((f"{fraction:.0%} unread", f"{fraction:.0%} unread, dense network", "–"))
     return Benchmark("VGG-11/CIFAR-10, 2 training steps, one thread", contenders, pairs, threads=1)
 
 
-def _unread(recipe: Recipe, share: float) -> Mask:
+def _unread(recipe: Recipe, fraction: float) -> Mask:
     """All weights but those that read the first channels of another layer."""
     keep = {name: mask.clone() for name, mask in masks.ones(recipe).items()}
     for mask in keep.values():
         if mask.shape[1] > recipe.arrays.shape[0]:
-            mask[:, : round(share * mask.shape[1])] = False
+            mask[:, : round(fraction * mask.shape[1])] = False
     return Mask(keep)
 
 

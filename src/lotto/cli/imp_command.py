@@ -44,7 +44,7 @@ def imp(
     Args:
         recipe: a preset's name; `lotto recipes` lists them.
         levels: pruning levels after the dense one (default 16).
-        rate: share of the remaining weights pruned per level (default: the recipe's, mostly 0.2).
+        rate: fraction of the remaining weights pruned per level (default: the recipe's, mostly 0.2).
         rewind_to: step the weights go back to: 0it, 500it, 2ep.
         replicates: initialisations and data orders.
         controls: reinit, random, both separated by a comma, or none.
@@ -54,7 +54,7 @@ def imp(
         after: what follows pruning: weights (rewind them), lr, finetune, reinit.
         order: whether the levels of a replicate share their data order: shared or fresh.
         rewind_optimizer: restore the optimizer's state at the rewind step too.
-        adaptive: choose the share pruned at each level by trial; --density is where to stop, --levels how many at most.
+        adaptive: choose what is pruned at each level by trial; --density is where to stop, --levels how many at most.
         particles: copies of each ticket on different data orders; their average is pruned (SWAMP).
         seed: replicate r uses the seeds seed + r.
     """

@@ -84,9 +84,11 @@ RENAMED = {
     "Chain": "Procedure",
     "Folder": "ImageFolder",
     "Setting": "ResultGroup",
+    "hessian": "curvature",
     "Stored": "StoredResult",
     "settings": "grouped",
     "together": "gather",
+    "train_together": "train_stack",
 }
 """Names that are called otherwise where they are now."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from lotto.core.moved import renamed_name
 from lotto.execution.engine import Engine, JobAdvanced, JobFinished, JobStarted, Progress
 from lotto.execution.factory import available_cores, make
 from lotto.execution.procedures import Procedure, gather
@@ -23,3 +26,8 @@ __all__ = [
     "gather",
     "make",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A name of the first edition, with a warning that says what it is now."""
+    return renamed_name(__name__, name)

@@ -54,7 +54,7 @@ class Processes(Engine):
 
     def _submit(self, job: WorkItem) -> None:
         if self._single:
-            self._single.append(job)  # after those that may have killed a worker have run alone
+            self._single.append(job)  # after those that may have killed a worker have run one at a time
         else:
             self._waiting.append(job)
 

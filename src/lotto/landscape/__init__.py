@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from lotto.core.moved import renamed_name
+from lotto.landscape import curvature
 from lotto.landscape.curvature.pruning_limit import largest_prunable
 from lotto.landscape.path import Path, PathTask, barrier, evaluate_path
 from lotto.landscape.plane import Plane, PlaneTask, evaluate_plane
@@ -21,6 +25,7 @@ __all__ = [
     "Plane",
     "PlaneTask",
     "barrier",
+    "curvature",
     "evaluate_path",
     "evaluate_plane",
     "instability",
@@ -28,3 +33,8 @@ __all__ = [
     "stability_to_data_order",
     "stability_to_pruning",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A name of the first edition, with a warning that says what it is now."""
+    return renamed_name(__name__, name)

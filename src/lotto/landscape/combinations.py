@@ -40,7 +40,7 @@ def evaluate_combinations(
     at: Point,
     split: Split,
     examples: int | None = None,
-    on_batch: Callable[[float], None] = lambda share: None,
+    on_batch: Callable[[float], None] = lambda fraction: None,
 ) -> list[Metrics]:
     """Evaluate a perceptron at combinations of ``corners``; see `first_layer_dominates`.
 
@@ -52,7 +52,7 @@ def evaluate_combinations(
         at: the weights at a position.
         split: which examples.
         examples: at most so many.
-        on_batch: called with the share that is done.
+        on_batch: called with the fraction that is done.
     """
     device, dtype = network.device, network.dtype
     names = [n.removesuffix(".weight") for n in corners[0] if n.endswith(".weight")]
@@ -80,8 +80,8 @@ def evaluate_combinations(
 def _combined(outputs: Sequence[Tensor], coefficients: Sequence[Sequence[float]]) -> Iterator[Tensor]:
     for row in coefficients:
         made = outputs[0] * row[0]
-        for output, share in zip(outputs[1:], row[1:], strict=True):
-            made.add_(output, alpha=share)
+        for output, factor in zip(outputs[1:], row[1:], strict=True):
+            made.add_(output, alpha=factor)
         yield made
 
 

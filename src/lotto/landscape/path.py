@@ -135,9 +135,9 @@ class PathTask(Task):
         found: dict[str, list[Metrics]] = {}
         for done, split in enumerate(self.splits):
 
-            def advanced(share: float, done: int = done) -> None:
+            def advanced(fraction: float, done: int = done) -> None:
                 if on_step is not None:
-                    on_step(max(1, int(self.points * (done + share) / len(self.splits))), math.nan)
+                    on_step(max(1, int(self.points * (done + fraction) / len(self.splits))), math.nan)
 
             found[split] = evaluate_combinations(
                 self.recipe, network, (self.a, self.b), [(1 - t, t) for t in alphas],

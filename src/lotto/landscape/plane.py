@@ -21,7 +21,7 @@ from lotto.training.evaluation import Metrics, evaluate_network
 from lotto.training.network import Network
 
 COLLINEAR = 1e-6
-"""Three points are on a line when the third is nearer to it than this share of their distances."""
+"""Three points are on a line when the third is nearer to it than this fraction of their distances."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PlaneTask(Task):
         recipe: model, data, loss, error, precision.
         a, b, c: whole state dicts.
         points: positions along each axis.
-        margin: how far the grid goes beyond the networks, as a share of their extent.
+        margin: how far the grid goes beyond the networks, as a fraction of their extent.
         split: which examples.
         examples: at most so many; None = all.
         label: what progress displays call it.
@@ -117,9 +117,9 @@ class PlaneTask(Task):
         network = Network(self.recipe, self.a)
         if first_layer_dominates(network):
 
-            def advanced(share: float) -> None:
+            def advanced(fraction: float) -> None:
                 if on_step is not None:
-                    on_step(max(1, int(self.size * share)), math.nan)
+                    on_step(max(1, int(self.size * fraction)), math.nan)
 
             return evaluate_combinations(
                 self.recipe, network, (self.a, self.b, self.c), [(1 - s - t, s, t) for s, t in places],

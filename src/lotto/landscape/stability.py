@@ -27,7 +27,7 @@ from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run, State
 
 STABLE = 2.0
-"""A network is stable when its error barrier is below this many points (LMC section 3)."""
+"""A network is stable when its error barrier is below this many percentage points (LMC section 3)."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Instability:
 
     @property
     def stable(self) -> bool:
-        """Whether the mean barrier of the test error is below 2 points (LMC section 3)."""
+        """Whether the mean barrier of the test error is below 2 percentage points (LMC section 3)."""
         return self.barrier().mean < STABLE
 
 

@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 FIRST_FRACTION, LEAST_FRACTION = 0.5, 0.1
 """Share of the remaining weights in the first cut; below the least one the search ends."""
 BACK_OFF = 0.5
-"""Factor on the share after a cut that was not kept. Tried on LeNet/MNIST: 0.7 loses more trials just above the
-tolerance, as do a first share of 0.4 and shares that grow again after a success (10 trainings to 4 % instead of 9);
-allowing for the standard error of the mean fails nowhere, but its levels no longer match."""
+"""Factor on the fraction after a cut that was not kept. Tried on LeNet/MNIST: 0.7 loses more trials just above the
+tolerance, as do a first fraction of 0.4 and fractions that grow again after a success (10 trainings to 4 % instead of
+9); allowing for the standard error of the mean fails nowhere, but its levels no longer match."""
 LARGEST_BARRIER = 0.5
-"""Barrier above the line between both ends, in points, up to which two levels count as connected; the recipe's
-tolerance if that is larger, as it is for a small test set."""
+"""Barrier above the line between both ends, in percentage points, up to which two levels count as connected; the
+recipe's tolerance if that is larger, as it is for a small test set."""
 POINTS = 11
 """Positions on the path between two levels."""
 FREE_FRACTIONS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
@@ -56,10 +56,10 @@ class Trial:
 
     Attributes:
         level: the level it was to become.
-        share: share of the remaining weights pruned.
+        share: fraction of the remaining weights pruned.
         density: fraction of the prunable weights left.
-        error, barrier: means over the replicates, in points, on the validation examples if some are held out, else on
-            the test set.
+        error, barrier: means over the replicates, in percentage points, on the validation examples if some are held
+            out, else on the test set.
         kept: whether it became the level.
     """
 

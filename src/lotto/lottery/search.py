@@ -157,7 +157,7 @@ def imp(
     Args:
         recipe: what is trained; its ``pruning`` gives score, scope, per-layer rates and excluded layers.
         levels: pruning levels after the dense one; default 16, or as many as ``density`` needs.
-        rate: share of the remaining weights pruned per level; default the recipe's.
+        rate: fraction of the remaining weights pruned per level; default the recipe's.
         rewind_to: the step k to which weights go back: ``0it``, ``500it``, ``2ep``; default the recipe's.
         replicates: how many initialisations and data orders.
         controls: ``reinit`` (the mask on a new initialisation, trained from the start), ``random`` (a random mask
@@ -170,7 +170,7 @@ def imp(
         rewind_optimizer: restore the optimizer's state at the rewind step (masked) instead of a new optimizer.
         finetune_lr: learning rate of ``finetune``; default the schedule's last, but at least 1 % of the peak.
         seed: replicate r uses the seeds ``seed + r``.
-        adaptive: choose the share pruned at each level by trial, see `lottery.adaptive`; ``density`` is then where to
+        adaptive: choose what is pruned at each level by trial, see `lottery.adaptive`; ``density`` is then where to
             stop and ``levels`` how many at most.
         particles: copies of each ticket, trained on different data orders; their average is the level's solution
             and is pruned (SWAMP, 2305.14852). BatchNorm statistics are re-estimated for it. Controls have one copy.

@@ -121,7 +121,7 @@ def layer_densities(layers: Mapping[str, Sequence[float]], densities: Sequence[f
     axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_ylabel("weights left in the layer, %")
-    # More layers than a legend can hold are told by their colour alone, from the first to the last.
+    # More layers than a legend can hold are known by their colour only, from the first to the last.
     names = axis.get_legend_handles_labels()
     chosen = range(len(names[0])) if len(names[0]) <= 12 else [0, len(names[0]) // 2, len(names[0]) - 2, -1]
     axis.legend([names[0][i] for i in chosen], [names[1][i] for i in chosen], frameon=False, fontsize=8)

@@ -39,7 +39,7 @@ class Spectrum:
 
     Attributes:
         nodes: positions on the eigenvalue axis.
-        masses: share of the D eigenvalues that each stands for.
+        masses: fraction of the D eigenvalues that each stands for.
         size: D.
         traces: ``v' H v`` D / ``v' v`` of each probe: estimates of the trace.
     """

@@ -85,8 +85,8 @@ class Hessian:
     def _check_determined(self) -> None:
         x, y = next(self.batches())
         with torch.no_grad():
-            first, again = (self.recipe.loss_function(self.network(x), y) for _ in range(2))
-        if not torch.equal(first, again):
+            first, second = (self.recipe.loss_function(self.network(x), y) for _ in range(2))
+        if not torch.equal(first, second):
             raise UsageError(
                 "The loss of the same batch differs between two evaluations: some module draws random numbers in "
                 "evaluation mode (dropout called with training=True?), so there is no Hessian."

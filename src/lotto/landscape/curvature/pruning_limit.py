@@ -27,11 +27,11 @@ def largest_prunable(
     epsilon: float,
     kind: str = "magnitude",
 ) -> float:
-    """Predicted largest share p of the unpruned weights that can go so that the rest still reaches ``loss + epsilon``.
+    """Predicted largest fraction p of the unpruned weights that can go while the rest still reaches ``loss + epsilon``.
 
     A random subspace of dimension ``(1 - p) D`` at distance ``R`` meets the well with high probability iff
     ``p <= mean of r_i^2 / (r_i^2 + R^2)`` over the eigenvalues, with radii ``r_i = sqrt(2 epsilon / lambda_i)``;
-    ``R`` is the length of the pruning projection at that share (our reading; papers say which parts). Eigenvalues
+    ``R`` is the length of the pruning projection at that fraction (our reading; papers say which parts). Eigenvalues
     below 0 count as 0: along them the well has no wall, so they contribute 1.
 
     Args:
@@ -42,19 +42,19 @@ def largest_prunable(
         kind: ``random`` (``R^2 = p |w|^2``) or ``magnitude`` (the smallest pD squares).
 
     Returns:
-        The share between 0 and 1 where both sides cross.
+        The fraction, between 0 and 1 where both sides cross.
     """
     lengths = squared_lengths(weights, mask, kind)
     if not epsilon > 0:
         raise UsageError(f"The tolerated rise of the loss is greater than 0; got {epsilon!r}.")
 
-    def share(squared: float) -> float:
+    def fraction(squared: float) -> float:
         return spectrum.mean(lambda values: 2 * epsilon / (2 * epsilon + np.maximum(values, 0.0) * squared))
 
     low, high, count = 0, len(lengths) - 1, len(lengths) - 1
-    while low < high:  # the largest number whose share the well allows; the one side falls, the other rises
+    while low < high:  # the largest number whose fraction the well allows; the one side falls, the other rises
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if middle / count <= share(lengths[middle]) else (low, middle - 1)
+        low, high = (middle, high) if middle / count <= fraction(lengths[middle]) else (low, middle - 1)
     return low / count
 
 

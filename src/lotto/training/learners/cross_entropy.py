@@ -55,7 +55,7 @@ def _kernel(dtype: np.dtype[Any]) -> Any:
         """Writes the gradient, returns the mean loss; NaN and infinity come through."""
         batch, classes = outputs.shape
         one = outputs.dtype.type(1)
-        share = one / outputs.dtype.type(batch)
+        per_example = one / outputs.dtype.type(batch)
         loss = 0.0
         for j in range(batch):
             largest = outputs[j, 0]
@@ -66,10 +66,10 @@ def _kernel(dtype: np.dtype[Any]) -> Any:
                 weight = np.exp(outputs[j, c] - largest)
                 gradient[j, c] = weight
                 total += weight
-            scale = share / total
+            scale = per_example / total
             for c in range(classes):
                 gradient[j, c] *= scale
-            gradient[j, y[j]] -= share
+            gradient[j, y[j]] -= per_example
             loss += np.log(total) + largest - outputs[j, y[j]]
         return loss / batch
 
