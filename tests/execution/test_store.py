@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 import lotto
 from conftest import same_tensors, small_recipe
 from lotto import Job, Store
+from lotto.core import files
 from lotto.core.errors import StorageError
 from lotto.execution.compute import get_or_compute
+from lotto.execution.processes import Processes
 from lotto.training.loop import train
+
+
+class Drawing(torch.nn.Module):
+    """Draws random numbers while it is built and while it is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(12, 16), torch.nn.Linear(16, 6)
+
+    def forward(self, x):
+        return self.last(torch.nn.functional.dropout(self.first(x).relu(), 0.3, self.training))
+
 
 TESTS = Path(__file__).parents[1]
 
@@ -294,3 +313,147 @@ def test_unidentified_jobs_are_trained_but_not_remembered(store, caplog):
         assert engine.run([Job(recipe)])[0].key is None
     assert caplog.text.count("are not remembered") == 1
     assert not list(store.root.rglob("manifest.json"))
+
+
+# --- what is finished stays as it is ------------------------------------------------------------------
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_extension_stands_beside_what_was_finished(store):
+    recipe = small_recipe()
+    get_or_compute(store, Job(recipe, keep=(10,)))
+    folder = store.folder(Job(recipe).key)
+    before = contents(folder)
+    run, trained = get_or_compute(store, Job(recipe, keep=(20,)))
+    after = contents(folder)
+    assert trained
+    assert {name: after[name] for name in before} == before, "not a byte of it"
+    assert set(after) - set(before) == {"state-20.safetensors", "manifest-1.json"}
+    assert set(run.states) == {10, 20, 40}
+    assert same_tensors(run.at(20), train(Job(recipe, keep=(20,))).at(20))
+    assert not get_or_compute(store, Job(recipe, keep=(10, 20)))[1]
+
+
+def test_a_damaged_extension_leaves_what_was_there_before_it(store):
+    recipe = small_recipe()
+    get_or_compute(store, Job(recipe, keep=(10,)))
+    get_or_compute(store, Job(recipe, keep=(20,)))
+    folder = store.folder(Job(recipe).key)
+    added = folder / "state-20.safetensors"
+    added.write_bytes(added.read_bytes()[:-1] + b"?")
+    assert set(store.lookup(Job(recipe, keep=(10,))).states) == {10, 40}
+    run, trained = get_or_compute(store, Job(recipe, keep=(20,)))
+    assert trained
+    assert same_tensors(run.at(20), train(Job(recipe, keep=(20,))).at(20))
+    assert (folder / "manifest-2.json").exists()
+    assert not list(store.root.glob("*/*damaged*"))
+
+
+KILLS = """
+import os, random, signal, sys, time
+from conftest import small_recipe
+from lotto import Job, Store
+from lotto.execution.compute import get_or_compute
+import torch
+torch.set_num_threads(1)
+store, recipe = Store(os.environ["STORE"]), small_recipe(model="mlp-256-256", steps="30it")
+get_or_compute(store, Job(recipe))
+random.seed(0)
+added = 0
+for number in range(60):
+    child = os.fork()
+    if not child:
+        for step in range(1, 30):
+            get_or_compute(store, Job(recipe, keep=(step,)))
+        os._exit(0)
+    time.sleep(random.uniform(0.0, 0.15))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    run = store.lookup(Job(recipe))
+    assert run is not None, f"lost after kill {number}"
+    assert len(run.states) > added
+    added = len(run.states) - 1
+    [run.at(step) for step in run.states]
+print(added, [p.name for p in store.root.glob("*/*damaged*")])
+"""
+
+
+def test_kills_while_a_run_is_extended_lose_nothing(tmp_path):
+    environment = {**os.environ, "STORE": str(tmp_path / "killed"), "PYTHONPATH": str(TESTS)}
+    done = subprocess.run([sys.executable, "-c", KILLS], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    added, damaged = done.stdout.split(" ", 1)
+    assert int(added) > 0
+    assert damaged.strip() == "[]"
+
+
+def test_two_workers_extend_one_run_side_by_side(store, caplog):
+    recipe = small_recipe()
+    jobs = [Job(recipe, keep=(step,)) for step in range(1, 27)]
+    runs = Processes(store, 2).run(jobs)
+    expected = train(Job(recipe, keep=tuple(range(1, 27))))
+    for step, run in enumerate(runs, start=1):
+        assert same_tensors(run.at(step), expected.at(step))
+    assert not list(store.root.glob("*/*damaged*"))
+    assert "damaged" not in caplog.text
+
+
+def test_a_checkpoint_of_another_job_is_not_resumed_from(store, caplog):
+    mine, other = Job(small_recipe(), 1), Job(small_recipe(), 2)
+    points = []
+    train(other, on_checkpoint=lambda point: points.append(copy.deepcopy(point)), checkpoint_seconds=0.0)
+    store.write_checkpoint(other, points[20])
+    store.folder(mine.key).mkdir(parents=True)
+    shutil.copy(store.folder(other.key) / "checkpoint.safetensors", store.folder(mine.key))
+    run, _ = get_or_compute(store, mine)
+    assert same_tensors(run.weights, train(mine).weights)
+    assert "that of another job" in caplog.text
+    resumed, _ = get_or_compute(store, other)
+    assert same_tensors(resumed.weights, train(other).weights)
+
+
+def test_a_state_of_another_job_is_not_handed_out(store):
+    one, other = Job(small_recipe(), 1), Job(small_recipe(), 2)
+    run = get_or_compute(store, one)[0]
+    get_or_compute(store, other)
+    shutil.copy(store.folder(other.key) / "state-40.safetensors", store.folder(one.key))
+    with pytest.raises(StorageError, match="is a state of another job"):
+        run.weights  # noqa: B018
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_a_refusal_to_read_is_no_damage(store, monkeypatch, number):
+    job = Job(small_recipe())
+    get_or_compute(store, job)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "checksum", lambda path: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+        with pytest.raises(StorageError, match=re.escape(os.strerror(number))):
+            get_or_compute(store, job)
+    assert not get_or_compute(store, job)[1], "nothing was lost"
+
+
+def test_equal_tensors_and_metadata_give_equal_files(tmp_path):
+    tensors = {f"t{i}": torch.full((3, i + 1), float(i)) for i in range(9)}
+    metadata = {f"key {i}": str(i) for i in range(40)} | {"format": "lotto.state"}
+    first, *others = (
+        files.save_tensors(
+            tmp_path / f"{i}.safetensors", tensors, dict(reversed(metadata.items())) if i % 2 else metadata
+        )
+        for i in range(6)
+    )
+    assert set(others) == {first}
+    read, about = files.load_tensors(tmp_path / "3.safetensors", "lotto.state")
+    assert same_tensors(read, tensors)
+    assert about == metadata
+
+
+def test_trainings_in_threads_have_the_bits_of_trainings_one_by_one(store):
+    jobs = [Job(small_recipe(model=Drawing, init="module"), seed, seed) for seed in range(4)]
+    expected = [train(job) for job in jobs]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda job: get_or_compute(store, job)[0], jobs))
+    for run, other in zip(found, expected, strict=True):
+        assert same_tensors(run.weights, other.weights)

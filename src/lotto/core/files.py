@@ -45,7 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(f"Cannot write {path}: {reason(error)}. Nothing was changed.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the reason why it is not wanted matters more
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> str:
@@ -84,7 +85,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         storage = plain.untyped_storage().data_ptr()
         separate[name] = plain.clone() if storage in seen else plain
         seen.add(storage)
-    return write_bytes(path, serialize(separate, {**metadata, "digest": _digest(separate, metadata)}))
+    return write_bytes(path, _ordered(serialize(separate, {**metadata, "digest": _digest(separate, metadata)})))
 
 
 def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -97,6 +98,7 @@ def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[s
 
     Raises:
         UsageError: if the file is missing, not safetensors, of another format, or its content was changed.
+        StorageError: if the system refuses to read it.
     """
     if not path.is_file():
         raise UsageError(f"There is no file {path}.")
@@ -111,8 +113,20 @@ def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[s
         if verify and written != _digest(tensors, metadata):
             raise UsageError(f"{path} is damaged: its content is not what was written.")
         return tensors, metadata
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise UsageError(f"{path} is not a {expected} file: {error}.") from error
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {reason(error)}.") from error
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file with its header in one order: the same tensors and metadata give the same bytes."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
+    text += b" " * (-len(text) % 8)  # the format wants tensors to begin at a multiple of 8
+    return b"".join((len(text).to_bytes(8, "little"), text, content[end:]))
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

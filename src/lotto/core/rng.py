@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,9 +35,16 @@ def torch_seed(seed: int, purpose: str, step: int = 0) -> int:
     return int(stream(seed, purpose, step).integers(2**63 - 1))
 
 
+_ONE_AT_A_TIME = threading.RLock()
+"""torch has one generator for all threads: two blocks at once would draw each other's numbers."""
+
+
 @contextlib.contextmanager
 def private_torch_rng() -> Iterator[None]:
-    """Run a block whose torch draws leave the caller's generators as they were, CUDA's included."""
+    """Run a block whose torch draws leave the caller's generators as they were, CUDA's included.
+
+    Such blocks of several threads run one after another.
+    """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=devices):
         yield

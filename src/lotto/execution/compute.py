@@ -12,7 +12,7 @@ from typing import Any
 from lotto.core.errors import StorageError
 from lotto.execution.store import Store, WorkItem
 from lotto.execution.task import Task
-from lotto.training.job import Job, Run
+from lotto.training.job import Job, Run, State
 from lotto.training.loop import train, train_stack
 from lotto.training.network import device_of
 
@@ -50,14 +50,14 @@ def get_or_compute(
         return found, False
     execution = {**(execution or {}), "device": str(device_of(item.recipe))}
     with store.locked(item.key):
-        if (found := store.lookup(item)) is not None:
+        if (found := store.lookup(item, locked=True)) is not None:
             return found, False
         if isinstance(item, Task):
             began = time.perf_counter()
             outcome = item.execute(on_step)
             store.write_outcome(item, outcome, time.perf_counter() - began, execution)
         elif (older := store.run(item)) is not None:
-            store.write_run(item, _extended(item, older, on_step), execution)
+            store.extend_run(item, _missing_states(item, older, on_step))
         else:
             run = train(
                 item,
@@ -92,12 +92,12 @@ def get_or_compute_stack(
     with contextlib.ExitStack() as locks:
         for key in sorted({job.key for job in jobs if job.key is not None}):  # in one order: no two wait for each other
             locks.enter_context(store.locked(key))
-        missing = [i for i, job in enumerate(jobs) if store.lookup(job) is None]
+        missing = [i for i, job in enumerate(jobs) if store.lookup(job, locked=True) is None]
         execution = {**(execution or {}), "device": str(device_of(jobs[0].recipe))}
         older = {i: run for i in missing if (run := store.run(jobs[i])) is not None}  # stored, but for a step
         for i, run in older.items():
             emit = None if on_step is None else partial(on_step, i)
-            store.write_run(jobs[i], _extended(jobs[i], run, emit), execution)
+            store.extend_run(jobs[i], _missing_states(jobs[i], run, emit))
         if fresh := [i for i in missing if i not in older]:
             runs = train_stack(
                 [jobs[i] for i in fresh],
@@ -111,15 +111,14 @@ def get_or_compute_stack(
         return [(_read_back(store, job), i in missing) for i, job in enumerate(jobs)]
 
 
-def _extended(job: Job, older: Run, on_step: OnStep | None) -> Run:
-    """A stored run with the steps that the job wants and it lacks: only the part that gives them is trained."""
+def _missing_states(job: Job, older: Run, on_step: OnStep | None) -> Mapping[int, State]:
+    """The states that a job wants and its stored run lacks: only the part that gives them is trained."""
     missing = [s for s in job.steps if s not in older.states]
     before = [s for s in older.states if s < missing[0]]
     at = max(before, default=job.from_step)
     start = older.states[at] if before else job.start
     part = replace(job, start=start, from_step=at, to_step=missing[-1], keep=tuple(missing))
-    found = train(part, on_step=on_step)
-    return replace(older, states={**older.states, **found.states})
+    return train(part, on_step=on_step).states
 
 
 def _read_back(store: Store, item: Any) -> Any:

@@ -1,11 +1,13 @@
 """Entries on disk by key: whole, verified, locked. What is in them is the store's business.
 
-    ROOT/ab/abcdef.../...              the files of an entry
-                      manifest.json    written last: checksums of the files, the job, versions, duration
-    ROOT/ab/abcdef....lock             held by the process that makes the entry
+    ROOT/ab/abcdef.../...                files of an entry, which never change once a manifest names them
+                      manifest.json      written last: checksums of the files, the job, versions, duration
+                      manifest-1.json    what was there and what has been added; and so on
+    ROOT/ab/abcdef....lock               held by the process that makes or extends the entry
 
-An entry without a manifest is not finished. An entry whose checksums are wrong, or whose job is not the one its
-key stands for, is reported, moved out of the way and made again.
+An entry without a manifest is not finished. Readers take the newest manifest whose files are whole, so they see an
+entry as it was before an extension or as it is after it. An entry without any such manifest, or of another job than
+the one its key stands for, is damaged: whoever holds its lock reports it, moves it away and makes it once more.
 """
 
 from __future__ import annotations
@@ -31,7 +33,12 @@ from lotto.core.errors import StorageError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-MANIFEST = "manifest.json"
+NUMBERED = re.compile(r"manifest(?:-(\d+))?\.json")
+
+
+def manifest_name(number: int) -> str:
+    """File name of an entry's manifest: 0 is the first."""
+    return f"manifest-{number}.json" if number else "manifest.json"
 
 
 class Entries:
@@ -44,35 +51,52 @@ class Entries:
         """The folder of an entry."""
         return self.root / key[:2] / key
 
-    def read(self, key: str, parse: Callable[[Path, dict[str, Any]], T]) -> T | None:
+    def read(self, key: str, parse: Callable[[Path, dict[str, Any]], T], *, locked: bool = False) -> T | None:
         """Verify an entry and parse it; None if it is not there, not finished or damaged.
 
         Args:
             key: the entry.
             parse: called with its folder and manifest; may raise what a wrong format raises.
+            locked: whether the caller holds the entry's lock; only then a damaged entry is moved out of the way, since
+                another process may have made it anew meanwhile.
+
+        Raises:
+            StorageError: if the system refuses to read it, which is no damage.
         """
-        folder = self.folder(key)
-        try:
-            if not (folder / MANIFEST).exists():
-                return None
-            manifest = json.loads((folder / MANIFEST).read_text())
-            if fingerprint.digest(manifest["job"]) != key:
-                raise ValueError("its manifest describes another job")
-            for name, expected in manifest["checksums"].items():
-                if files.checksum(folder / name) != expected:
-                    raise ValueError(f"the checksum of {name} is wrong")
-            return parse(folder, manifest)
-        except PermissionError as error:
-            raise StorageError(f"Cannot read the store {self.root}: {files.reason(error)}.") from error
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        folder, problem = self.folder(key), ""
+        for number in reversed(self._manifests(folder)):
+            try:
+                manifest = json.loads((folder / manifest_name(number)).read_text())
+                if fingerprint.digest(manifest["job"]) != key:
+                    raise ValueError("its manifest describes another job")
+                for name, expected in manifest["checksums"].items():
+                    if files.checksum(folder / name) != expected:
+                        raise ValueError(f"the checksum of {name} is wrong")
+                return parse(folder, manifest)
+            except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, IsADirectoryError) as error:
+                problem = str(error)
+            except OSError as error:
+                raise StorageError(f"Cannot read the store {self.root}: {files.reason(error)}.") from error
+        if problem and locked:
             aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
-            log.warning("The stored %s is damaged (%s); it is moved to %s and made again.", key, error, aside.name)
-            with contextlib.suppress(OSError):
+            log.warning("The stored %s is damaged (%s); it is moved to %s and made again.", key, problem, aside.name)
+            try:
                 folder.rename(aside)
-            return None
+            except FileNotFoundError:  # somebody has removed it
+                pass
+            except OSError as error:
+                raise StorageError(f"Cannot move the damaged {folder}: {files.reason(error)}.") from error
+        return None
 
     def finish(self, key: str, description: Mapping[str, Any], checksums: Mapping[str, str], **more: Any) -> None:
-        """Write the manifest, which makes the entry valid."""
+        """Write a manifest beside those that are there: the entry is what it names.
+
+        Args:
+            key: the entry, whose lock is held.
+            description: what the key stands for.
+            checksums: of all files of the entry, those of earlier manifests that still hold among them.
+            more: further entries.
+        """
         manifest = {
             "job": description,
             "checksums": checksums,
@@ -80,7 +104,19 @@ class Entries:
             "versions": versions(),
             **more,
         }
-        files.write_json(self.folder(key) / MANIFEST, manifest)
+        folder = self.folder(key)
+        number = max(self._manifests(folder), default=-1) + 1
+        files.write_json(folder / manifest_name(number), manifest)
+
+    def _manifests(self, folder: Path) -> list[int]:
+        """Numbers of an entry's manifests, in order."""
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise StorageError(f"Cannot read the store {self.root}: {files.reason(error)}.") from error
+        return sorted(int(found[1] or 0) for name in names if (found := NUMBERED.fullmatch(name)))
 
     @contextlib.contextmanager
     def locked(self, key: str) -> Iterator[None]:

@@ -8,6 +8,7 @@ checkpoint.safetensors    a training on its way, gone when it is finished
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -59,16 +60,19 @@ class Store:
         self.entries.clear()
 
     @overload
-    def lookup(self, item: Job) -> Run | None: ...
+    def lookup(self, item: Job, *, locked: bool = ...) -> Run | None: ...
     @overload
-    def lookup(self, item: Task) -> Outcome | None: ...
-    def lookup(self, item: WorkItem) -> Result | None:
-        """Return what is stored of ``item``, if it is whole and has the steps that a job asks for."""
+    def lookup(self, item: Task, *, locked: bool = ...) -> Outcome | None: ...
+    def lookup(self, item: WorkItem, *, locked: bool = False) -> Result | None:
+        """Return what is stored of ``item``, if it is whole and has the steps that a job asks for.
+
+        With ``locked`` the caller holds the lock, and a damaged entry is moved out of the way.
+        """
         if item.key is None:
             return None
         if isinstance(item, Task):
-            return self.entries.read(item.key, lambda folder, _: _outcome(folder))
-        run = self.run(item)
+            return self.entries.read(item.key, lambda folder, _: _outcome(folder), locked=locked)
+        run = self.run(item, locked=locked)
         return run if run is not None and set(item.steps) <= set(run.states) else None
 
     def locked(self, key: str) -> AbstractContextManager[None]:
@@ -83,38 +87,59 @@ class Store:
             task.key, task.description, checksums, label=task.label, seconds=round(seconds, 3), execution=execution
         )
 
-    def run(self, job: Job) -> Run | None:
+    def run(self, job: Job, *, locked: bool = False) -> Run | None:
         """What is stored of a job, whichever steps it has."""
         assert job.key is not None
+
+        key = job.key
 
         def parse(folder: Path, manifest: dict[str, Any]) -> Run:
             history = [
                 {k: math.nan if v is None else v for k, v in record.items()}
                 for record in json.loads((folder / "history.json").read_text())
             ]
-            states = StoredStates(folder, [int(s) for s in manifest["states"]])
-            return Run((job.from_step, job.end), history, states, job.key, float(manifest["seconds"]))
+            states = StoredStates(folder, key, [int(s) for s in manifest["states"]])
+            return Run((job.from_step, job.end), history, states, key, float(manifest["seconds"]))
 
-        return self.entries.read(job.key, parse)
+        return self.entries.read(key, parse, locked=locked)
 
     def write_run(self, job: Job, run: Run, execution: Mapping[str, Any]) -> None:
-        """Write a finished training; its checkpoint goes."""
+        """Write a finished training; its checkpoint goes. The caller holds the lock."""
         assert job.key is not None
         folder = self.folder(job.key)
         # JSON has no NaN; None stands for it.
         history = [{k: None if math.isnan(v) else v for k, v in r.items()} for r in run.history]
         checksums = {"history.json": files.write_json(folder / "history.json", history)}
-        for step, state in run.states.items():
-            # The optimizer's state at the end is of no use to anyone: no training goes on from there.
-            state = state if step != job.end else state.without_optimizer
-            name = state_name(step)
-            checksums[name] = files.save_tensors(folder / name, pack(state), {"format": "lotto.state"})
+        checksums |= self._write_states(job, run.states)
         execution = {**execution, "arithmetic": run.arithmetic}
         self.entries.finish(
             job.key, job.description, checksums,
             label=job.label, states=sorted(run.states), seconds=round(run.seconds, 3), execution=execution,
         )  # fmt: skip
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is read no more
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def extend_run(self, job: Job, states: Mapping[int, State]) -> None:
+        """Add states to a stored run, beside what is there. The caller holds the lock."""
+        assert job.key is not None
+        manifest = self.entries.read(job.key, lambda _, manifest: manifest)
+        if manifest is None:
+            raise StorageError(f"The stored {job.key} has been removed from {self.root} meanwhile.")
+        checksums = {**manifest["checksums"], **self._write_states(job, states)}
+        kept = sorted({*map(int, manifest["states"]), *states})
+        more = {name: manifest[name] for name in ("label", "seconds", "execution")}
+        self.entries.finish(job.key, job.description, checksums, states=kept, **more)
+
+    def _write_states(self, job: Job, states: Mapping[int, State]) -> dict[str, str]:
+        """Write states of steps that no manifest names; returns the checksums by file name."""
+        assert job.key is not None
+        checksums = {}
+        for step, state in states.items():
+            # The optimizer's state at the end is of no use to anyone: no training goes on from there.
+            state = state if step != job.end else state.without_optimizer
+            path = self.folder(job.key) / state_name(step)
+            checksums[path.name] = files.save_tensors(path, pack(state), {"format": "lotto.state", "key": job.key})
+        return checksums
 
     def write_checkpoint(self, job: Job, point: Checkpoint) -> None:
         """Write where a training stands; what cannot be written is warned of, once more each time."""
@@ -130,7 +155,7 @@ class Store:
             "loss_count": point.loss_count,
             "seconds": point.seconds,
         }
-        metadata = {"format": "lotto.checkpoint", "progress": json.dumps(progress)}
+        metadata = {"format": "lotto.checkpoint", "key": job.key, "progress": json.dumps(progress)}
         try:
             files.save_tensors(self.folder(job.key) / CHECKPOINT, tensors, metadata)
         except StorageError as error:  # a run need not die for want of its checkpoint
@@ -144,6 +169,8 @@ class Store:
             return None
         try:
             tensors, metadata = files.load_tensors(path, "lotto.checkpoint")
+            if metadata.get("key") != job.key:
+                raise ValueError("it is that of another job")
             progress = json.loads(metadata["progress"])
             kept = {s: unpack(tensors, f"{s}/") for s in progress["kept"]}
             # A step that is wanted now and has passed without being kept needs the training from the start.
@@ -160,7 +187,8 @@ class Store:
             )
         except (UsageError, KeyError, ValueError) as error:
             log.warning("A checkpoint is damaged (%s); the run starts again.", error)
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the next one takes its place
+                path.unlink(missing_ok=True)
             return None
 
 
@@ -172,13 +200,16 @@ def _outcome(folder: Path) -> Outcome:
 class StoredStates(Mapping[int, State]):
     """The states of a stored run, read from disk when asked for."""
 
-    def __init__(self, folder: Path, steps: list[int]) -> None:
-        self.folder, self.steps = folder, steps
+    def __init__(self, folder: Path, key: str, steps: list[int]) -> None:
+        self.folder, self.key, self.steps = folder, key, steps
 
     def __getitem__(self, step: int) -> State:
         if step not in self.steps:
             raise KeyError(step)
-        tensors, _ = files.load_tensors(self.folder / state_name(step), "lotto.state")
+        path = self.folder / state_name(step)
+        tensors, metadata = files.load_tensors(path, "lotto.state")
+        if metadata.get("key", self.key) != self.key:  # the first edition's files do not say
+            raise StorageError(f"{path} is a state of another job.")
         return unpack(tensors)
 
     def __contains__(self, step: object) -> bool:
