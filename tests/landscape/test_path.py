@@ -17,8 +17,9 @@ from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
 from lotto.landscape.batchnorm import has_batchnorm, recompute_statistics
 from lotto.landscape.path import Path, PathTask, path_of
+from lotto.landscape.plane import PlaneTask
 from lotto.training.loop import train
-from lotto.training.network import Network
+from lotto.training.network import Network, constant_buffers
 
 
 def test_barriers_of_hand_made_paths():
@@ -179,3 +180,49 @@ def test_bad_input():
     with pytest.raises(UsageError, match="Unknown baseline"):
         lotto.landscape.barrier(recipe, a, a, baseline="max")
     assert same_tensors(a, recipe.initial(0))
+
+
+class Causal(torch.nn.Module):
+    """Adds a buffer that holds infinity, as attention masks do, and reads another."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = torch.nn.Linear(12, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 6)
+        self.register_buffer("mask", torch.full((8,), float("-inf")).index_fill(0, torch.arange(6), 0.0))
+        self.register_buffer("order", torch.arange(12).flip(0))
+
+    def forward(self, x):
+        return self.last((self.norm(self.first(x[:, self.order])) + self.mask).softmax(1))
+
+
+def test_buffers_are_no_weights(tmp_path):
+    recipe = small_recipe(model=Causal, init="module")
+    result = lotto.imp(recipe, 1, 0.5, "10it", 1, (), engine=lotto.engine.make(1, lotto.Store(tmp_path)))
+    start, run = result.replicates[0][0].run.at(10), result.replicates[0][1].run
+    assert constant_buffers(Causal()) == {"mask", "order"}
+    middle = lotto.weights.lerp(start, run.weights, 0.5)
+    for name in ("mask", "order"):
+        assert torch.equal(middle[name], Causal().state_dict()[name])
+    assert torch.equal(
+        middle["norm.running_var"], torch.lerp(start["norm.running_var"], run.weights["norm.running_var"], 0.5)
+    )
+    path = lotto.landscape.evaluate_path(recipe, start, run.weights, 3)
+    by_hand = Causal().eval()
+    by_hand.load_state_dict(middle)
+    with torch.no_grad():
+        wrong = (by_hand(recipe.arrays.x["test"]).argmax(1) != recipe.arrays.y["test"]).double().mean()
+    assert path.error["test"][1] == pytest.approx(100 * float(wrong))
+    plane = lotto.landscape.evaluate_plane(recipe, start, run.weights, recipe.initial(3), 3)
+    assert np.isfinite(plane.loss).all()
+    assert lotto.weights.distance(start, run.weights) > 0
+    assert np.isfinite(lotto.weights.angle(start, run.weights))
+
+
+def test_ends_whose_buffers_differ_are_refused():
+    recipe = small_recipe(model=Causal, init="module")
+    a, b = recipe.initial(0), recipe.initial(1)
+    b["mask"] = b["mask"].flip(0)
+    with pytest.raises(UsageError, match="differ in the buffer 'mask'"):
+        PathTask(recipe, a, b)
+    with pytest.raises(UsageError, match="differ in the buffer 'mask'"):
+        PlaneTask(recipe, a, recipe.initial(2), b)

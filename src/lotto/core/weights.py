@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -30,10 +30,10 @@ def check_alike(a: Weights, b: Weights) -> None:
             )
 
 
-def first_non_finite(weights: Weights) -> str | None:
-    """Return the name of the first tensor that holds NaN or infinity, or None."""
+def first_non_finite(weights: Weights, leave: Collection[str] = ()) -> str | None:
+    """Return the name of the first tensor that holds NaN or infinity, or None; those in ``leave`` may hold them."""
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if name not in leave and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             return name
     return None
 
@@ -63,13 +63,17 @@ def lerp(a: Weights, b: Weights, t: float) -> dict[str, Tensor]:
     """Return ``(1 - t) * a + t * b``; exactly ``a`` at 0 and ``b`` at 1.
 
     Floating tensors are interpolated, BatchNorm statistics among them; integer ones (BatchNorm's batch
-    counters) are taken from the nearer end.
+    counters) are taken from the nearer end, and what is equal at both ends (a buffer that may hold infinity, such as a
+    causal mask) stays as it is.
     """
     check_alike(a, b)
-    return {
-        name: torch.lerp(a[name], b[name], t) if a[name].is_floating_point() else (a if t < 0.5 else b)[name].clone()
-        for name in a
-    }
+    return {name: _between(a[name], b[name], t) for name in a}
+
+
+def _between(a: Tensor, b: Tensor, t: float) -> Tensor:
+    if torch.equal(a, b):
+        return a.clone()
+    return torch.lerp(a, b, t) if a.is_floating_point() else (a if t < 0.5 else b).clone()
 
 
 def mean(networks: Sequence[Weights]) -> dict[str, Tensor]:
@@ -95,13 +99,20 @@ def _pairs(a: Weights, b: Weights, mask: Weights | None) -> Iterable[tuple[Tenso
     if mask is None:
         for name in a:
             if a[name].is_floating_point():
-                yield a[name].detach().double().flatten(), b[name].detach().double().flatten()
+                yield _finite(a[name], b[name])
         return
     for name, keep in mask.items():
         if name not in a or keep.shape != a[name].shape:
             raise UsageError(f"The mask does not fit the weights at {name!r}.")
         kept = keep.to(a[name].device, torch.bool)
         yield a[name].detach()[kept].double(), b[name].detach()[kept].double()
+
+
+def _finite(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both flat and in float64, 0 where they hold the same infinity, which no distance or angle has a part in."""
+    x, y = a.detach().double().flatten(), b.detach().double().flatten()
+    same = torch.isinf(x) & (x == y)
+    return x.masked_fill(same, 0.0), y.masked_fill(same, 0.0)
 
 
 def norm(a: Weights, mask: Weights | None = None) -> float:

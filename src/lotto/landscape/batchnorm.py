@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lotto.core.errors import UsageError
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import BATCH
-from lotto.training.network import Network
+from lotto.training.network import NORMS, Network
 
-NORMS = (nn.modules.batchnorm._BatchNorm,)
 RECOMPUTE_EXAMPLES = 10_000
 """BatchNorm statistics are re-estimated from so many training examples, without augmentation."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from lotto.core.errors import UsageError, unknown
 from lotto.core.fingerprint import affects
@@ -18,7 +19,7 @@ from lotto.landscape.batchnorm import has_batchnorm, recompute_statistics
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import Metrics, evaluate_network
-from lotto.training.network import Network
+from lotto.training.network import Network, constant_buffers
 
 BASELINES = ("mean", "line")
 BATCHNORM = ("interpolate", "recompute")
@@ -94,14 +95,13 @@ class PathTask(Task):
     label: str = ""
 
     def __post_init__(self) -> None:
-        check_alike(self.a, self.b)
-        check_alike(self.recipe.meta_model().state_dict(), self.a)
+        constants = check_ends(self.recipe, self.a, self.b)
         if self.points < 2:
             raise UsageError(f"A path has at least 2 points, its ends; got {self.points}.")
         if self.batchnorm not in BATCHNORM:
             raise unknown("BatchNorm policy", self.batchnorm, BATCHNORM)
         for name, weights in (("first", self.a), ("second", self.b)):
-            if (bad := first_non_finite(weights)) is not None:
+            if (bad := first_non_finite(weights, constants)) is not None:
                 raise UsageError(f"The {name} network holds NaN or infinity in {bad!r}.")
         if self.batchnorm == "recompute" and not self.recipe.arrays.size("train"):
             raise UsageError("BatchNorm statistics cannot be re-estimated: the data set has no training examples.")
@@ -148,6 +148,22 @@ class PathTask(Task):
             "loss": {s: [m.loss for m in metrics] for s, metrics in found.items()},
             "error": {s: [m.error for m in metrics] for s, metrics in found.items()},
         }
+
+
+def check_ends(recipe: Recipe, a: Weights, *others: Weights) -> set[str]:
+    """Raise ``UsageError`` unless all are the recipe's networks with equal constant buffers; returns their names."""
+    module = recipe.meta_model()
+    check_alike(module.state_dict(), a)
+    constants = constant_buffers(module)
+    for other in others:
+        check_alike(a, other)
+        for name in sorted(constants):
+            if not torch.equal(a[name], other[name]):
+                raise UsageError(
+                    f"The networks differ in the buffer {name!r}, which is neither a weight nor a running statistic: "
+                    "there is no network between them."
+                )
+    return constants
 
 
 def path_of(outcome: Mapping[str, Any]) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from lotto.core.errors import UsageError
 from lotto.core.fingerprint import affects
-from lotto.core.weights import Weights, check_alike, digest
+from lotto.core.weights import Weights, digest
 from lotto.data import Split
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
+from lotto.landscape.path import check_ends
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import Metrics, evaluate_network
 from lotto.training.network import Network
@@ -73,11 +75,14 @@ class PlaneTask(Task):
     label: str = ""
 
     def __post_init__(self) -> None:
-        check_alike(self.a, self.b)
-        check_alike(self.a, self.c)
+        self._constants  # noqa: B018 (checks them)
         if self.points < 2:
             raise UsageError(f"A plane has at least 2 points along each axis; got {self.points}.")
         self.frame()
+
+    @cached_property
+    def _constants(self) -> set[str]:
+        return check_ends(self.recipe, self.a, self.b, self.c)
 
     def frame(self) -> tuple[float, float, float]:
         """Distance of b from a, and the coordinates of c: along the line from a to b, and across it.
@@ -85,7 +90,7 @@ class PlaneTask(Task):
         Raises:
             UsageError: if the three networks lie on a line.
         """
-        ab, ac = _difference(self.a, self.b), _difference(self.a, self.c)
+        ab, ac = (_difference(self.a, other, self._constants) for other in (self.b, self.c))
         length = math.sqrt(_dot(ab, ab))
         reach = math.sqrt(_dot(ac, ac))
         if length == 0 or reach == 0:
@@ -142,7 +147,7 @@ class PlaneTask(Task):
         made = {}
         for name in names:
             start = self.a[name]
-            if start.is_floating_point():
+            if start.is_floating_point() and name not in self._constants:
                 a, b, c = start.double(), self.b[name].double(), self.c[name].double()
                 start = (a + s * (b - a) + t * (c - a)).to(start.dtype)
                 if name.endswith("running_var"):
@@ -174,9 +179,9 @@ def evaluate_plane(
     return plane_of(PlaneTask(recipe, a, b, c, points, margin, split, examples).execute(on_step))
 
 
-def _difference(a: Weights, b: Weights) -> list[Tensor]:
+def _difference(a: Weights, b: Weights, constants: Collection[str]) -> list[Tensor]:
     """From a to b over the parameters; BatchNorm statistics have other units and no part in distances."""
-    names = [n for n, t in a.items() if t.is_floating_point() and ".running_" not in f".{n}"]
+    names = [n for n, t in a.items() if t.is_floating_point() and ".running_" not in f".{n}" and n not in constants]
     return [(b[n].double() - a[n].double()).flatten() for n in names]
 
 

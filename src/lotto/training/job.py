@@ -14,6 +14,7 @@ from lotto.core.errors import UsageError
 from lotto.core.weights import check_alike, digest, first_non_finite
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
+from lotto.training.network import constant_buffers
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +79,10 @@ class Job(fingerprint.Cacheable):
             raise UsageError(f"Training from step {self.from_step} needs the weights at that step: start=...")
         if self.start is None and self.mask is None:
             return
-        expected = self.recipe.meta_model().state_dict()
+        module = self.recipe.meta_model()
+        expected = module.state_dict()
         if self.start is not None:
-            if (bad := first_non_finite(self.start.weights)) is not None:
+            if (bad := first_non_finite(self.start.weights, constant_buffers(module))) is not None:
                 raise UsageError(f"The starting weights hold NaN or infinity in {bad!r}.")
             check_alike(expected, self.start.weights)
         if self.mask is not None:

@@ -12,6 +12,20 @@ from torch import Tensor, nn
 from lotto.core.errors import UsageError
 from lotto.recipe.recipe import PRECISIONS, Recipe
 
+NORMS = (nn.modules.batchnorm._BatchNorm,)
+"""Layers whose running statistics are trained like weights."""
+
+
+def constant_buffers(module: nn.Module) -> set[str]:
+    """Names in the state dict of what is neither a parameter nor a running statistic: a mask, a table of positions."""
+    statistics = {
+        f"{layer}.{name}" if layer else name
+        for layer, part in module.named_modules()
+        if isinstance(part, NORMS)
+        for name, _ in part.named_buffers(recurse=False)
+    }
+    return set(module.state_dict()) - {n for n, _ in module.named_parameters(remove_duplicate=False)} - statistics
+
 
 def device_of(recipe: Recipe) -> torch.device:
     """The device a recipe runs on; ``auto`` is CUDA where there is one.

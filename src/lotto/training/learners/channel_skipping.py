@@ -23,7 +23,7 @@ from lotto.core.errors import UsageError
 from lotto.pruning.channels import Space, channel_spaces, shape_of, traced
 from lotto.training.job import Job, State
 from lotto.training.learners.autograd import Autograd
-from lotto.training.network import Network
+from lotto.training.network import NORMS, Network
 
 Picks = Mapping[str, tuple[Tensor | None, Tensor | None]]
 
@@ -161,7 +161,7 @@ def _memory(module: nn.Module) -> int | None:
     """After how many steps running statistics have forgotten what was before; None if they never do."""
     memory = 0
     for layer in module.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats:
+        if isinstance(layer, NORMS) and layer.track_running_stats:
             if layer.momentum is None or not 0 < layer.momentum <= 1:
                 return None
             memory = max(memory, 1 if layer.momentum == 1 else math.ceil(math.log(FORGOTTEN, 1 - layer.momentum)))
