@@ -13,9 +13,10 @@ import lotto
 from conftest import small_recipe
 from lotto import models
 from lotto.cli.main import main
+from lotto.core.errors import UsageError
 from lotto.inference.compaction import compact
 from lotto.inference.export import load_trained, variants
-from lotto.inference.rows import sparse_rows
+from lotto.inference.rows import SparseLinear, sparse_rows
 from lotto.report.save import save_result
 
 SHAPES = {
@@ -236,3 +237,120 @@ def test_a_model_of_ones_own_is_compacted_in_python(tmp_path):
     save_result(found, tmp_path, "lotto imp", 1.0)
     with pytest.raises(lotto.core.errors.UsageError, match=r"cannot be built from its name.*lotto.inference.compact"):
         load_trained(tmp_path)
+
+
+class Pieces(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.c1, self.c2, self.c3 = (nn.Conv2d(i, 4, 3, padding=1) for i in (1, 4, 4))
+        self.fc, self.relu, self.flat = nn.Linear(4, 2), nn.ReLU(inplace=True), nn.Flatten()
+
+    def means(self, x):
+        return self.fc(x.mean((2, 3)))
+
+
+class ReadAfterRelu(Pieces):
+    def forward(self, x):
+        h = self.c1(x)
+        return self.means(self.c2(self.relu(h)) + self.c3(h))
+
+
+class ReadAfterFunction(Pieces):
+    def forward(self, x):
+        h = self.c1(x)
+        return self.means(self.c2(torch.relu_(h)) + self.c3(h))
+
+
+class ReadAfterMethod(Pieces):
+    def forward(self, x):
+        h = self.c1(x)
+        return self.means(self.c2(h.relu_()) + self.c3(h))
+
+
+class ReadAfterKeyword(Pieces):
+    def forward(self, x):
+        h = self.c1(x)
+        return self.means(self.c2(torch.nn.functional.relu(h, inplace=True)) + self.c3(h))
+
+
+class ReadThroughView(Pieces):
+    def forward(self, x):
+        h = self.c1(x)
+        self.relu(self.flat(h))
+        return self.means(self.c2(h))
+
+
+class Aliased(Pieces):
+    def forward(self, x):
+        h = self.c1(x)
+        z = h
+        z += self.c2(h.relu())
+        return self.means(z + h)
+
+
+class Divided(Pieces):
+    def forward(self, x):
+        return self.fc(torch.nn.functional.avg_pool2d(self.c1(x), 8, divisor_override=3).flatten(1))
+
+
+class DividedByModule(Pieces):
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.AvgPool2d(8, divisor_override=5)
+
+    def forward(self, x):
+        return self.fc(self.pool(self.c1(x)).flatten(1))
+
+
+class InPlaceAndDone(Pieces):
+    def forward(self, x):
+        return self.means(self.relu(self.c2(self.relu(self.c1(x)))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        (ReadAfterRelu, 4), (ReadAfterFunction, 4), (ReadAfterMethod, 4), (ReadAfterKeyword, 4), (ReadThroughView, 4),
+        (Aliased, None), (Divided, 4), (DividedByModule, 4), (InPlaceAndDone, 2),
+    ],
+)  # fmt: skip
+def test_compact_gives_the_same_outputs_or_refuses_by_name(kind, left):
+    torch.manual_seed(0)
+    module, x = kind().eval(), torch.randn(5, 1, 8, 8)
+    with torch.no_grad():
+        module.c1.weight[1] = module.c1.weight[3] = 0
+        module.c1.bias[1], module.c1.bias[3] = -1.0, 2.0  # constants, of which padding lets none into a bias
+        module.c2.weight[:, 1] = module.c2.weight[:, 3] = 0
+        module.c3.weight[:, 1] = 0
+        if left is None:
+            with pytest.raises(UsageError, match="Aliased cannot be made compact: on the example the outputs differ"):
+                compact(module, x)
+            return
+        small = compact(module, x)
+        assert small.c1.out_channels == left
+        torch.testing.assert_close(small(x.clone()), module(x.clone()))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16)), (4, 5, 16)),
+        (nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16)), (2, 4, 5, 16)),
+        (nn.Sequential(nn.Linear(16, 16, bias=False), nn.ReLU(), nn.Linear(16, 8)), (16,)),
+        (nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), (4, 5, 16)),
+    ],
+)
+def test_sparse_rows_take_any_leading_dimensions_and_show_their_weight(module, shape):
+    torch.manual_seed(0)
+    for layer in module.modules():
+        if type(layer) is nn.Linear:
+            layer.weight.data *= torch.rand_like(layer.weight) < 0.1
+    x, small = torch.randn(shape), sparse_rows(module)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), module.eval()(x))
+    replaced = [part for part in small.modules() if isinstance(part, SparseLinear)]
+    assert replaced
+    originals = dict(module.named_modules())
+    for name, part in small.named_modules():
+        if isinstance(part, SparseLinear):
+            assert torch.equal(part.weight, originals[name].weight)

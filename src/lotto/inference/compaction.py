@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from lotto.core.errors import UsageError
+from lotto.core.pytree import flatten
 from lotto.pruning.channels import Space, by_channel, channel_spaces, is_padded, traced
 
 
@@ -26,20 +28,38 @@ def compact(module: nn.Module, example: Tensor) -> fx.GraphModule:
         example: a batch of inputs.
 
     Returns:
-        A network in evaluation mode whose outputs equal those of ``module.eval()`` up to rounding.
+        A network in evaluation mode whose outputs equal those of ``module.eval()`` up to rounding; on the example they
+        have been compared.
 
     Raises:
-        UsageError: if the module's forward cannot be traced (`torch.fx`).
+        UsageError: if the module's forward cannot be traced (`torch.fx`), or the outputs differ.
     """
     training = module.training
     try:
         own = copy.deepcopy(traced(module.eval()))  # with tensors of its own
+        with torch.no_grad():
+            for space in channel_spaces(own, example.clone()):
+                _shrink(own, space)
+            check_equal_outputs(module, own, example, "compact")
     finally:
         module.train(training)
-    with torch.no_grad():
-        for space in channel_spaces(own, example):
-            _shrink(own, space)
     return own
+
+
+def check_equal_outputs(module: nn.Module, other: nn.Module, example: Tensor, how: str) -> None:
+    """Raise ``UsageError`` unless two networks in evaluation mode give equal outputs up to rounding."""
+    expected, found = (network(example.clone()) for network in (module, other))
+    for one, two in zip(_tensors(expected), _tensors(found), strict=True):
+        scale = float(one.abs().max()) if one.numel() else 0.0
+        if not torch.allclose(one, two, rtol=1e-3, atol=1e-4 * max(scale, 1e-6), equal_nan=True):
+            raise UsageError(
+                f"{type(module).__name__} cannot be made {how}: on the example the outputs differ by up to "
+                f"{float((one - two).abs().max()):.3g}. Its forward does what is not understood; use it as it is."
+            )
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in flatten(outputs) if isinstance(leaf, Tensor)]
 
 
 def _shrink(graph: fx.GraphModule, space: Space) -> None:

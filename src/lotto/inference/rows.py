@@ -20,6 +20,7 @@ class SparseLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
             rows = layer.weight.detach().to_sparse_csr()
@@ -27,11 +28,18 @@ class SparseLinear(nn.Module):
             compressed = torch.sparse_csr_tensor(ends, columns, rows.values(), rows.shape, check_invariants=True)
         self.register_buffer("rows", compressed)
         bias = layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias.detach().clone()
-        self.register_buffer("bias", bias[:, None])
+        self.register_buffer("bias", bias)
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole matrix, made anew, for modules that read their layers' weights themselves."""
+        return self.rows.to_dense()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (batch, inputs) to (batch, outputs)."""
-        return torch.addmm(self.bias.expand(-1, len(x)), self.rows, x.t()).t()
+        """Shape (..., inputs) to (..., outputs)."""
+        flat = x.reshape(-1, self.in_features)
+        outputs = torch.addmm(self.bias[:, None].expand(-1, len(flat)), self.rows, flat.t()).t()
+        return outputs.reshape(*x.shape[:-1], self.out_features)
 
 
 def sparse_rows(module: nn.Module, below: float = BELOW) -> nn.Module:

@@ -104,6 +104,7 @@ class _Survey:
         self.merged: dict[int, Space] = {}
         self.all: list[Space] = []
         self.uses: dict[str, int] = {}
+        self.seen_changed = _seen_changed(graph, self.modules)
         for node in graph.graph.nodes:
             if node.op in ("call_module", "get_attr"):  # a layer, or one of its parameters beside it
                 name = str(node.target) if node.op == "call_module" else str(node.target).rpartition(".")[0]
@@ -124,10 +125,12 @@ class _Survey:
         """Note what a node does to the channels."""
         inputs = [self.known[n] for n in node.all_input_nodes if n in self.known]
         shape = shape_of(node)
-        if node.op == "call_module" and inputs and (made := self._layer(node, inputs, shape)) is not None:
+        if node in self.seen_changed:
+            made = None
+        elif node.op == "call_module" and inputs and (made := self._layer(node, inputs, shape)) is not None:
             self.known[node] = made
             return
-        if node.op in ("call_function", "call_method") and inputs and shape is not None:
+        elif node.op in ("call_function", "call_method") and inputs and shape is not None:
             made = self._function(node, inputs, shape)
             if made is not None:
                 self.known[node] = made
@@ -167,7 +170,8 @@ class _Survey:
         if isinstance(layer, nn.Flatten) and layer.start_dim == 1 and layer.end_dim == -1 and shape is not None:
             return self._flat(given, shape)
         if isinstance(layer, SAME_CHANNELS) and not (isinstance(layer, nn.Dropout) and self.graph.training):
-            return self._same(given, isinstance(layer, nn.ReLU), getattr(layer, "padding", 0))
+            divided = getattr(layer, "divisor_override", None) is not None
+            return self._same(given, isinstance(layer, nn.ReLU), getattr(layer, "padding", 0), divided)
         return None
 
     def _function(self, node: fx.Node, inputs: list[Channels], shape: tuple[int, ...]) -> Channels | None:
@@ -177,7 +181,9 @@ class _Survey:
         if node.target in _FLATTEN and node.args[1:] == (1,) and not node.kwargs:
             return self._flat(first, shape)
         if node.target in _POOL:
-            return self._same(first, False, node.kwargs.get("padding", node.args[3] if len(node.args) > 3 else 0))
+            padding = node.kwargs.get("padding", node.args[3] if len(node.args) > 3 else 0)
+            divisor = node.kwargs.get("divisor_override", node.args[6] if len(node.args) > 6 else None)
+            return self._same(first, False, padding, node.target is F.avg_pool2d and divisor is not None)
         before = shape_of(node.all_input_nodes[0])
         if node.target in _MEAN and before is not None and len(before) > 2 and len(shape) == 2:
             axes: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
@@ -197,9 +203,9 @@ class _Survey:
         return first
 
     @staticmethod
-    def _same(given: Channels, relu: bool, padding: Any = 0) -> Channels:
+    def _same(given: Channels, relu: bool, padding: Any = 0, divided: bool = False) -> Channels:
         constant = given.constant.clamp(min=0) if relu else given.constant.clone()
-        if padding not in (0, (0, 0)):  # zeros come in at the border
+        if divided or padding not in (0, (0, 0)):  # by a number of the user's; or zeros come in at the border
             constant[constant != 0] = torch.nan
         return Channels(given.space, constant, given.positions)
 
@@ -215,6 +221,60 @@ class _Survey:
         for part in ("producers", "norms", "readers"):
             getattr(a, part).extend(getattr(b, part))
         self.merged[id(b)] = a
+
+
+_VIEWS = {"flatten", "view", "reshape", "detach", "transpose", "permute", "squeeze", "unsqueeze", "contiguous", "t"}
+_SAME_MEMORY = (nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout2d, nn.Unflatten)
+
+
+def _seen_changed(graph: fx.GraphModule, modules: dict[str, nn.Module]) -> set[fx.Node]:
+    """Operations in place whose input is read once more afterwards, itself or through a view of it.
+
+    What is known of that input's channels does not hold for the later reader.
+    """
+    order = {node: i for i, node in enumerate(graph.graph.nodes)}
+    in_place = {node for node in order if node.all_input_nodes and _is_in_place(node, modules)}
+
+    def aliases(node: fx.Node) -> set[fx.Node]:
+        """Nodes whose outcome may be in the memory of this one's."""
+        found, waiting = set(), [node]
+        while waiting:
+            at = waiting.pop()
+            if at in found:
+                continue
+            found.add(at)
+            if (at in in_place or _is_view(at, modules)) and at.all_input_nodes:
+                waiting.append(at.all_input_nodes[0])
+            waiting += [user for user in at.users if _is_view(user, modules)]
+        return found
+
+    return {
+        node
+        for node in in_place
+        if any(
+            order[user] > order[node]
+            for alias in aliases(node.all_input_nodes[0])
+            if order[alias] < order[node]
+            for user in alias.users
+        )
+    }
+
+
+def _is_in_place(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(modules[str(node.target)], "inplace", False))
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    augmented = name.startswith("i") and getattr(operator, name, None) is node.target  # iadd, imul, ...
+    return augmented or (name.endswith("_") and not name.endswith("__")) or bool(node.kwargs.get("inplace", False))
+
+
+def _is_view(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    if node.op == "call_module":
+        return isinstance(modules[str(node.target)], _SAME_MEMORY)
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return node.op in ("call_function", "call_method") and (name in _VIEWS or node.target is operator.getitem)
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
