@@ -30,7 +30,9 @@ def test_exponential_falls_by_one_factor():
         Exponential(end=0.0)
 
 
-@pytest.mark.parametrize("schedule", [Constant(4), Linear(4), Cosine(4), MultiStep(4), Exponential(4)])
+@pytest.mark.parametrize(
+    "schedule", [Constant(warmup=4), Linear(warmup=4), Cosine(warmup=4), MultiStep(warmup=4), Exponential(warmup=4)]
+)
 def test_warmup_rises_to_one_and_joins_the_schedule(schedule):
     assert [schedule.factor(s, 20, 1) for s in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 
+import lotto
 from lotto import SGD, Adam, AdamW, RMSprop
 from lotto.core.errors import UsageError
 from lotto.recipe.optimizers import OptimizerState
@@ -19,7 +22,10 @@ PAIRS = [
         lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
     ),
     (Adam(0.01, weight_decay=0.1), lambda p: torch.optim.Adam(p, 0.01, weight_decay=0.1)),
-    (AdamW(0.01, 0.1, beta1=0.8), lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1, betas=(0.8, 0.999))),
+    (
+        AdamW(0.01, weight_decay=0.1, beta1=0.8),
+        lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1, betas=(0.8, 0.999)),
+    ),
     (RMSprop(0.01), lambda p: torch.optim.RMSprop(p, 0.01)),
     (
         RMSprop(0.01, weight_decay=0.1, alpha=0.9, momentum=0.5),
@@ -75,3 +81,38 @@ def test_training_does_not_import_torchs_compiler():
         "sys.exit('torch._dynamo' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: SGD(0.1, 0.9, 1e-4), "SGD takes lr and momentum by position and the rest by name (weight_decay=..."),
+        (lambda: Adam(0.1, 0.9), "Adam takes lr by position and the rest by name (weight_decay=..., beta1=..."),
+        (lambda: AdamW(0.1, 0.9), "AdamW takes lr by position"),
+        (lambda: RMSprop(0.1, 0.9), "RMSprop takes lr by position"),
+        (lambda: lotto.MultiStep(("8it",), 0.1, "2it"), "MultiStep takes milestones and gamma by position"),
+        (lambda: lotto.Cosine(10), "Cosine takes nothing by position and the rest by name (warmup=..., end=...)"),
+        (lambda: lotto.Linear("3it"), "Linear takes nothing by position"),
+        (lambda: lotto.MultiStep(("8it", "4it")), "Milestones must increase"),
+        (lambda: lotto.MultiStep(("8ep", "4ep")), "Milestones must increase"),
+    ],
+)
+def test_what_could_be_taken_for_something_else_is_given_by_name(make, text):
+    with pytest.raises(UsageError, match=re.escape(text)):
+        make()
+
+
+def test_momentum_and_milestones_come_second_and_first():
+    assert SGD(0.1, 0.9) == SGD(0.1, momentum=0.9)
+    assert SGD(0.1, 0.9).weight_decay == 0
+    assert lotto.MultiStep("8it", 0.5) == lotto.MultiStep(milestones=("8it",), gamma=0.5)
+    assert pickle.loads(pickle.dumps(SGD(0.1, 0.9))) == SGD(0.1, 0.9)
+    assert repr(SGD(0.1, 0.9)) == "SGD(lr=0.1, weight_decay=0.0, momentum=0.9, nesterov=False)"
+
+
+def test_a_subclass_of_a_user_s_may_take_what_it_likes():
+    class Mine(SGD):
+        def __init__(self, one, two, three, four):
+            super().__init__(one, two)
+
+    assert Mine(0.1, 0.2, 3, 4).momentum == 0.2

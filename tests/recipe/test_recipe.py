@@ -77,7 +77,7 @@ def test_every_preset_can_be_made_and_overridden():
 def test_replace_reaches_inside_fields_and_changes_kinds():
     recipe = small_recipe(optimizer__momentum=0.5, schedule__kind="cosine", schedule__warmup="3it", augment__crop=2)
     assert recipe.optimizer == SGD(0.1, momentum=0.5)
-    assert recipe.schedule == Cosine("3it")
+    assert recipe.schedule == Cosine(warmup="3it")
     assert recipe.augment == Augment(crop=2)
     assert small_recipe(optimizer__kind="adam", optimizer__beta1=0.8).optimizer == Adam(0.1, beta1=0.8)
 
@@ -131,7 +131,7 @@ def key(**changes):
 def test_identity_is_of_values_not_of_their_spelling():
     assert key(steps="2ep") == key(steps="24it") == key(steps=24)
     assert key(optimizer=SGD(1)) == key(optimizer=SGD(1.0))
-    assert key(schedule=Linear("1ep")) == key(schedule=Linear(12))
+    assert key(schedule=Linear(warmup="1ep")) == key(schedule=Linear(warmup=12))
     assert key(device="cpu") == key() == key(name="other", tolerance=3.0, pruning__rate=0.5)
     assert key(data=small_arrays()) == key()
 

@@ -100,7 +100,9 @@ def check_same(one, other, rel=1e-9):
         small_recipe(steps="8it", optimizer=Adam(1e-3, weight_decay=0.1)),
         small_recipe(steps="8it", optimizer=AdamW(1e-3)),
         small_recipe(steps="8it", optimizer=RMSprop(1e-3, momentum=0.9)),
-        small_recipe(steps="8it", model=Normed, init="module", optimizer=lotto.SGD(0.1, 1e-3, 0.9, True)),
+        small_recipe(
+            steps="8it", model=Normed, init="module", optimizer=lotto.SGD(0.1, 0.9, weight_decay=1e-3, nesterov=True)
+        ),
     ],
     ids=["mlp", "tied", "resnet", "conv", "adam", "adamw", "rmsprop", "nesterov"],
 )

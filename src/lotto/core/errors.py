@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class LottoError(Exception):
@@ -28,6 +29,20 @@ class StorageError(LottoError):
 
 class WorkerError(LottoError):
     """A worker process died twice on the same job."""
+
+
+def check_positional(kind: type, given: int, allowed: Sequence[str]) -> None:
+    """Raise ``UsageError`` if a class of ours is given more than the ``allowed`` arguments by position.
+
+    Others could change their place or be taken for one another: a momentum for a weight decay.
+    """
+    if given > len(allowed) and kind.__module__.startswith("lotto."):
+        named = [f.name for f in dataclasses.fields(kind) if f.name not in allowed]
+        by_position = " and ".join(allowed) or "nothing"
+        raise UsageError(
+            f"{kind.__name__} takes {by_position} by position and the rest by name "
+            f"({', '.join(f'{name}=...' for name in named)}); got {given} arguments by position."
+        )
 
 
 def nearest(got: str, choices: Iterable[str]) -> str:

@@ -7,18 +7,28 @@ Warm-up rises linearly and reaches 1 at its last step.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lotto.core.duration import iterations
-from lotto.core.errors import UsageError
+from lotto.core.errors import UsageError, check_positional
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Warm-up, common to all schedules, then ``after_warmup``."""
 
-    warmup: str | int = 0
+    warmup: str | int = field(default=0, kw_only=True)
+
+    BY_POSITION: ClassVar[tuple[str, ...]] = ()
+
+    def __new__(cls, *given: Any, **named: Any) -> Self:
+        check_positional(cls, len(given), cls.BY_POSITION)
+        return super().__new__(cls)
 
     def factor(self, step: int, total: int, per_epoch: int) -> float:
         """Factor on the learning rate at iteration ``step`` (the first is 0) of ``total``."""
@@ -52,10 +62,15 @@ class MultiStep(Schedule):
     milestones: tuple[str | int, ...] = ()
     gamma: float = 0.1
 
+    BY_POSITION = ("milestones", "gamma")
+
     def __post_init__(self) -> None:
         if isinstance(self.milestones, (str, int)):
             object.__setattr__(self, "milestones", (self.milestones,))
         object.__setattr__(self, "milestones", tuple(self.milestones))
+        texts = [str(m) for m in self.milestones]
+        if not any("ep" in text for text in texts) or not any("it" in text or text.isdigit() for text in texts):
+            self.resolved(1)  # all in one unit: their order is known already
 
     def after_warmup(self, step: int, total: int, per_epoch: int, warm: int) -> float:
         return self.gamma ** sum(step >= iterations(m, per_epoch) for m in self.milestones)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,10 @@ from torch.optim.adamw import adamw
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
-from lotto.core.errors import UsageError
+from lotto.core.errors import UsageError, check_positional
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,13 @@ class Optimizer:
     """What every optimizer has: a peak learning rate that the schedule multiplies."""
 
     lr: float
-    weight_decay: float = 0.0
+    weight_decay: float = field(default=0.0, kw_only=True)
+
+    BY_POSITION: ClassVar[tuple[str, ...]] = ("lr",)
+
+    def __new__(cls, *given: Any, **named: Any) -> Self:
+        check_positional(cls, len(given), cls.BY_POSITION)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -51,7 +61,9 @@ class SGD(Optimizer):
     """Stochastic gradient descent with (Nesterov) momentum; weight decay is added to the gradient."""
 
     momentum: float = 0.0
-    nesterov: bool = False
+    nesterov: bool = field(default=False, kw_only=True)
+
+    BY_POSITION = ("lr", "momentum")
 
     def __post_init__(self) -> None:
         super().__post_init__()
