@@ -244,3 +244,18 @@ def test_other_scores(engine, score):
     recipe = small_recipe(pruning__score=score, steps="4it")
     result = lotto.imp(recipe, levels=2, replicates=1, controls=(), engine=engine)
     assert result.replicates[0][2].mask.density == pytest.approx(0.64, abs=1e-2)
+
+
+@pytest.mark.parametrize("order", ["shared", "fresh"])
+def test_a_ticket_trains_as_it_did_when_it_was_found(tmp_path, order):
+    engine = lotto.engine.make(1, lotto.Store(tmp_path / "store"))
+    recipe = small_recipe()
+    result = lotto.imp(recipe, 2, 0.4, "5it", 2, (), order=order, engine=engine)
+    result.ticket(2, 1).save(tmp_path / "ticket.safetensors")
+    for ticket in (result.ticket(2, 1), lotto.Ticket.load(tmp_path / "ticket.safetensors")):
+        trained = []
+        run = lotto.train(recipe, start=ticket, engine=engine, progress=trained.append)
+        assert same_tensors(run.weights, result.replicates[1][2].run.weights)
+        assert not any(event.trained for event in trained if isinstance(event, JobFinished))
+    other = lotto.train(recipe, order_seed=9, start=ticket, engine=engine)
+    assert not same_tensors(other.weights, run.weights)

@@ -19,7 +19,7 @@ from lotto.training.job import Job, Run, State
 def train(
     recipe: Recipe,
     init_seed: int = 0,
-    order_seed: int = 0,
+    order_seed: int | None = None,
     mask: Mapping[str, Tensor] | None = None,
     start: State | Ticket | Mapping[str, Tensor] | None = None,
     from_step: str | int = "0it",
@@ -35,7 +35,7 @@ def train(
     Args:
         recipe: what is trained and how.
         init_seed: initialisation; used when ``start`` is None.
-        order_seed: data order and augmentation.
+        order_seed: data order and augmentation; default that of the ticket's own training, or 0.
         mask: weights that stay 0; None = dense.
         start: weights (or a `State`, which restores the optimizer too) at ``from_step``. A `Ticket` brings its own
             mask and step.
@@ -53,13 +53,14 @@ def train(
     if isinstance(start, Ticket):
         mask = start.mask if mask is None else mask
         at = at or start.rewind_step
+        order_seed = start.info.get("order_seed", 0) if order_seed is None else order_seed
         start = State(clone(start.start))
     elif start is not None and not isinstance(start, State):
         start = State(clone(start))
     job = Job(
         recipe,
         init_seed,
-        order_seed,
+        order_seed or 0,
         start,
         None if mask is None else Mask(clone(mask)),
         at,

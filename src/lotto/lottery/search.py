@@ -123,6 +123,7 @@ class ImpResult:
             "plan": self.plan.describe(),
             "level": level,
             "replicate": replicate,
+            "order_seed": self.plan.order_seed(replicate, level),
             "test_error": levels[level].run.test_error,
             "dense_error": levels[0].run.test_error,
         }
