@@ -11,7 +11,8 @@ from lotto.execution.procedures import Procedure
 from lotto.experiments.measures import Kind, Measure
 from lotto.experiments.options import Options
 from lotto.lottery.plan import Plan, make_plan
-from lotto.lottery.procedure import Level, level_procedure
+from lotto.lottery.procedure import level_procedure
+from lotto.lottery.replicate import Level
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 

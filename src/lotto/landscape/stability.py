@@ -206,7 +206,7 @@ def stability_to_data_order(
         k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
         return (yield from data_order_procedure(recipe, point, kept, k, order_seeds, "data order"))
 
-    return (engine or make()).run_procedures([procedure()], progress)[0]
+    return (engine or make(device=recipe.device)).run_procedures([procedure()], progress)[0]
 
 
 def stability_to_pruning(
@@ -231,7 +231,7 @@ def stability_to_pruning(
         k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
         return (yield from pruning_procedure(recipe, point, kept, k, order_seeds, "pruning"))
 
-    return (engine or make()).run_procedures([procedure()], progress)[0]
+    return (engine or make(device=recipe.device)).run_procedures([procedure()], progress)[0]
 
 
 def instability(
@@ -276,7 +276,7 @@ def instability(
             )
         )
 
-    return (engine or make()).run_procedures([procedure()], progress)[0]
+    return (engine or make(device=recipe.device)).run_procedures([procedure()], progress)[0]
 
 
 def check_orders(order_seeds: Sequence[int], least: int, why: str) -> None:

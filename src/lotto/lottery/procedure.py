@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from lotto.execution.engine import Progress
 from lotto.execution.procedures import Procedure
 from lotto.lottery.plan import Plan
-from lotto.lottery.replicate import REINIT_CONTROL, Level, random_control, trained_replicate
+from lotto.lottery.replicate import Level, trained_replicate
 from lotto.pruning import masks
 
 log = logging.getLogger(__name__)
-
-__all__ = ["REINIT_CONTROL", "Level", "LevelFinished", "level_procedure", "random_control"]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from lotto.landscape.stability import (
     rewind_point_procedure,
 )
 from lotto.lottery.plan import CONTROLS, Retraining
-from lotto.lottery.procedure import REINIT_CONTROL, Level, random_control
+from lotto.lottery.replicate import REINIT_CONTROL, Level, random_control
 from lotto.papers.stabilizing import measures as m
 from lotto.papers.stabilizing import plots
 from lotto.training.job import State

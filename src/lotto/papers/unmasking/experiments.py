@@ -33,7 +33,7 @@ from lotto.landscape.batchnorm import has_batchnorm
 from lotto.landscape.path import PathTask, path_of
 from lotto.landscape.plane import PlaneTask, plane_of
 from lotto.landscape.subspace import distance_to, perturb
-from lotto.lottery.procedure import Level
+from lotto.lottery.replicate import Level
 from lotto.papers.unmasking import measures as m
 from lotto.papers.unmasking import plots
 from lotto.papers.unmasking.adaptive import adaptive

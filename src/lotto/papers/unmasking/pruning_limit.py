@@ -15,7 +15,7 @@ from lotto.landscape.curvature.eigenvalues import SpectrumTask, spectrum_from
 from lotto.landscape.curvature.pruning_limit import EPSILON, largest_prunable
 from lotto.landscape.curvature.quadratic import LARGEST, QuadraticTask
 from lotto.landscape.path import PathTask, path_of
-from lotto.lottery.procedure import Level
+from lotto.lottery.replicate import Level
 from lotto.papers.unmasking import measures as m
 from lotto.papers.unmasking import plots
 from lotto.pruning import masks
