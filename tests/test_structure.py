@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -145,6 +146,14 @@ def test_public_names_are_those_that_type_checkers_see():
         module, _, inner = full.rpartition(".")
         home = import_module(full if full in MODULES else module)
         assert getattr(lotto, name) is (home if full in MODULES else getattr(home, inner)), name
+
+
+def test_no_module_of_ours_takes_public_names_from_the_top():
+    # They are imported all at once at the first use: a module on the way would be waited for by itself.
+    for path in ROOT.rglob("*.py"):
+        if path != ROOT / "__init__.py":
+            for name in re.findall(r"^\s*from lotto import (\w+)", path.read_text(), re.MULTILINE):
+                assert name not in lotto.__all__, path
 
 
 def test_help_comes_before_anything_slow_is_imported():

@@ -7,6 +7,7 @@ is imported at its first use, so that the command line can say what it does befo
 from __future__ import annotations
 
 from importlib import import_module
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from lotto.core.moved import moved_name, serve_moved_modules
@@ -75,19 +76,22 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 _PACKAGES = {"engine": "execution", "recipes": "recipe.presets", "weights": "core.weights"}
 
+_ONE_AT_A_TIME = RLock()
+
 serve_moved_modules()
 
 
 def __getattr__(name: str) -> Any:
     """A public name at its first use; one of the first edition that has another home warns and says which."""
-    if name in _HOMES:
-        found = getattr(import_module(f"lotto.{_HOMES[name]}"), name)
-    elif name in __all__:
-        found = import_module(f"lotto.{_PACKAGES.get(name, name)}")
-    else:
+    if name not in __all__:
         return moved_name(name)
-    globals()[name] = found
-    return found
+    with _ONE_AT_A_TIME:
+        if name not in globals():
+            # All of them, in one order: threads that import different modules first could wait for each other.
+            found = {n: getattr(import_module(f"lotto.{home}"), n) for n, home in _HOMES.items()}
+            found |= {n: import_module(f"lotto.{_PACKAGES.get(n, n)}") for n in __all__ if n not in _HOMES}
+            globals().update(found)
+        return globals()[name]
 
 
 def __dir__() -> list[str]:

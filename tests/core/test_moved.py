@@ -87,7 +87,8 @@ def test_a_class_renamed_in_place_is_found_by_both_names():
         assert lotto.data.Folder is lotto.data.ImageFolder
     with pytest.warns(DeprecationWarning, match=r"lotto\.data\.folder is lotto\.data\.image_folder now"):
         folder = import_module("lotto.data.folder")
-    assert folder.Folder is lotto.data.ImageFolder
+    with pytest.warns(DeprecationWarning, match=r"folder\.Folder is lotto\.data\.image_folder\.ImageFolder now"):
+        assert folder.Folder is lotto.data.ImageFolder
     with pytest.raises(AttributeError, match=r"module 'lotto\.data' has no attribute 'gather'"):
         lotto.data.gather  # noqa: B018
 
@@ -125,6 +126,39 @@ assert any(w.category is DeprecationWarning for w in seen)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_names_of_modules_that_have_been_divided_are_found():
+    script = """
+import warnings
+warnings.simplefilter("ignore")
+from lotto.levels import REINIT_CONTROL, Level, LevelFinished, level_chain, random_control
+from lotto.engine.base import Chain, Engine, JobStarted, together
+from lotto.engine.stacks import companies, measured_width, PaceTask
+from lotto.store import Store, Work
+from lotto.stability import Distances, Spread, instability_chain
+from lotto.identity import Identified, Unidentifiable, canonical
+from lotto.optimizers import SGD, Updates
+from lotto.training.together import train_together
+from lotto.papers.claims import CONFIDENCE, Claim, interval
+from lotto.papers.adaptive_shares import adaptive
+from lotto.benchmarks.rivals import usual
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_may_be_the_first_to_use_public_names():
+    script = """
+from concurrent.futures import ThreadPoolExecutor
+import lotto
+with ThreadPoolExecutor(16) as threads:
+    found = list(threads.map(lambda i: getattr(lotto, lotto.__all__[i % len(lotto.__all__)]), range(400)))
+print(len(found))
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.strip() == "400", done.stderr
 
 
 def test_what_never_was_is_not_found():

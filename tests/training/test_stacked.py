@@ -27,6 +27,8 @@ from lotto.execution.stacking import stacks
 from lotto.landscape.path import PathTask
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
+from lotto.training import loop
+from lotto.training.learners.stacked import Stacked
 from lotto.training.loop import Checkpoint, train, train_stack
 
 
@@ -274,3 +276,21 @@ def test_make_and_command(tmp_path, capsys):
          "--controls", "none", "--out", str(tmp_path)]
     )  # fmt: skip
     assert "9 computed" in capsys.readouterr().out
+
+
+def test_one_of_a_stack_that_is_on_its_way_by_itself_is_computed_as_the_others(monkeypatch):
+    recipe = small_recipe(steps="12it", precision="float64")
+    kinds = []
+    original = loop.learner_of
+
+    def noted(*given, **named):
+        learner = original(*given, **named)
+        kinds.append((type(learner), len(given[0])))
+        return learner
+
+    monkeypatch.setattr(loop, "learner_of", noted)
+    jobs = [Job(recipe, 0, 0, to_step=6), Job(recipe, 1, 1)]
+    runs = train_stack(jobs)
+    assert kinds == [(Stacked, 2), (Stacked, 1)]
+    for job, run in zip(jobs, runs, strict=True):
+        check_same(train(job), run)

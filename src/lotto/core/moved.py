@@ -22,7 +22,8 @@ _MOVED = {
     "training": (
         "job training.autograd=learners.autograd training.stacked=learners.stacked "
         "training.perceptron=learners.perceptron training.compacted=learners.channel_skipping "
-        "training.sparse=learners.sparse_linear training.cross_entropy=learners.cross_entropy"
+        "training.sparse=learners.sparse_linear training.cross_entropy=learners.cross_entropy "
+        "training.together=loop training.optimizer_state=learners.base"
     ),
     "execution": (
         "task store entries engine= engine.base=engine engine.serial=serial engine.processes=processes "
@@ -36,8 +37,10 @@ _MOVED = {
     "experiments": "papers.experiment=experiment papers.claims=claims papers.stored=results",
     "papers": (
         "papers.stabilizing_claims=stabilizing.claims papers.unmasking_claims=unmasking.claims "
-        "report.stabilizing=stabilizing.plots report.unmasking=unmasking.plots"
+        "report.stabilizing=stabilizing.plots report.unmasking=unmasking.plots "
+        "papers.adaptive_shares=unmasking.adaptive"
     ),
+    "benchmarks": "benchmarks.rivals=baselines",
     "cli": "progress=display",
 }
 """By package: modules of the first edition, as ``before=now`` where the name is another (none: the package itself)."""
@@ -47,6 +50,15 @@ MODULES = {
     for before, equals, now in (module.partition("=") for module in modules.split())
 }
 """Modules of the first edition that are elsewhere: where they were, where they are."""
+
+ALSO = {
+    "lotto.levels": "lotto.lottery.replicate",
+    "lotto.engine.base": "lotto.execution.procedures",
+    "lotto.engine.stacks": "lotto.execution.autotune",
+    "lotto.papers.claims": "lotto.experiments.statistics",
+    "lotto.stability": "lotto.landscape",
+}
+"""Where the rest is of modules that have been divided."""
 
 PERMANENT = ("lotto.engine", "lotto.weights", "lotto.recipes")
 """Public names of packages that are what they were: no warning."""
@@ -83,7 +95,24 @@ RENAMED = {
     "After": "Retraining",
     "Chain": "Procedure",
     "Folder": "ImageFolder",
+    "Found": "Result",
+    "Identified": "Cacheable",
+    "LOOK_EVERY": "LOG_EVERY",
     "Setting": "ResultGroup",
+    "Spread": "Samples",
+    "Unidentifiable": "NotCacheableError",
+    "Updates": "OptimizerState",
+    "Work": "WorkItem",
+    "adaptive_chain": "adaptive_procedure",
+    "averaged_chain": "averaged_procedure",
+    "companies": "stacks",
+    "data_order_chain": "data_order_procedure",
+    "function_identity": "function_fingerprint",
+    "instability_chain": "instability_procedure",
+    "level_chain": "level_procedure",
+    "model_identity": "model_fingerprint",
+    "pruning_chain": "pruning_procedure",
+    "rewind_point_chain": "rewind_point_procedure",
     "hessian": "curvature",
     "Stored": "StoredResult",
     "settings": "grouped",
@@ -152,7 +181,12 @@ class _Finder(MetaPathFinder, Loader):
             _warn(module.__name__, now)
 
         def found(name: str) -> Any:
-            return getattr(target, RENAMED.get(name, name))
+            if name in RENAMED:
+                _warn(f"{module.__name__}.{name}", f"{now}.{RENAMED[name]}")
+            now_called = RENAMED.get(name, name)
+            if not hasattr(target, now_called) and module.__name__ in ALSO:
+                return getattr(import_module(ALSO[module.__name__]), now_called)
+            return getattr(target, now_called)
 
         module.__doc__ = target.__doc__
         module.__getattr__ = found  # type: ignore[method-assign]

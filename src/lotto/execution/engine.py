@@ -12,7 +12,6 @@ from typing import Any
 
 from lotto.execution.autotune import measured_width
 from lotto.execution.procedures import Position, Procedure, T
-from lotto.execution.procedures import gather as gather  # the first edition had it here
 from lotto.execution.store import Result, Store, WorkItem
 from lotto.execution.task import Task
 from lotto.execution.threads import limited_threads

@@ -32,7 +32,7 @@ __all__ = [
 
 
 def get(name: str) -> Experiment:
-    """An experiment by name, ``experiments.distances``.
+    """An experiment by name, ``stabilizing.distances``.
 
     Raises:
         UsageError: if the name is unknown; lists the choices.
@@ -43,7 +43,7 @@ def get(name: str) -> Experiment:
 
 
 def select(name: str) -> list[Experiment]:
-    """One experiment by name, or all of a paper by ``experiments.all``.
+    """One experiment by name, or all of a paper by ``stabilizing.all``.
 
     Raises:
         UsageError: if the name is unknown; lists the choices.

@@ -12,8 +12,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from lotto import data as datasets
-from lotto import models
+import lotto.data as datasets
+import lotto.models as models
 from lotto.core import fingerprint
 from lotto.core.duration import iterations
 from lotto.core.errors import UsageError, unknown
@@ -34,9 +34,8 @@ DECIDES = {
     "loss": ("loss",),
     "evaluation": ("loss", "evaluation"),
     "run": ("loss", "evaluation", "training", "records"),
-    "weights": ("loss", "evaluation", "training"),
 }
-"""Which fields decide a loss, an evaluation, a stored run, and the weights that come out of it."""
+"""Which fields decide a loss, an evaluation and a stored run."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 

@@ -122,16 +122,17 @@ def train_stack(
     ]
 
 
-def learner_of(jobs: Sequence[Job], states: Sequence[State] | None = None) -> Learner:
+def learner_of(jobs: Sequence[Job], states: Sequence[State] | None = None, *, stacked: bool = False) -> Learner:
     """What trains these jobs together.
 
     Args:
         jobs: with one recipe.
         states: where they stand; default: their beginning.
+        stacked: whether they are part of a stack, of which one may be on its way by itself for a while.
     """
     states = states or [job.initial_state() for job in jobs]
     network = Network(jobs[0].recipe, states[0].weights)
-    chosen = next(kind for kind in LEARNERS if kind.supports(jobs, network))
+    chosen = Stacked if stacked else next(kind for kind in LEARNERS if kind.supports(jobs, network))
     return chosen(jobs, network, states)
 
 
@@ -163,7 +164,7 @@ def _advance(
     began = time.perf_counter()
     members = [(jobs[i], points[i]) for i in chosen]
     recipe, first = members[0][0].recipe, members[0][1].step
-    learner = learner_of([job for job, _ in members], [point.state for _, point in members])
+    learner = learner_of([job for job, _ in members], [point.state for _, point in members], stacked=len(jobs) > 1)
     before = [point.seconds for _, point in members]
     records = [evaluation_steps(recipe, job) for job, _ in members]
     wanted = {last, *(step for (job, _), at in zip(members, records, strict=True) for step in (*at, *job.steps))}

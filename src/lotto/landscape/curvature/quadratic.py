@@ -1,7 +1,7 @@
 """The quadratic model at a solution, solved exactly: what pruning costs once the remaining weights have moved.
 
-For small networks, where the whole Hessian is there. It is the theory of `limit` without its two approximations, that
-the remaining subspace is a random one and that a well has only radii.
+For small networks, where the whole Hessian is there. It is the theory of `pruning_limit` without its approximations,
+that the remaining subspace is a random one and that a well has only radii.
 """
 
 from __future__ import annotations

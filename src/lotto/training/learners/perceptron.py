@@ -1,6 +1,6 @@
 """Multi-layer perceptrons without autograd: the same sums in fewer steps, and only unpruned ones where few are left.
 
-A layer whose density is below a crossover trains its unpruned weights alone (`sparse`): they are one vector, and
+A layer whose density is below a crossover trains its unpruned weights alone (`sparse_linear`): they are one vector, and
 optimizer and momentum see nothing else.
 """
 
