@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
 
 from lotto.core.errors import DataError, unknown
 from lotto.core.moved import renamed_name
@@ -37,9 +36,7 @@ def load(name: str, progress: Progress | None = None) -> Arrays | ImageFolder:
     return _load(name, str(download.cache_folder()))
 
 
-def __getattr__(name: str) -> Any:
-    """A name of the first edition, with a warning that says what it is now."""
-    return renamed_name(__name__, name)
+__getattr__ = partial(renamed_name, __name__)  # names of the first edition
 
 
 @lru_cache(maxsize=4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from lotto.core.moved import renamed_name
 from lotto.landscape import curvature
@@ -35,6 +35,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """A name of the first edition, with a warning that says what it is now."""
-    return renamed_name(__name__, name)
+__getattr__ = partial(renamed_name, __name__)  # names of the first edition

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from lotto.core.moved import renamed_name
 from lotto.training.check import check_trainable
@@ -13,6 +13,4 @@ from lotto.training.loop import train, train_stack
 __all__ = ["Checkpoint", "Metrics", "check_trainable", "evaluate", "train", "train_stack"]
 
 
-def __getattr__(name: str) -> Any:
-    """A name of the first edition, with a warning that says what it is now."""
-    return renamed_name(__name__, name)
+__getattr__ = partial(renamed_name, __name__)  # names of the first edition
