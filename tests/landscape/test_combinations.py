@@ -48,10 +48,10 @@ def test_ends_are_exact(networks, precision):
 
 def test_a_part_of_the_examples(networks, monkeypatch):
     recipe, (a, b, _) = networks
-    quick = lotto.landscape.evaluate_path(recipe, a, b, 3, examples=30)
+    quick = PathTask(recipe, a, b, 3, examples=30).execute()
     monkeypatch.setattr(path, "first_layer_dominates", lambda network: False)
-    slow = lotto.landscape.evaluate_path(recipe, a, b, 3, examples=30)
-    assert quick.error == slow.error
+    slow = PathTask(recipe, a, b, 3, examples=30).execute()
+    assert quick["error"] == slow["error"]
 
 
 def test_a_plane_is_that_of_whole_networks(networks, monkeypatch):

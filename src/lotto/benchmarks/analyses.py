@@ -5,8 +5,9 @@ from __future__ import annotations
 from lotto.benchmarks.baselines import power_iterations
 from lotto.benchmarks.harness import Benchmark, Contender, ignore
 from lotto.core.weights import lerp
-from lotto.landscape.curvature.eigenvalues import top
-from lotto.landscape.path import evaluate_path
+from lotto.landscape.curvature.eigenvalues import TopTask
+from lotto.landscape.path import PathTask
+from lotto.pruning import masks
 from lotto.recipe import presets
 from lotto.training.evaluation import evaluate
 from lotto.training.job import Job
@@ -23,7 +24,7 @@ def path(points: int = 30) -> Benchmark:
             evaluate(recipe, lerp(a, b, i / (points - 1)))
 
     contenders: dict[str, Contender] = {
-        "a path": lambda: ignore(evaluate_path(recipe, a, b, points)),
+        "a path": lambda: ignore(PathTask(recipe, a, b, points).execute()),
         "evaluations": one_by_one,
     }
     return Benchmark(f"{points} points between two LeNets, all cores", contenders, [("a path", "evaluations", "≥ 3")])
@@ -33,11 +34,12 @@ def hessian(k: int = 10, examples: int = 1000) -> Benchmark:
     """The largest eigenvalues of the Hessian of a trained LeNet-300-100, to a relative 1e-3."""
     recipe = presets.lenet_mnist_sgd(steps="1ep", evaluations=0, device="cpu")
     weights = train(Job(recipe)).weights
+    mask = masks.ones(recipe)
     names, title = ("Lanczos", "one by one"), f"Top {k} eigenvalues of LeNet's Hessian, {examples} examples, all cores"
     return Benchmark(
         title,
         {
-            names[0]: lambda: ignore(top(recipe, weights, k=k, examples=examples, tolerance=1e-3)),
+            names[0]: lambda: ignore(TopTask(recipe, weights, mask, k, examples, 1e-3).execute()),
             names[1]: lambda: ignore(power_iterations(recipe, weights, k, examples)),
         },
         [(*names, "–")],

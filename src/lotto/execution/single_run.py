@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from lotto.core.weights import clone
 from lotto.execution.engine import Engine, Progress
-from lotto.execution.factory import make
+from lotto.execution.rule import chosen_engine, on_device
 from lotto.execution.store import Store
 from lotto.pruning.masks import Mask
 from lotto.pruning.ticket import Ticket
@@ -27,7 +29,8 @@ def train(
     *,
     to_step: str | int | None = None,
     engine: Engine | None = None,
-    store: Store | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Train one network, or remember that it has been trained.
@@ -43,12 +46,14 @@ def train(
         keep: steps whose weights are kept, besides the last.
         to_step: where training ends; default the recipe's end.
         engine: how it is run; default in this process.
-        store: where runs are remembered.
+        store: where runs are remembered; default ``LOTTO_STORE``, or the user's cache. An engine has its own.
+        device: where it is computed; default the recipe's.
         progress: called with engine events.
 
     Returns:
         The run: ``weights``, ``at(step)``, ``test_error``, ``history``.
     """
+    recipe = on_device(recipe, device)
     at = recipe.step(from_step)
     if isinstance(start, Ticket):
         mask = start.mask if mask is None else mask
@@ -68,4 +73,4 @@ def train(
         tuple(recipe.step(k) for k in keep),
         label=recipe.name,
     )
-    return (engine or make(1, store)).run([job], progress)[0]
+    return chosen_engine(recipe, engine, store).run([job], progress)[0]

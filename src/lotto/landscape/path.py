@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,9 @@ from lotto.core.errors import UsageError, unknown
 from lotto.core.fingerprint import affects
 from lotto.core.weights import Weights, check_alike, first_non_finite, lerp
 from lotto.data import Split
+from lotto.execution.engine import Engine, Progress
+from lotto.execution.rule import on_device, outcome_of
+from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.batchnorm import has_batchnorm, recompute_statistics
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
@@ -183,10 +187,28 @@ def evaluate_path(
     splits: Sequence[Split] = ("test",),
     batchnorm: str = "interpolate",
     examples: int | None = None,
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: OnStep | None = None,
+    *,
+    engine: Engine | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Path:
-    """Evaluate the straight line between two networks; see `PathTask` for the arguments."""
-    return path_of(PathTask(recipe, a, b, points, tuple(splits), batchnorm, examples).execute(on_step))
+    """Evaluate the straight line between two networks, or remember that it has been evaluated.
+
+    Args:
+        recipe: see `PathTask`, as for all but the last.
+        a: weights at position 0.
+        b: weights at position 1.
+        points: evenly spaced positions, both ends among them.
+        splits: which splits are evaluated.
+        batchnorm: ``interpolate`` or ``recompute``.
+        examples: at most so many of each split.
+        on_step: called with (positions done, loss).
+        engine, store, device, progress: as of `lotto.train`.
+    """
+    task = PathTask(on_device(recipe, device), a, b, points, tuple(splits), batchnorm, examples, "path")
+    return path_of(outcome_of(task, engine, store, progress, on_step))
 
 
 def barrier(
@@ -197,6 +219,12 @@ def barrier(
     split: Split = "test",
     baseline: str = "mean",
     batchnorm: str = "interpolate",
+    *,
+    examples: int | None = None,
+    engine: Engine | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> float:
     """The error barrier between two networks, in the recipe's error unit (percentage points).
 
@@ -208,7 +236,10 @@ def barrier(
         split: ``test`` or ``train``.
         baseline: ``mean`` (LMC: instability) or ``line`` (UNM: between levels); see `Path.barrier`.
         batchnorm: ``interpolate`` or ``recompute``.
+        examples: at most so many of the split.
+        engine, store, device, progress: as of `lotto.train`.
     """
     if baseline not in BASELINES:
         raise unknown("baseline", baseline, BASELINES)
-    return evaluate_path(recipe, a, b, points, (split,), batchnorm).barrier(baseline, split)
+    rule: Any = {"engine": engine, "store": store, "device": device, "progress": progress}
+    return evaluate_path(recipe, a, b, points, (split,), batchnorm, examples, **rule).barrier(baseline, split)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lotto.core.errors import UsageError
 from lotto.core.fingerprint import affects
 from lotto.core.weights import Weights, digest
 from lotto.data import Split
+from lotto.execution.engine import Engine, Progress
+from lotto.execution.rule import on_device, outcome_of
+from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
 from lotto.landscape.path import check_ends
@@ -173,10 +178,27 @@ def evaluate_plane(
     margin: float = 0.25,
     split: Split = "test",
     examples: int | None = None,
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: OnStep | None = None,
+    *,
+    engine: Engine | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Plane:
-    """Evaluate the plane through three networks; see `PlaneTask` for the arguments."""
-    return plane_of(PlaneTask(recipe, a, b, c, points, margin, split, examples).execute(on_step))
+    """Evaluate the plane through three networks, or remember that it has been evaluated.
+
+    Args:
+        recipe: see `PlaneTask`, as for all but the last.
+        a, b, c: the networks.
+        points: positions along each axis.
+        margin: how far the grid goes beyond the networks, as a fraction of their extent.
+        split: which examples.
+        examples: at most so many.
+        on_step: called with (positions done, loss).
+        engine, store, device, progress: as of `lotto.train`.
+    """
+    task = PlaneTask(on_device(recipe, device), a, b, c, points, margin, split, examples, "plane")
+    return plane_of(outcome_of(task, engine, store, progress, on_step))
 
 
 def _difference(a: Weights, b: Weights, constants: Collection[str]) -> list[Tensor]:

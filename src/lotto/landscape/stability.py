@@ -6,19 +6,22 @@ a procedure, so that experiments advance many of them together, and a function t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lotto.core.errors import UsageError
 from lotto.core.weights import Weights, angle, distance
 from lotto.data import Split
 from lotto.execution.engine import Engine, Progress
-from lotto.execution.factory import make
 from lotto.execution.procedures import Procedure
+from lotto.execution.rule import chosen_engine, on_device
+from lotto.execution.store import Store
 from lotto.landscape.batchnorm import has_batchnorm
 from lotto.landscape.path import BATCHNORM, Path, PathTask, path_of
 from lotto.pruning import masks
@@ -186,6 +189,9 @@ def stability_to_data_order(
     start: State | Weights | None = None,
     init_seed: int = 0,
     engine: Engine | None = None,
+    jobs: int | str = "auto",
+    store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> Distances:
     """Distance between trainings of ``m * W_k`` that differ in the data order only (STAB section 4).
@@ -197,16 +203,16 @@ def stability_to_data_order(
         order_seeds: at least two data orders; every pair is a sample.
         start: ``W_k``; default: step k of the dense training of ``init_seed`` on the first data order.
         init_seed: see ``start``.
-        engine: how jobs are run.
-        progress: called with engine events.
+        engine, jobs, store, device, progress: as of `lotto.imp`.
     """
+    recipe = on_device(recipe, device)
 
     def procedure() -> Procedure[Distances]:
         check_orders(order_seeds, 2, "Stability to data order compares trainings on different data orders")
         k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
         return (yield from data_order_procedure(recipe, point, kept, k, order_seeds, "data order"))
 
-    return (engine or make(device=recipe.device)).run_procedures([procedure()], progress)[0]
+    return chosen_engine(recipe, engine, store, jobs).run_procedures([procedure()], progress)[0]
 
 
 def stability_to_pruning(
@@ -218,6 +224,9 @@ def stability_to_pruning(
     start: State | Weights | None = None,
     init_seed: int = 0,
     engine: Engine | None = None,
+    jobs: int | str = "auto",
+    store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> Distances:
     """Distance between the dense network and the subnetwork, trained on the same data order (STAB section 4).
@@ -225,13 +234,14 @@ def stability_to_pruning(
     Both are trained from the rewind point with a new optimizer; every data order is a sample. For the arguments see
     `stability_to_data_order`.
     """
+    recipe = on_device(recipe, device)
 
     def procedure() -> Procedure[Distances]:
         check_orders(order_seeds, 1, "Stability to pruning needs a data order")
         k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
         return (yield from pruning_procedure(recipe, point, kept, k, order_seeds, "pruning"))
 
-    return (engine or make(device=recipe.device)).run_procedures([procedure()], progress)[0]
+    return chosen_engine(recipe, engine, store, jobs).run_procedures([procedure()], progress)[0]
 
 
 def instability(
@@ -246,6 +256,9 @@ def instability(
     splits: Sequence[Split] = ("test", "train"),
     examples: int | None = None,
     engine: Engine | None = None,
+    jobs: int | str = "auto",
+    store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> Instability:
     """Barrier between copies of a network trained from step k under different SGD noise (LMC section 3).
@@ -260,12 +273,12 @@ def instability(
         points: evenly spaced positions on each line.
         splits: where error and loss are evaluated.
         examples: at most so many examples of each split.
-        engine: how jobs are run.
-        progress: called with engine events.
+        engine, jobs, store, device, progress: as of `lotto.imp`.
 
     Returns:
         The paths of all pairs, with BatchNorm statistics interpolated and, where there are any, re-estimated.
     """
+    recipe = on_device(recipe, device)
 
     def procedure() -> Procedure[Instability]:
         check_orders(order_seeds, 2, "Instability compares copies trained on different data orders")
@@ -276,7 +289,7 @@ def instability(
             )
         )
 
-    return (engine or make(device=recipe.device)).run_procedures([procedure()], progress)[0]
+    return chosen_engine(recipe, engine, store, jobs).run_procedures([procedure()], progress)[0]
 
 
 def check_orders(order_seeds: Sequence[int], least: int, why: str) -> None:

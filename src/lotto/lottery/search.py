@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from lotto.core.errors import UsageError
 from lotto.execution.engine import Engine, Progress
-from lotto.execution.factory import make
+from lotto.execution.rule import chosen_engine, on_device
 from lotto.execution.store import Store
 from lotto.lottery.adaptive import Trial, adaptive_procedure
 from lotto.lottery.plan import CONTROLS, Plan, Retraining, make_plan
@@ -150,7 +152,8 @@ def imp(
     particles: int = 1,
     engine: Engine | None = None,
     jobs: int | str = "auto",
-    store: Store | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> ImpResult:
     """Find winning tickets: iterative pruning with rewinding.
@@ -177,7 +180,8 @@ def imp(
             and is pruned (SWAMP, 2305.14852). BatchNorm statistics are re-estimated for it. Controls have one copy.
         engine: how jobs are run; default made from ``jobs`` and ``store``.
         jobs: worker processes, see `lotto.engine.make`.
-        store: where runs are remembered.
+        store: where runs are remembered; default ``LOTTO_STORE``, or the user's cache. An engine has its own.
+        device: where it is computed; default the recipe's.
         progress: called with engine events and `LevelFinished`.
 
     Returns:
@@ -186,11 +190,12 @@ def imp(
     Raises:
         UsageError: before any training, for whatever cannot be done.
     """
+    recipe = on_device(recipe, device)
     plan = make_plan(
         recipe, levels, rate, rewind_to, replicates, controls, control_levels, density, one_shot, after, order,
         rewind_optimizer, finetune_lr, seed, adaptive, particles,
     )  # fmt: skip
-    return run_plan(plan, engine or make(jobs, store, device=recipe.device), progress)
+    return run_plan(plan, chosen_engine(recipe, engine, store, jobs), progress)
 
 
 def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> ImpResult:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from lotto.landscape.curvature.eigenvalues import SpectrumTask, spectrum, spectrum_from, top
+from lotto.landscape.curvature.eigenvalues import SpectrumTask, TopTask, spectrum, spectrum_from, top, top_from
 from lotto.landscape.curvature.lanczos import Spectrum, Top
 from lotto.landscape.curvature.operator import Hessian
 from lotto.landscape.curvature.pruning_limit import largest_prunable
 
-__all__ = ["Hessian", "Spectrum", "SpectrumTask", "Top", "largest_prunable", "spectrum", "spectrum_from", "top"]
+__all__ = [
+    "Hessian",
+    "Spectrum",
+    "SpectrumTask",
+    "Top",
+    "TopTask",
+    "largest_prunable",
+    "spectrum",
+    "spectrum_from",
+    "top",
+    "top_from",
+]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lotto.core.weights import Weights
+from lotto.execution.engine import Engine, Progress
+from lotto.execution.rule import on_device, outcome_of
+from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
-from lotto.landscape.curvature.lanczos import Spectrum, Top, spectrum_of, top_of
+from lotto.landscape.curvature.lanczos import Spectrum, Top, check_k, spectrum_of, top_of
 from lotto.landscape.curvature.operator import Hessian
 from lotto.landscape.subspace import check_not_empty
 from lotto.pruning import masks
@@ -28,6 +33,10 @@ def top(
     tolerance: float = 1e-6,
     iterations: int | None = None,
     seed: int = 0,
+    engine: Engine | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Top:
     """The ``k`` largest (algebraic) eigenvalues by the implicitly restarted Lanczos method (``scipy``'s ``eigsh``).
 
@@ -40,11 +49,15 @@ def top(
         tolerance: relative accuracy at which an eigenvalue counts as converged.
         iterations: at most so many restarts; None = scipy's default.
         seed: of the start vector.
+        engine, store, device, progress: as of `lotto.train`.
 
     Returns:
         What converged, with residuals; `Top.converged` is False when that is less than ``k``.
     """
-    return top_of(Hessian(recipe, weights, mask, examples=examples), k, tolerance, iterations, seed)
+    recipe = on_device(recipe, device)
+    mask = masks.ones(recipe) if mask is None else mask
+    task = TopTask(recipe, weights, mask, k, examples, tolerance, iterations, seed, "top eigenvalues")
+    return top_from(outcome_of(task, engine, store, progress))
 
 
 def spectrum(
@@ -56,6 +69,10 @@ def spectrum(
     probes: int = 4,
     examples: int | None = None,
     seed: int = 0,
+    engine: Engine | None = None,
+    store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Spectrum:
     """The spectral density by stochastic Lanczos quadrature (Golub and Welsch; Ghorbani et al., 1901.10159).
 
@@ -67,8 +84,63 @@ def spectrum(
         probes: random start vectors.
         examples: the first so many training examples; None = all.
         seed: of the probes.
+        engine, store, device, progress: as of `lotto.train`.
     """
-    return spectrum_of(Hessian(recipe, weights, mask, examples=examples), steps, probes, seed)
+    recipe = on_device(recipe, device)
+    mask = masks.ones(recipe) if mask is None else mask
+    task = SpectrumTask(recipe, weights, mask, 0, steps, probes, examples, seed, "spectrum")
+    return spectrum_from(outcome_of(task, engine, store, progress))
+
+
+@dataclass(frozen=True, eq=False)
+class TopTask(Task):
+    """The largest eigenvalues at one point, as a task for an engine.
+
+    Attributes:
+        recipe: model, data, loss.
+        weights: where.
+        mask: the unpruned coordinates.
+        k: how many.
+        examples: the first so many training examples; None = all.
+        tolerance: relative accuracy at which an eigenvalue counts as converged.
+        iterations: at most so many restarts; None = scipy's default.
+        seed: of the start vector.
+        label: what progress displays call it.
+    """
+
+    kind = "top"
+    reads = "loss"
+
+    recipe: Recipe
+    weights: Weights
+    mask: Mapping[str, Tensor]
+    k: int = 10
+    examples: int | None = None
+    tolerance: float = 1e-6
+    iterations: int | None = None
+    seed: int = 0
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        check_not_empty(self.mask)
+        masks.check_fits(self.mask, self.weights)
+        check_k(self.k, masks.count(self.mask))
+
+    @property
+    def size(self) -> int:
+        """About one step for each product with the Hessian."""
+        return 10 * self.k
+
+    def execute(self, on_step: OnStep | None = None) -> dict[str, Any]:
+        """Compute; returns ``values``, ``residuals``, ``converged``."""
+        hessian = Hessian(self.recipe, self.weights, self.mask, examples=self.examples)
+        counted = _counter(self.size, on_step)
+        return asdict(top_of(hessian, self.k, self.tolerance, self.iterations, self.seed, counted))
+
+
+def top_from(outcome: Mapping[str, Any]) -> Top:
+    """The eigenvalues that a `TopTask` computed."""
+    return Top(tuple(outcome["values"]), tuple(outcome["residuals"]), outcome["converged"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +183,7 @@ class SpectrumTask(Task):
     def execute(self, on_step: OnStep | None = None) -> dict[str, Any]:
         """Compute; returns ``top``, ``residuals``, ``nodes``, ``masses``, ``size``, ``traces``."""
         hessian = Hessian(self.recipe, self.weights, self.mask, examples=self.examples)
-        done = 0
-
-        def count() -> None:
-            nonlocal done
-            done += 1
-            if on_step is not None:
-                on_step(min(done, self.size), math.nan)
-
+        count = _counter(self.size, on_step)
         found = spectrum_of(hessian, self.steps, self.probes, self.seed, count)
         largest = (
             top_of(hessian, min(self.k, hessian.size), seed=self.seed, on_product=count)
@@ -135,9 +200,22 @@ class SpectrumTask(Task):
         }
 
 
+def _counter(size: int, on_step: OnStep | None) -> Callable[[], None]:
+    """Counts products with the Hessian and reports them as steps."""
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if on_step is not None:
+            on_step(min(done, size), math.nan)
+
+    return count
+
+
 def spectrum_from(outcome: Mapping[str, Any]) -> Spectrum:
     """The spectrum that a `SpectrumTask` computed."""
     return Spectrum(tuple(outcome["nodes"]), tuple(outcome["masses"]), outcome["size"], tuple(outcome["traces"]))
 
 
-__all__ = ["Hessian", "Spectrum", "SpectrumTask", "Top", "spectrum", "spectrum_from", "top"]
+__all__ = ["Hessian", "Spectrum", "SpectrumTask", "Top", "TopTask", "spectrum", "spectrum_from", "top", "top_from"]

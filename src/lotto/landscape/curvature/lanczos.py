@@ -77,8 +77,7 @@ def top_of(
     """`top` of a Hessian that is already there; calls back after every product."""
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh  # a second to import
 
-    if not 1 <= k <= hessian.size:
-        raise UsageError(f"There are {hessian.size} eigenvalues; asked for {k}.")
+    check_k(k, hessian.size)
 
     def product(vector: np.ndarray) -> np.ndarray:
         on_product()
@@ -100,6 +99,12 @@ def top_of(
     order = np.argsort(values)[::-1]
     residuals = [float(np.linalg.norm(product(vectors[:, i]) - values[i] * vectors[:, i])) for i in order]
     return Top(tuple(float(values[i]) for i in order), tuple(residuals), converged)
+
+
+def check_k(k: int, size: int) -> None:
+    """Raise ``UsageError`` unless there are ``k`` of ``size`` eigenvalues."""
+    if not 1 <= k <= size:
+        raise UsageError(f"There are {size} eigenvalues; asked for {k}.")
 
 
 @threadpool_limits.wrap(**ONE_THREAD)
