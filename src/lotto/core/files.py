@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,8 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from lotto.core import locks
 from lotto.core.errors import StorageError, UsageError
 from lotto.core.weights import digest
+
+TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
+"""Names of files on their way, see `replacing`."""
 
 
 def reason(error: OSError) -> str:
@@ -25,28 +30,63 @@ def reason(error: OSError) -> str:
     return "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are not there.
+
+    Raises:
+        StorageError: when the system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"Cannot make the folder {folder}: {reason(error)}.") from error
+
+
+def is_unwritable(error: StorageError) -> bool:
+    """Whether the system said that nothing can be written there at all: a full disk, a read-only file system."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is synced and takes its place.
 
+    What killed processes have left beside ``path`` in the same way is removed.
+
     Raises:
         StorageError: when the disk is full or the folder cannot be written; the old file stays.
     """
+    make_folder(path.parent)
+    descriptor = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"Cannot make the folder {path.parent}: {error.strerror}.") from error
-    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-    try:
+        while descriptor is None:
+            temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+            descriptor = locks.create_claimed(temporary)
         yield temporary
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
+        if os.name == "nt":  # where an open file cannot be renamed
+            os.close(descriptor)
+            descriptor = None
         os.replace(temporary, path)
     except OSError as error:
         raise StorageError(f"Cannot write {path}: {reason(error)}. Nothing was changed.") from error
     finally:
         with contextlib.suppress(OSError):  # the reason why it is not wanted matters more
             temporary.unlink(missing_ok=True)
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+    sweep_temporary(path.parent, f"{path.name}.")
+
+
+def sweep_temporary(folder: Path, name: str = "") -> None:
+    """Remove what killed processes have left in a folder of files on their way whose names begin with ``name``."""
+    with contextlib.suppress(OSError):
+        for found in list(folder.iterdir()):
+            if TEMPORARY.fullmatch(found.name) and found.name.startswith(f".{name}"):
+                locks.remove_abandoned(found)
 
 
 def write_bytes(path: Path, content: bytes) -> str:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from lotto.core.errors import StorageError
+from lotto.core.files import is_unwritable
+from lotto.execution.recovery import LastingStates
 from lotto.execution.store import Store, WorkItem
 from lotto.execution.task import Task
 from lotto.training.job import Job, Run, State
 from lotto.training.loop import train, train_stack
 from lotto.training.network import device_of
+
+log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, float], None]
 CHECKPOINT_SECONDS = 30.0
@@ -46,28 +52,28 @@ def get_or_compute(
     """
     if item.key is None:
         return (item.execute(on_step) if isinstance(item, Task) else train(item, on_step=on_step)), True
-    if (found := store.lookup(item)) is not None:
+    if (found := lookup(store, item)) is not None:
         return found, False
     execution = {**(execution or {}), "device": str(device_of(item.recipe))}
-    with store.locked(item.key):
-        if (found := store.lookup(item, locked=True)) is not None:
+    with _locked(store, [item.key]):
+        if (found := lookup(store, item, locked=True)) is not None:
             return found, False
+        _prepare(store, item.key)
         if isinstance(item, Task):
             began = time.perf_counter()
             outcome = item.execute(on_step)
-            store.write_outcome(item, outcome, time.perf_counter() - began, execution)
-        elif (older := store.run(item)) is not None:
-            store.extend_run(item, _missing_states(item, older, on_step))
-        else:
-            run = train(
-                item,
-                resume=store.read_checkpoint(item),
-                on_step=on_step,
-                on_checkpoint=partial(store.write_checkpoint, item),
-                checkpoint_seconds=checkpoint_seconds,
-            )
-            store.write_run(item, run, execution)
-        return _read_back(store, item), True
+            write = partial(store.write_outcome, item, outcome, time.perf_counter() - began, execution)
+            return _kept(store, item, outcome, write), True
+        if (run := _extended(store, item, on_step)) is not None:
+            return run, True
+        run = train(
+            item,
+            resume=store.read_checkpoint(item),
+            on_step=on_step,
+            on_checkpoint=partial(store.write_checkpoint, item),
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        return _kept(store, item, run, partial(store.write_run, item, run, execution)), True
 
 
 def get_or_compute_stack(
@@ -89,16 +95,14 @@ def get_or_compute_stack(
     """
     if any(job.key is None for job in jobs):
         return [(run, True) for run in train_stack(jobs, on_step=on_step)]
-    with contextlib.ExitStack() as locks:
-        for key in sorted({job.key for job in jobs if job.key is not None}):  # in one order: no two wait for each other
-            locks.enter_context(store.locked(key))
-        missing = [i for i, job in enumerate(jobs) if store.lookup(job, locked=True) is None]
+    with _locked(store, [job.key for job in jobs if job.key is not None]):
+        found = [lookup(store, job, locked=True) for job in jobs]
+        missing = [i for i, run in enumerate(found) if run is None]
+        for i in missing:
+            _prepare(store, str(jobs[i].key))
+            found[i] = _extended(store, jobs[i], None if on_step is None else partial(on_step, i))
         execution = {**(execution or {}), "device": str(device_of(jobs[0].recipe))}
-        older = {i: run for i in missing if (run := store.run(jobs[i])) is not None}  # stored, but for a step
-        for i, run in older.items():
-            emit = None if on_step is None else partial(on_step, i)
-            store.extend_run(jobs[i], _missing_states(jobs[i], run, emit))
-        if fresh := [i for i in missing if i not in older]:
+        if fresh := [i for i in missing if found[i] is None]:
             runs = train_stack(
                 [jobs[i] for i in fresh],
                 resume=[store.read_checkpoint(jobs[i]) for i in fresh],
@@ -107,21 +111,83 @@ def get_or_compute_stack(
                 checkpoint_seconds=checkpoint_seconds,
             )
             for i, run in zip(fresh, runs, strict=True):
-                store.write_run(jobs[i], run, execution)
-        return [(_read_back(store, job), i in missing) for i, job in enumerate(jobs)]
+                found[i] = _kept(store, jobs[i], run, partial(store.write_run, jobs[i], run, execution))
+        return [(run, i in missing) for i, run in enumerate(found)]
+
+
+def lookup(store: Store, item: WorkItem, *, locked: bool = False) -> Any:
+    """What is stored of ``item``, see `Store.lookup`; a state that cannot be read later on is computed again."""
+    found = store.lookup(item, locked=locked)
+    return _lasting(store, item, found) if isinstance(found, Run) else found
+
+
+def _lasting(store: Store, job: Any, run: Run) -> Run:
+    return replace(run, states=LastingStates(run.states, job, partial(_states_again, store)))
+
+
+def _states_again(store: Store, job: Job) -> Mapping[int, State]:
+    states: Mapping[int, State] = get_or_compute(store, job)[0].states
+    return states
+
+
+@contextlib.contextmanager
+def _locked(store: Store, keys: Sequence[str]) -> Iterator[None]:
+    """Hold locks. Where nothing can be written there are none, and what is computed is only handed out."""
+    with contextlib.ExitStack() as locks:
+        with _unless_unwritable(store):
+            for key in sorted(set(keys)):  # in one order: no two wait for each other
+                locks.enter_context(store.locked(key))
+        yield
+
+
+def _prepare(store: Store, key: str) -> None:
+    with _unless_unwritable(store):
+        store.prepare(key)
+
+
+@contextlib.contextmanager
+def _unless_unwritable(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        if not is_unwritable(error):
+            raise
+        store.warn_not_kept(str(error))
+
+
+def _kept(store: Store, item: Any, computed: Any, write: Callable[[], None]) -> Any:
+    """Write what was computed and read it back; what the store does not take is handed out as it is."""
+    try:
+        write()
+        if (found := lookup(store, item)) is not None:
+            return found
+        problem = f"What was just written to {store.folder(item.key)} cannot be read back."
+    except StorageError as error:
+        problem = str(error)
+    store.warn_not_kept(problem)
+    return computed
+
+
+def _extended(store: Store, job: Job, on_step: OnStep | None) -> Run | None:
+    """The stored run with the states that it lacks; None if nothing is stored that they can be computed from."""
+    if (older := store.run(job)) is None:
+        return None
+    try:
+        states = _missing_states(job, older, on_step)
+    except StorageError as error:
+        log.warning("%s The run is computed again.", error)
+        return None
+    more = _lasting(store, job, replace(older, states=ChainMap(dict(states), cast(Any, older.states)), key=None))
+    run: Run = _kept(store, job, more, partial(store.extend_run, job, states))
+    return run
 
 
 def _missing_states(job: Job, older: Run, on_step: OnStep | None) -> Mapping[int, State]:
     """The states that a job wants and its stored run lacks: only the part that gives them is trained."""
-    missing = [s for s in job.steps if s not in older.states]
+    if not (missing := [s for s in job.steps if s not in older.states]):
+        return {}
     before = [s for s in older.states if s < missing[0]]
     at = max(before, default=job.from_step)
     start = older.states[at] if before else job.start
     part = replace(job, start=start, from_step=at, to_step=missing[-1], keep=tuple(missing))
     return train(part, on_step=on_step).states
-
-
-def _read_back(store: Store, item: Any) -> Any:
-    if (found := store.lookup(item)) is None:
-        raise StorageError(f"What was just written to {store.folder(item.key)} cannot be read back.")
-    return found

@@ -9,8 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from lotto.execution.autotune import measured_width
+from lotto.execution.compute import lookup
 from lotto.execution.procedures import Position, Procedure, T
 from lotto.execution.store import Result, Store, WorkItem
 from lotto.execution.task import Task
@@ -66,7 +68,8 @@ class Engine(ABC):
     def __init__(self, store: Store, threads: int = 1, stack: int | None = 1) -> None:
         self.store, self.threads, self.stack = store, threads, stack
         self._warned_not_cacheable = False
-        self._checked: dict[tuple[object, ...], Recipe] = {}
+        # By the identity of a recipe's parts; an entry goes with its recipe, before other objects can take an identity.
+        self._checked: WeakValueDictionary[tuple[object, ...], Recipe] = WeakValueDictionary()
 
     @property
     def slots(self) -> int:
@@ -109,6 +112,7 @@ class Engine(ABC):
 
     def _advance(self, procedures: Sequence[Procedure[T]], progress: Progress | None) -> list[T]:
         emit = progress or (lambda event: None)
+        self.store.begin()
         positions = [Position(procedure) for procedure in procedures]
         ready: deque[WorkItem] = deque()
         waiting: dict[str, list[tuple[Position[T], int]]] = {}
@@ -130,7 +134,7 @@ class Engine(ABC):
             while ready or taken:
                 while ready and taken < self.slots:
                     job = ready.popleft()
-                    if (run := self.store.lookup(job)) is not None:
+                    if (run := lookup(self.store, job)) is not None:
                         self._hand_out(waiting.pop(job_name(job)), job, run, False, emit, enqueue)
                         continue
                     if isinstance(job, Job):
@@ -173,7 +177,7 @@ class Engine(ABC):
         kind = (*map(id, parts), recipe.precision, recipe.batch_size, type(recipe.optimizer))
         if kind not in self._checked:
             check_trainable(recipe)
-            self._checked[kind] = recipe  # held, so that no other object takes an id
+            self._checked[kind] = recipe
 
     def _warn_once_if_not_cacheable(self, job: WorkItem) -> None:
         if job.key is None and not self._warned_not_cacheable:

@@ -3,7 +3,7 @@
     ROOT/ab/abcdef.../...                files of an entry, which never change once a manifest names them
                       manifest.json      written last: checksums of the files, the job, versions, duration
                       manifest-1.json    what was there and what has been added; and so on
-    ROOT/ab/abcdef....lock               held by the process that makes or extends the entry
+    ROOT/locks/abcdef....lock            there while a process makes or extends the entry, or after it was killed
 
 An entry without a manifest is not finished. Readers take the newest manifest whose files are whole, so they see an
 entry as it was before an extension or as it is after it. An entry without any such manifest, or of another job than
@@ -25,14 +25,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from filelock import FileLock, Timeout
 
 from lotto.core import files, fingerprint
 from lotto.core.errors import StorageError
+from lotto.core.locks import PathLock
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+LOCKS = "locks"
+LOCK = re.compile(r"[0-9a-f]{32}\.lock")
 NUMBERED = re.compile(r"manifest(?:-(\d+))?\.json")
 
 
@@ -78,15 +80,33 @@ class Entries:
             except OSError as error:
                 raise StorageError(f"Cannot read the store {self.root}: {files.reason(error)}.") from error
         if problem and locked:
-            aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
-            log.warning("The stored %s is damaged (%s); it is moved to %s and made again.", key, problem, aside.name)
-            try:
-                folder.rename(aside)
-            except FileNotFoundError:  # somebody has removed it
-                pass
-            except OSError as error:
-                raise StorageError(f"Cannot move the damaged {folder}: {files.reason(error)}.") from error
+            self._set_aside(key, problem)
         return None
+
+    def _set_aside(self, key: str, problem: str) -> None:
+        folder = self.folder(key)
+        aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
+        log.warning("The stored %s is damaged (%s); it is moved to %s and made again.", key, problem, aside.name)
+        try:
+            folder.rename(aside)
+        except FileNotFoundError:  # somebody has removed it
+            pass
+        except OSError as error:  # what is made now stands beside it, under a newer manifest
+            log.warning("Cannot move the damaged %s: %s.", folder, files.reason(error))
+
+    def prepare(self, key: str) -> None:
+        """Make the folder of an entry, whose lock is held, before anything is computed for it."""
+        folder = self.folder(key)
+        try:
+            if folder.exists() and not folder.is_dir():
+                self._set_aside(key, "it is a file, not a folder")
+            files.make_folder(folder)
+            inner = [path.name for path in folder.iterdir() if path.is_dir()]
+        except OSError as error:
+            raise refusal(self.root, error) from error
+        if inner:
+            self._set_aside(key, f"{inner[0]} is a folder, not a file")
+            files.make_folder(folder)
 
     def finish(self, key: str, description: Mapping[str, Any], checksums: Mapping[str, str], **more: Any) -> None:
         """Write a manifest beside those that are there: the entry is what it names.
@@ -118,30 +138,62 @@ class Entries:
             raise StorageError(f"Cannot read the store {self.root}: {files.reason(error)}.") from error
         return sorted(int(found[1] or 0) for name in names if (found := NUMBERED.fullmatch(name)))
 
+    def lock(self, key: str) -> PathLock:
+        """The lock of an entry."""
+        return PathLock(self.root / LOCKS / f"{key}.lock")
+
     @contextlib.contextmanager
     def locked(self, key: str) -> Iterator[None]:
-        """Hold the lock of an entry; waits for another process that makes it."""
-        path = self.folder(key).with_suffix(".lock")
+        """Hold the lock of an entry; waits for another process that makes it.
+
+        Raises:
+            StorageError: if the store cannot be used; its cause is what the system said.
+        """
+        lock = self.lock(key)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
+            lock.path.parent.mkdir(parents=True, exist_ok=True)
+            if not lock.acquire(wait=False):
                 log.info("Another process works on this job; waiting for it.")
                 lock.acquire()
         except OSError as error:
-            raise StorageError(f"Cannot use the store {self.root}: {files.reason(error)}.") from error
+            raise refusal(self.root, error) from error
         try:
+            self._sweep(key)
             yield
         finally:
+            with contextlib.suppress(OSError):  # if nothing came of it
+                self.folder(key).rmdir()
             lock.release()
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left: their locks, and files on their way in the entries they held."""
+        with contextlib.suppress(OSError):  # a store that cannot be swept can still be read
+            for path in list((self.root / LOCKS).iterdir()):
+                lock = PathLock(path)
+                if LOCK.fullmatch(path.name) and lock.acquire(wait=False):
+                    self._sweep(path.stem)
+                    lock.release()
+
+    def _sweep(self, key: str) -> None:
+        """Remove what is on its way in an entry whose lock is held, so that nobody is writing there."""
+        with contextlib.suppress(OSError):
+            for path in list(self.folder(key).glob(".*.tmp")):
+                path.unlink(missing_ok=True)
+            self.folder(key).rmdir()  # if it is empty
 
     def clear(self) -> None:
         """Remove every entry, and nothing else that the folder may hold."""
+        self.sweep()
         for path in self.root.glob("??/*"):
             if re.match(r"[0-9a-f]{32}(\.|$)", path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def refusal(root: Path, error: OSError) -> StorageError:
+    """The error for a store that the system does not let us use."""
+    return StorageError(
+        f"Cannot use the store {root}: {files.reason(error)}. Name another with --store or LOTTO_STORE."
+    )
 
 
 def versions() -> dict[str, str]:

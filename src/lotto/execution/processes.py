@@ -1,7 +1,8 @@
 """Jobs, or stacks of them, over worker processes, started by spawn, one thread each unless asked otherwise.
 
-Workers write their runs to the store and report progress in a small file each; the parent polls the files.
-A worker that dies is reported and its job is run once more; it goes on from its last checkpoint.
+A worker is started when there is work for it and none that is free. Workers write their runs to the store and report
+progress in a small file each; the parent polls the files. When a worker dies, what it had is run once more, job by job
+with nothing beside it; each goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -9,34 +10,49 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import tempfile
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loky import ProcessPoolExecutor
 
-from lotto.core import files
+from lotto.core import files, orphans
 from lotto.core.errors import WorkerError
+from lotto.core.scratch import Scratch
 from lotto.data.in_memory import Arrays
+from lotto.execution import worker
+from lotto.execution.compute import lookup
 from lotto.execution.engine import Engine, JobAdvanced, Progress
 from lotto.execution.stacking import stacks
 from lotto.execution.store import Result, Store, WorkItem
-from lotto.execution.worker import PROGRESS, SpooledArrays, start_worker, work
+from lotto.execution.worker import PROGRESS, SpooledArrays, work
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 
 
+@dataclass(eq=False)
+class Worker:
+    """A worker process and what it has been given."""
+
+    pool: ProcessPoolExecutor
+    jobs: list[WorkItem]
+    report: Path
+    future: Future[Any] | None = None
+    seen: bytes = b""
+
+
 class Processes(Engine):
-    """Trains in ``workers`` processes.
+    """Trains in at most ``workers`` processes.
 
     Args:
         store: where runs are remembered; shared by the workers.
-        workers: number of processes.
+        workers: most processes at a time.
         threads: threads of each.
         stack: jobs that train together in a worker; None = measured.
     """
@@ -44,48 +60,76 @@ class Processes(Engine):
     def __init__(self, store: Store, workers: int, threads: int = 1, stack: int | None = 1) -> None:
         super().__init__(store, threads, stack)
         self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._started: list[Worker] = []
         self._waiting: list[WorkItem] = []
-        self._taken: dict[Future[Any], tuple[list[WorkItem], Path]] = {}
-        self._single: deque[WorkItem] = deque()
-        self._rerun: WorkItem | None = None
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._queue: deque[list[WorkItem]] = deque()
+        self._again: deque[WorkItem] = deque()
+        self._run_again: list[WorkItem] = []
+        self._alone = False
+        self._scratch: Scratch | None = None
         self._counter = 0
 
-    def _submit(self, job: WorkItem) -> None:
-        if self._single:
-            self._single.append(job)  # after those that may have killed a worker have run one at a time
-        else:
-            self._waiting.append(job)
+    @property
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._started if worker.future is not None]
 
-    def _flush(self) -> None:
-        """Give the waiting jobs to the workers, in stacks of a fair size."""
+    def _submit(self, job: WorkItem) -> None:
+        self._waiting.append(job)
+
+    def _collect(self, progress: Progress) -> list[tuple[WorkItem, Result, bool]]:
+        self._stack_up()
+        finished: list[tuple[WorkItem, Result, bool]] = []
+        while not finished:
+            self._give_out()
+            for done in self._wait(progress):
+                finished += self._collected(done)
+        return finished
+
+    def _stack_up(self) -> None:
+        """Put the waiting jobs into stacks of a fair size."""
         waiting, self._waiting = self._waiting, []
-        free = max(1, self.workers - len(self._taken))
-        for stack in stacks(waiting, min(self.stack or 1, -(-len(waiting) // free))):
-            self._give(stack)
+        free = max(1, self.workers - len(self._busy))
+        self._queue.extend(stacks(waiting, min(self.stack or 1, -(-len(waiting) // free))))
+
+    def _give_out(self) -> None:
+        """Give the workers what they can take: what is run again only when no other works, the rest in order."""
+        while not (self._alone and self._busy):
+            self._alone = False
+            if self._again:
+                if self._busy:
+                    return
+                self._alone = True
+                self._give([self._again.popleft()])
+            elif self._queue and len(self._busy) < self.workers:
+                self._give(self._queue.popleft())
+            else:
+                return
 
     def _give(self, jobs: list[WorkItem]) -> None:
         if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="lotto-")
+            self._scratch = Scratch()
         self._counter += 1
-        report = Path(self._scratch.name) / f"progress-{self._counter}"
+        report = self._scratch.folder / f"progress-{self._counter}"
         portable = [self._portable(job) for job in jobs]
         arguments = (portable, str(self.store.root), str(report), self.threads, self.workers)
+        free = next((worker for worker in self._started if worker.future is None), None)
         try:
-            future = self._started_pool().submit(work, *arguments)
-        except BrokenProcessPool as error:  # a worker died between two looks at it
-            self._single.extend(jobs)
-            self._restart(error)
-            return
-        self._taken[future] = (jobs, report)
+            if free is None:
+                self._started.append(free := Worker(self._new_pool(), [], report))
+            free.jobs, free.report, free.seen = jobs, report, b""
+            free.future = free.pool.submit(work, *arguments)
+        except BrokenProcessPool:  # it was killed while it had nothing to do
+            assert free is not None
+            self._remove(free)
+            self._give(jobs)
+        except OSError as error:
+            raise WorkerError(
+                f"Cannot start a worker process: {files.reason(error)}. Finished runs are kept. Try fewer --jobs."
+            ) from error
 
-    def _started_pool(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.workers, initializer=start_worker, initargs=(self.threads, os.getpid())
-            )
-        return self._pool
+    def _new_pool(self) -> ProcessPoolExecutor:
+        arguments = (os.getpid(), worker.__name__, self.threads)
+        return ProcessPoolExecutor(1, initializer=orphans.start_worker, initargs=arguments)
 
     def _portable(self, job: WorkItem) -> WorkItem:
         """The job with the user's arrays replaced by a file that every worker reads once."""
@@ -93,7 +137,7 @@ class Processes(Engine):
         if not isinstance(data, Arrays):
             return job
         assert self._scratch is not None
-        path = Path(self._scratch.name) / f"data-{data.fingerprint}.safetensors"
+        path = self._scratch.folder / f"data-{data.fingerprint}.safetensors"
         if not path.exists():
             tensors = {f"{part}/{k}": t for part in ("x", "y") for k, t in getattr(data, part).items()}
             scale = {n: t for n, t in (("scale", data._scale), ("shift", data._shift)) if t is not None}
@@ -104,73 +148,75 @@ class Processes(Engine):
         object.__setattr__(stand_in, "recipe", recipe)
         return stand_in
 
-    def _collect(self, progress: Progress) -> list[tuple[WorkItem, Result, bool]]:
-        self._flush()
-        seen: dict[Path, bytes] = {}
+    def _wait(self, progress: Progress) -> list[Worker]:
+        """Wait until a worker has done what it was given; meanwhile say how far they are."""
         while True:
-            done, _ = wait(self._taken, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            for jobs, report in self._taken.values():
-                content = report.read_bytes() if report.exists() else b""
-                if len(content) == len(jobs) * PROGRESS.size and content != seen.get(report):
-                    seen[report] = content
-                    for job, at in zip(jobs, PROGRESS.iter_unpack(content), strict=True):
+            futures = [worker.future for worker in self._busy if worker.future is not None]
+            done, _ = wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            for busy in self._busy:
+                content = b""
+                with suppress(OSError):  # a display is no reason to lose a training
+                    content = busy.report.read_bytes()
+                if len(content) == len(busy.jobs) * PROGRESS.size and content != busy.seen:
+                    busy.seen = content
+                    for job, at in zip(busy.jobs, PROGRESS.iter_unpack(content), strict=True):
                         progress(JobAdvanced(job, *at))
             if done:
-                break
-        finished = []
-        broken: BaseException | None = None
-        for future in done:
-            if isinstance(error := future.exception(), BrokenProcessPool):
-                broken = error
-                continue
-            jobs, report = self._taken.pop(future)
-            report.unlink(missing_ok=True)
-            for job, (trained, run) in zip(jobs, future.result(), strict=True):
-                found = run or self.store.lookup(job)
-                if found is None:
-                    raise WorkerError(f"The run of {_named(job)} is missing from {self.store.root}.")
-                finished.append((job, found, trained))
-        if broken is not None:
-            self._restart(broken)
-        elif self._single and not self._taken:
-            self._run_single()
-        return finished or self._collect(progress)
+                return [worker for worker in self._busy if worker.future in done]
 
-    def _restart(self, error: BaseException) -> None:
-        """After a worker died: run what was on its way once more, one job at a time, so that the guilty is known."""
+    def _collected(self, done: Worker) -> list[tuple[WorkItem, Result, bool]]:
+        assert done.future is not None
+        if isinstance(error := done.future.exception(), BrokenProcessPool):
+            self._died(done, error)
+            return []
+        answer, problem = done.future.result()
+        jobs, done.jobs, done.future = done.jobs, [], None
+        with suppress(OSError):
+            done.report.unlink(missing_ok=True)
+        if problem:
+            self.store.warn_not_kept(problem)
+        finished = []
+        for job, (trained, run) in zip(jobs, answer, strict=True):
+            found = run if run is not None else lookup(self.store, job)
+            if found is not None:
+                finished.append((job, found, trained))
+            else:
+                self._once_more(job, f"The run of {_named(job)} has been removed from {self.store.root} meanwhile.")
+        return finished
+
+    def _died(self, dead: Worker, error: BaseException) -> None:
         if "un-serialize" in str(error):
             raise WorkerError(f"A worker cannot read its job: {error.__cause__ or error}.") from error
-        suspects = [job for jobs, _ in self._taken.values() for job in jobs]
-        self._taken.clear()
-        self._stop_pool(kill=True)
-        if self._rerun is not None and self._rerun in suspects:
-            raise WorkerError(
-                f"A worker process died twice while training {_named(self._rerun)}. Finished runs are kept. It may be "
-                "out of memory: try fewer --jobs or a smaller batch."
-            ) from error
+        self._remove(dead)
         log.warning("A worker process died; its job is run once more.")
-        self._single.extendleft(reversed(suspects))
-        self._run_single()
+        for job in dead.jobs:
+            self._once_more(
+                job,
+                f"A worker process died twice while training {_named(job)}. Finished runs are kept. It may be "
+                "out of memory: try fewer --jobs or a smaller batch.",
+            )
 
-    def _run_single(self) -> None:
-        waiting, self._single = self._single, deque()
-        job = self._rerun = waiting.popleft()
-        self._give([job])
-        self._single.extend(waiting)
+    def _once_more(self, job: WorkItem, problem: str) -> None:
+        if any(job is other for other in self._run_again):
+            raise WorkerError(problem)
+        self._run_again.append(job)
+        self._again.append(job)
 
-    def _stop_pool(self, kill: bool) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, kill_workers=kill)
-            self._pool = None
+    def _remove(self, dead: Worker) -> None:
+        self._started.remove(dead)
+        dead.pool.shutdown(wait=True, kill_workers=True)
 
     def _close(self, finished: bool) -> None:
-        self._taken.clear()
+        started, self._started = self._started, []
+        for each in started:
+            each.pool.shutdown(wait=True, kill_workers=not finished)
         self._waiting.clear()
-        self._single.clear()
-        self._rerun = None
-        self._stop_pool(kill=not finished)
+        self._queue.clear()
+        self._again.clear()
+        self._run_again.clear()
+        self._alone = False
         if self._scratch is not None:
-            self._scratch.cleanup()
+            self._scratch.close()
             self._scratch = None
 
 

@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, overload
@@ -42,14 +42,29 @@ class Store:
 
     Args:
         root: folder of the store; default ``LOTTO_STORE``, or ``lotto/runs`` in the XDG cache.
+        warn: is told once when something cannot be kept; default the log.
     """
 
-    def __init__(self, root: str | Path | None = None) -> None:
+    def __init__(self, root: str | Path | None = None, warn: Callable[[str], None] | None = None) -> None:
         if root is None:
             base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
             root = os.environ.get("LOTTO_STORE") or Path(base) / "lotto" / "runs"
         self.root = Path(root).expanduser().absolute()
         self.entries = Entries(self.root)
+        self._begun = self._warned = False
+        self._warn = warn or _log_not_kept
+
+    def begin(self) -> None:
+        """What is done once before a store is used: what killed processes have left in it is removed."""
+        if not self._begun:
+            self._begun = True
+            self.entries.sweep()
+
+    def warn_not_kept(self, problem: str) -> None:
+        """Say once that what is computed cannot be kept here."""
+        if not self._warned:
+            self._warned = True
+            self._warn(problem)
 
     def folder(self, key: str) -> Path:
         """The folder of an entry."""
@@ -78,6 +93,10 @@ class Store:
     def locked(self, key: str) -> AbstractContextManager[None]:
         """Hold the lock of an entry; waits for another process that makes it."""
         return self.entries.locked(key)
+
+    def prepare(self, key: str) -> None:
+        """Make the folder of an entry whose lock is held, before anything is computed for it."""
+        self.entries.prepare(key)
 
     def write_outcome(self, task: Task, outcome: Outcome, seconds: float, execution: Mapping[str, Any]) -> None:
         """Write what a task computed."""
@@ -192,6 +211,10 @@ class Store:
             return None
 
 
+def _log_not_kept(problem: str) -> None:
+    log.warning("%s What is computed now is handed out, and not remembered.", problem)
+
+
 def _outcome(folder: Path) -> Outcome:
     outcome: Outcome = json.loads((folder / "outcome.json").read_text())
     return outcome
@@ -207,7 +230,10 @@ class StoredStates(Mapping[int, State]):
         if step not in self.steps:
             raise KeyError(step)
         path = self.folder / state_name(step)
-        tensors, metadata = files.load_tensors(path, "lotto.state")
+        try:
+            tensors, metadata = files.load_tensors(path, "lotto.state")
+        except UsageError as error:  # it was whole when the manifest was read
+            raise StorageError(str(error)) from error
         if metadata.get("key", self.key) != self.key:  # the first edition's files do not say
             raise StorageError(f"{path} is a state of another job.")
         return unpack(tensors)

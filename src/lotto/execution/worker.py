@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import signal
 import struct
-import threading
-import time
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -45,27 +41,22 @@ def unspool(path: str) -> Arrays:
     return arrays
 
 
-def start_worker(threads: int, parent: int) -> None:
-    """What a worker does first."""
-    # Ctrl-C reaches the whole process group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def start(threads: int) -> None:
+    """What a worker does before its first job."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
 
 
-def leave_with(parent: int) -> None:
-    """End this worker when its parent is gone, even by SIGKILL: its checkpoint is there for the next one.
+Answer = tuple[list[tuple[bool, Result | None]], str]
 
-    The parent says who it is: it may be gone before this worker has started.
+
+def work(jobs: list[WorkItem], root: str, report: str, threads: int, workers: int) -> Answer:
+    """Train jobs, several of them stacked.
+
+    Returns:
+        For each job whether it was trained, and its run if the parent will not find it in the store; then why
+        something could not be stored.
     """
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
-
-
-def work(jobs: list[WorkItem], root: str, report: str, threads: int, workers: int) -> list[tuple[bool, Result | None]]:
-    """Train jobs, several of them stacked; the runs themselves travel back only if the store does not remember them."""
     for job in jobs:
         data = job.recipe.data
         if isinstance(data, SpooledArrays):
@@ -78,15 +69,15 @@ def work(jobs: list[WorkItem], root: str, report: str, threads: int, workers: in
             Path(report).write_bytes(b"".join(PROGRESS.pack(*at) for at in reached))
 
     execution = {"engine": "processes", "workers": workers, "threads": threads}
-    found = compute_stack(Store(root), jobs, on_step, execution)
-    return [
-        (trained, None if job.key is not None else _portable(run))
-        for job, (run, trained) in zip(jobs, found, strict=True)
-    ]
+    problems: list[str] = []
+    found = compute_stack(Store(root, problems.append), jobs, on_step, execution)
+    return [(trained, _portable(run)) for run, trained in found], " ".join(problems)
 
 
-def _portable(run: Result) -> Result:
-    """A run that can travel."""
+def _portable(run: Result) -> Result | None:
+    """What travels of a result: all of it, unless it is a run that the store holds."""
     if not isinstance(run, Run):
         return run
+    if run.key is not None:
+        return None
     return replace(run, states={s: State(v.weights, v.optimizer) for s, v in run.states.items()})

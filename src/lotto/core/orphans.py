@@ -1,0 +1,29 @@
+"""What a worker process does first; quick to import, so that no worker outlives its parent meanwhile."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import threading
+import time
+
+POLL_SECONDS = 0.2
+
+
+def start_worker(parent: int, module: str, *arguments: object) -> None:
+    """Watch over the parent from now on, then call ``start`` of a module, which may be slow to import."""
+    # Ctrl-C reaches the whole process group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
+    importlib.import_module(module).start(*arguments)
+
+
+def leave_with(parent: int) -> None:
+    """End this worker when its parent is gone, even by SIGKILL: its checkpoint is there for the next one.
+
+    The parent says who it is: it may be gone before this worker has started.
+    """
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
