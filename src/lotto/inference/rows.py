@@ -8,6 +8,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from lotto.models.plain import is_plain
+
 BELOW = 0.15
 """Density below which a layer is replaced: above it the dense product is faster."""
 
@@ -54,7 +56,7 @@ def sparse_rows(module: nn.Module, below: float = BELOW) -> nn.Module:
     """
     made = copy.deepcopy(module).eval()
     for name, layer in list(made.named_modules()):
-        if type(layer) is nn.Linear and float((layer.weight != 0).double().mean()) < below:
+        if is_plain(layer, (nn.Linear,)) and float((layer.weight != 0).double().mean()) < below:
             parent, _, child = name.rpartition(".")
             setattr(made.get_submodule(parent), child, SparseLinear(layer))
     return made

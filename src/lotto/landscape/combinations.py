@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lotto.core.weights import Weights
 from lotto.data import Split
-from lotto.models.fully_connected import MLP
+from lotto.models.fully_connected import is_plain_mlp
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import BATCH, Metrics
 from lotto.training.network import Network
@@ -25,10 +25,10 @@ Point = Callable[[int, Iterable[str]], Weights]
 
 def first_layer_dominates(network: Network) -> bool:
     """Whether the network is a perceptron of ours in full precision with most of its weights in the first layer."""
-    if type(network.module) is not MLP or network.dtype == torch.bfloat16:
+    if network.dtype == torch.bfloat16 or not is_plain_mlp(network.module, network.dtype):
         return False
     sizes = [p.numel() for p in network.module.parameters()]
-    return 2 * sizes[0] >= sum(sizes) and network.module.depth > 1
+    return 2 * sizes[0] >= sum(sizes) and len(sizes) > 2
 
 
 @torch.no_grad()

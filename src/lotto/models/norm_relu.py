@@ -30,12 +30,15 @@ class NormReLU(nn.BatchNorm2d):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Shape (batch, channels, height, width); ``residual`` has the same."""
-        if self.training and self.fused and _supports(x, residual) and self.affine and self.track_running_stats:
+        if self.training and self.fused and _supports(x, residual) and self._has_plain_statistics():
             return self._fused(x, residual)
         out = super().forward(x)
         if residual is not None:
             out += residual
         return out.relu_()
+
+    def _has_plain_statistics(self) -> bool:
+        return self.affine and self.track_running_stats and self.weight.dtype == torch.float32
 
     def _fused(self, x: Tensor, residual: Tensor | None) -> Tensor:
         out, mean, variance = _Fused.apply(x, residual, self.weight, self.bias, self.eps)

@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from lotto.core.errors import UsageError
 from lotto.models.norm_relu import NormReLU
+from lotto.models.plain import is_plain
 
 SAME_CHANNELS = (nn.ReLU, nn.Identity, nn.Dropout, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+UNDERSTOOD = (nn.Linear, nn.Flatten, NormReLU, *SAME_CHANNELS, *CONVOLUTIONS, *NORMS)
 _RELU = {"relu", "relu_", torch.relu, F.relu}
 _ADD = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _FLATTEN = {"flatten", torch.flatten}
@@ -91,7 +93,7 @@ class _Tracer(fx.Tracer):
     """Traces each of our layers as one node, as torch's are."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, NormReLU) or super().is_leaf_module(m, module_qualified_name)
+        return type(m) is NormReLU or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Survey:
@@ -148,6 +150,8 @@ class _Survey:
     def _layer(self, node: fx.Node, inputs: list[Channels], shape: tuple[int, ...] | None) -> Channels | None:
         layer, name, given = self.modules[str(node.target)], str(node.target), inputs[0]
         if len(inputs) != len(node.all_input_nodes) or len(inputs) > 1 + isinstance(layer, NormReLU):
+            return None
+        if not is_plain(layer, UNDERSTOOD):  # someone has changed what it computes
             return None
         once = self.uses[name] == 1 and shape is not None
         if isinstance(layer, (nn.Linear, *CONVOLUTIONS)) and once:

@@ -71,7 +71,7 @@ def layer_of(name: str) -> str:
 
 
 def prunable_names(model: nn.Module, exclude: Collection[str] = ()) -> list[str]:
-    """Names of the prunable weights in the order of the model, without the excluded layers.
+    """Names of the prunable weights in the order of the model, without the excluded layers and the frozen ones.
 
     Args:
         model: any module; tied weights are listed once.
@@ -94,7 +94,12 @@ def prunable_names(model: nn.Module, exclude: Collection[str] = ()) -> list[str]
     for name in exclude:
         if layer_of(name) not in map(layer_of, names):
             raise UsageError(f"Cannot exclude {name!r}: no such prunable layer. {nearest(name, map(layer_of, names))}")
-    left = [n for n in names if layer_of(n) not in {layer_of(e) for e in exclude}]
+    frozen = [n for n in names if not model.get_parameter(n).requires_grad]  # they stay as they are
+    left = [n for n in names if layer_of(n) not in {layer_of(e) for e in exclude} and n not in frozen]
+    if not left and frozen:
+        raise UsageError(
+            f"The model has no prunable weights: all that could be pruned is frozen ({', '.join(frozen)})."
+        )
     if not left:
         raise UsageError(
             "The model has no prunable weights: it needs at least one Linear or convolution layer that is not excluded."

@@ -25,21 +25,27 @@ def initial_weights(module: nn.Module, init: str, norm_init: str, seed: int) -> 
             fan-out))), both with biases 0; ``module`` keeps what the constructor drew.
         norm_init: ``uniform`` draws the scale of normalisation layers from (0, 1); ``ones`` leaves it.
         seed: initialisation seed; each tensor has a stream of its own.
+
+    Frozen parameters (``requires_grad=False``) keep what the constructor gave them: whoever freezes a layer has chosen
+    its weights.
     """
     weights = clone(module.state_dict())
+    frozen = {n for n, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
     if init != "module":
-        for name in prunable_names(module):
+        names = prunable_names(module)
+        for name in (n for n in names if n not in frozen):
             weights[name] = _normal(weights[name], init, stream(seed, f"init:{name}"))
             bias = name.removesuffix("weight") + "bias"
-            if bias in weights:
+            if bias in weights and bias not in frozen:
                 weights[bias] = torch.zeros_like(weights[bias])
-        for names in shared_names(module):
-            drawn_name = next((n for n in names if n in prunable_names(module)), names[0])
-            weights |= dict.fromkeys(names, weights[drawn_name])
+        for shared in shared_names(module):
+            drawn_name = next((n for n in shared if n in names), shared[0])
+            weights |= dict.fromkeys(shared, weights[drawn_name])
     if norm_init == "uniform":
         for layer, sub in module.named_modules():
             if isinstance(sub, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and sub.affine:
-                name = f"{layer}.weight"
+                if (name := f"{layer}.weight") in frozen:
+                    continue
                 scale = stream(seed, f"init:{name}").random(tuple(weights[name].shape), np.float32)
                 weights[name] = torch.from_numpy(scale)
     return weights

@@ -6,7 +6,7 @@ from lotto.core.errors import LottoError, UsageError
 from lotto.core.rng import private_torch_rng
 from lotto.recipe.optimizers import OptimizerState
 from lotto.recipe.recipe import Recipe
-from lotto.training.network import Network
+from lotto.training.network import Network, trainable_parameters
 
 
 def check_trainable(recipe: Recipe) -> None:
@@ -20,7 +20,7 @@ def check_trainable(recipe: Recipe) -> None:
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
             network = Network(recipe, recipe.initial(0))
             x, y = x.to(network.device), y.to(network.device)
-            optimizer = OptimizerState(recipe.optimizer, dict(network.module.named_parameters()))
+            optimizer = OptimizerState(recipe.optimizer, trainable_parameters(network.module))
             loss = recipe.loss_function(network(x), y)
             loss.backward()
             optimizer.step(recipe.learning_rate(0))

@@ -27,6 +27,21 @@ def constant_buffers(module: nn.Module) -> set[str]:
     return set(module.state_dict()) - {n for n, _ in module.named_parameters(remove_duplicate=False)} - statistics
 
 
+def trainable_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters that training moves, by name: all but those with ``requires_grad=False``.
+
+    Raises:
+        UsageError: if there are none.
+    """
+    found: dict[str, Tensor] = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not found:
+        raise UsageError(
+            f"Nothing of {type(module).__name__} is trained: it has no parameter with requires_grad=True. "
+            "Leave at least one layer trainable."
+        )
+    return found
+
+
 def device_of(recipe: Recipe) -> torch.device:
     """The device a recipe runs on; ``auto`` is CUDA where there is one.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -16,7 +16,7 @@ from lotto.models.norm_relu import by_operators
 from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
 from lotto.training.learners.base import SingleLearner
-from lotto.training.network import Network
+from lotto.training.network import Network, trainable_parameters
 
 
 class Autograd(SingleLearner):
@@ -26,7 +26,7 @@ class Autograd(SingleLearner):
         (self.job,), (state,) = jobs, states
         self.network = network
         self.module = network.module.train()
-        self.parameters: dict[str, Tensor] = dict(self.module.named_parameters())
+        self.parameters = trainable_parameters(self.module)
         # The start is masked, and so are all gradients: with weights, momentum and moments at 0, no optimizer
         # can move a pruned weight, and weight decay has nothing to decay.
         by_name = dict(self.module.named_parameters(remove_duplicate=False))  # a tied weight has several names
@@ -75,6 +75,7 @@ class Autograd(SingleLearner):
         return "autograd" + (", compiled" if self.job.recipe.compile else "")
 
     def weights(self) -> dict[str, Tensor]:
+        check_same_trained(self.module, self.parameters)
         return clone(self.eval_network().module.state_dict())
 
     def eval_network(self, i: int = 0) -> Network:
@@ -88,6 +89,15 @@ class Autograd(SingleLearner):
         if tensor.shape == parameter.shape:
             return self.network.like(tensor, parameter)
         return tensor.clone().to(parameter.device)
+
+
+def check_same_trained(module: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+    """Raise ``UsageError`` if a forward has frozen or released a parameter: what is trained is settled before."""
+    if changed := set(parameters) ^ {name for name, p in module.named_parameters() if p.requires_grad}:
+        raise UsageError(
+            f"The forward of {type(module).__name__} changes requires_grad of {sorted(changed)[0]!r}. What is trained "
+            "is settled by the constructor; train the stages as runs of their own, each from the weights of the last."
+        )
 
 
 @contextlib.contextmanager

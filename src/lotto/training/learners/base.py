@@ -78,10 +78,11 @@ class SingleLearner(Learner):
         return State(self.weights(), optimizer)
 
     def restore(self, optimizer: Mapping[str, Tensor]) -> None:
-        """Give the optimizer the tensors of a state."""
+        """Give the optimizer the tensors of a state; those of frozen parameters, which it does not move, it leaves."""
         for name, tensor in optimizer.items():
             parameter, _, what = name.rpartition("/")
-            self.optimizer_state.states[parameter][what] = self.from_dense(parameter, tensor)
+            if parameter in self.optimizer_state.states:
+                self.optimizer_state.states[parameter][what] = self.from_dense(parameter, tensor)
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:

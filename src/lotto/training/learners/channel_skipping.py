@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from lotto.core.errors import UsageError
+from lotto.models.plain import is_unhooked
 from lotto.pruning.channels import Space, channel_spaces, shape_of, traced
 from lotto.training.job import Job, State
 from lotto.training.learners.autograd import Autograd
@@ -137,7 +138,7 @@ def compacted(job: Job, network: Network, max_flops_fraction: float = MAX_FLOPS_
     Of named models only: someone's own forward may do what a graph of it does not show.
     """
     masks = {name: mask for name, mask in (job.mask or {}).items() if mask.dim() > 1}
-    if not isinstance(job.recipe.model, str):
+    if not isinstance(job.recipe.model, str) or not is_unhooked(network.module):
         return None
     if all(bool(mask.reshape(*mask.shape[:2], -1).any(2).any(0).all()) for mask in masks.values()):
         return None  # every input of every layer is read

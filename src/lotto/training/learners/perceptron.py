@@ -6,6 +6,7 @@ optimizer and momentum see nothing else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
-from lotto.models.fully_connected import MLP
+from lotto.models.fully_connected import is_plain_mlp
 from lotto.recipe.objectives import Objective
 from lotto.recipe.optimizers import SGD, OptimizerState
 from lotto.training.job import Job, State
@@ -44,11 +46,11 @@ class Perceptron(SingleLearner):
         (self.job,), (start,) = jobs, states
         self.network = network
         optimizer = self.job.recipe.optimizer
-        self.loss = _loss(self.job)
         state = {n: t.detach().clone() for n, t in network.module.state_dict().items()}
         names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
         named = _layers(state, names, self.job.mask or {}, crossover, small)
         self.layers: list[Any] = list(named.values())
+        self.loss = _loss(self.job, outputs=len(self.layers[-1].bias))
         self.parameters = {
             f"{name}.{part}": getattr(layer, part) for name, layer in named.items() for part in ("weight", "bias")
         }
@@ -61,9 +63,16 @@ class Perceptron(SingleLearner):
 
     @classmethod
     def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
-        """One network and loss of ours: a perceptron on a CPU in full precision."""
-        ours = len(jobs) == 1 and type(network.module) is MLP and isinstance(jobs[0].recipe.loss, str)
-        return ours and network.device.type == "cpu" and network.dtype != torch.bfloat16
+        """One network, loss and data of ours: a perceptron on a CPU in full precision, all of which is trained."""
+        recipe, module = jobs[0].recipe, network.module
+        ours = len(jobs) == 1 and isinstance(recipe.loss, str) and type(recipe.arrays) in (Arrays, ImageFolder)
+        precise = network.device.type == "cpu" and network.dtype != torch.bfloat16
+        return (
+            ours
+            and precise
+            and is_plain_mlp(module, network.dtype)
+            and all(parameter.requires_grad for parameter in module.parameters())
+        )
 
     def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         """See `Learner.train_step`; inputs have the shape (features, batch) where `feature_major`."""
@@ -116,13 +125,14 @@ class Perceptron(SingleLearner):
         return tensor.clone()
 
 
-def _loss(job: Job) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """What gives the loss of outputs and its gradient."""
+def _loss(job: Job, outputs: float = math.inf) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """What gives the loss of so many outputs and its gradient."""
     data = job.recipe.arrays
     if job.recipe.loss != "cross-entropy" or not data.class_targets:
         return partial(differentiated, job.recipe.loss_function)
-    every = not isinstance(data, Arrays) or int(data.y["train"].min()) >= 0  # torch leaves out class -100
-    return cross_entropy if every else by_operators
+    # torch leaves out class -100, and refuses a class without an output; the kernel looks for neither.
+    every = not isinstance(data, Arrays) or int(data.y["train"].min()) >= 0
+    return cross_entropy if every and data.classes <= outputs else by_operators
 
 
 @torch.enable_grad()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from lotto.core.errors import UsageError
 from lotto.models.norm_relu import by_operators
+from lotto.models.plain import has_separate_parameters, is_unhooked
 from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
 from lotto.training.learners.base import Learner
-from lotto.training.network import Network
+from lotto.training.network import Network, trainable_parameters
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-2, torch.bfloat16: 0.3}
+"""Up to which a stack's first gradients may differ from those of a network by itself: by rounding, and by ReLUs and
+maxima that rounding turns to the other side."""
+NEGLIGIBLE = 0.05
+"""A gradient of less than this share of the largest may be nothing but rounding."""
 
 
 class Stacked(Learner):
@@ -27,6 +35,9 @@ class Stacked(Learner):
     def __init__(self, jobs: Sequence[Job], network: Network, states: Sequence[State]) -> None:
         self.jobs, self.recipe, self.network = jobs, jobs[0].recipe, network
         module = self.network.module.train()
+        if not (is_unhooked(module) and has_separate_parameters(module)):
+            raise self._refused("it has hooks, or parameters that share their memory.")
+        self.proved, self.places = False, _places(module)
         by_operators(module)
         parameters: list[dict[str, Tensor]] = []
         buffers: list[dict[str, Tensor]] = []
@@ -34,7 +45,9 @@ class Stacked(Learner):
             self.network.load(state.weights)
             parameters.append({n: p.detach().clone() for n, p in module.named_parameters()})
             buffers.append({n: b.detach().clone() for n, b in module.named_buffers()})
-        self.parameters = {n: t.requires_grad_() for n, t in _stacked(parameters).items()}
+        trained = trainable_parameters(module)
+        self.whole = {n: t.requires_grad_(n in trained) for n, t in _stacked(parameters).items()}
+        self.parameters = {n: t for n, t in self.whole.items() if n in trained}
         self.buffers = _stacked(buffers)
         self.masked = self._masks()
         self.optimizer_state = OptimizerState(self.recipe.optimizer, self.parameters)
@@ -55,11 +68,11 @@ class Stacked(Learner):
         found: dict[str, Tensor] = {}
         for i, job in enumerate(self.jobs):
             for name, mask in (job.mask or {}).items():
-                parameter = self.parameters[by_name[name]]
+                parameter = self.whole[by_name[name]]
                 if by_name[name] not in found:
                     found[by_name[name]] = torch.ones_like(parameter, requires_grad=False)
                 found[by_name[name]][i] *= mask.to(parameter.device, parameter.dtype)
-        return [(self.parameters[n], m) for n, m in found.items()]
+        return [(self.whole[n], m) for n, m in found.items()]
 
     def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         """See `Learner.train_step`; each network has a batch of its own, shape (networks, batch, ...).
@@ -75,29 +88,60 @@ class Stacked(Learner):
         except (RuntimeError, NotImplementedError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise UsageError(f"{self.recipe.name} cannot train stacked: {lines[0]} Use a stack of 1.") from error
+            raise self._refused((str(error).splitlines() or [type(error).__name__])[0]) from error
         losses.sum().backward()
+        if not self.proved:
+            self._prove(x[0], y[0], losses[0].detach())
         if self.masked:
             pairs = [(p.grad, m) for p, m in self.masked if p.grad is not None]
             torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])
         self.optimizer_state.step(self.recipe.learning_rate(step))
         return losses.detach()
 
+    def _refused(self, why: str) -> UsageError:
+        return UsageError(f"{self.recipe.name} cannot train stacked: {why} Use a stack of 1.")
+
+    def _prove(self, x: Tensor, y: Tensor, loss: Tensor) -> None:
+        """Raise ``UsageError`` unless the first network, called by itself, has the same loss and gradients.
+
+        A stack gives a module other tensors in the place of its parameters; a module that reads its own in another
+        way (from a list that it keeps, say) or changes their gradients is seen here, at the first step.
+        """
+        module = self.eval_network(0).module
+        alone = self.recipe.loss_function(self.network(x), y)
+        alone.backward()
+        own = dict(module.named_parameters())
+        pairs = [(own[n].grad, None if p.grad is None else p.grad[0]) for n, p in self.parameters.items()]
+        pairs = [(a, b) for a, b in pairs if a is not None or b is not None]
+        module.zero_grad(set_to_none=True)
+        near = TOLERANCE[self.network.dtype]
+        size = max((float(g.norm()) for pair in pairs for g in pair if g is not None), default=0.0)
+        gaps = [
+            a is None or b is None or float((a - b).norm()) > near * (float(a.norm()) + NEGLIGIBLE * size)
+            for a, b in pairs
+        ]
+        finite = bool(torch.isfinite(loss)) and bool(torch.isfinite(alone)) and math.isfinite(size)
+        if finite and (any(gaps) or not torch.isclose(alone.detach(), loss, rtol=near, atol=near)):
+            raise self._refused("a network of the stack computes something else than by itself.")
+        self.proved = True
+
     def _outputs(self, x: Tensor) -> Tensor:
-        dtype, module = self.network.dtype, self.network.module
+        dtype, module, places = self.network.dtype, self.network.module, self.places
         if x.is_floating_point() and dtype == torch.float64:
             x = x.double()
 
         def outputs(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-            found: Tensor = functional_call(module, {**parameters, **buffers}, (x,))
+            tensors = {**parameters, **buffers}
+            found: Tensor = functional_call(
+                module, {place: tensors[name] for place, name in places}, (x,), tie_weights=False
+            )
             return found
 
         mapped = vmap(outputs, randomness="error")
         if dtype != torch.bfloat16:
-            return mapped(self.parameters, self.buffers, x)
+            return mapped(self.whole, self.buffers, x)
         with torch.autocast(x.device.type, torch.bfloat16):
-            found = mapped(self.parameters, self.buffers, x)
+            found = mapped(self.whole, self.buffers, x)
         return found.float()
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -128,7 +172,7 @@ class Stacked(Learner):
     def eval_network(self, i: int) -> Network:
         module = self.network.module
         for name, parameter in module.named_parameters():
-            parameter.copy_(self.parameters[name][i])
+            parameter.copy_(self.whole[name][i])
         for name, buffer in module.named_buffers():
             buffer.copy_(self.buffers[name][i])
         return self.network
@@ -137,8 +181,9 @@ class Stacked(Learner):
     def _restore(self, i: int, optimizer: Mapping[str, Tensor]) -> None:
         for name, tensor in optimizer.items():
             parameter, _, what = name.rpartition("/")
-            kept = self.optimizer_state.states[parameter][what]
-            (kept[i] if kept.dim() else kept).copy_(tensor)
+            if parameter in self.optimizer_state.states:
+                kept = self.optimizer_state.states[parameter][what]
+                (kept[i] if kept.dim() else kept).copy_(tensor)
 
 
 def steps_taken(state: State) -> float:
@@ -148,3 +193,18 @@ def steps_taken(state: State) -> float:
 
 def _stacked(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([each[name] for each in tensors]) for name in tensors[0]}
+
+
+def _places(module: nn.Module) -> list[tuple[str, str]]:
+    """Where parameters and buffers stand in a module, each place once, and the one name under which each is stacked.
+
+    A tied weight stands in several places; a layer that has two names is one place.
+    """
+    found: list[tuple[str, str]] = []
+    names: dict[int, str] = {}
+    for layer, part in module.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                place = f"{layer}.{name}" if layer else name
+                found.append((place, names.setdefault(id(tensor), place)))
+    return found
