@@ -23,6 +23,7 @@ from conftest import same_tensors, small_recipe
 from lotto import Job, Store
 from lotto.core import files
 from lotto.core.errors import StorageError
+from lotto.execution.arithmetic import arithmetic_of
 from lotto.execution.compute import get_or_compute
 from lotto.execution.processes import Processes
 from lotto.training.loop import train
@@ -55,8 +56,12 @@ def test_a_finished_run_is_remembered_with_its_manifest(recipe, store):
         assert same_tensors(found.state(5).optimizer, direct.state(5).optimizer)
         assert found.history == direct.history
     manifest = json.loads((store.folder(job.key) / "manifest.json").read_text())
-    arithmetic = "perceptron, 0 of 3 layers sparse"
-    assert manifest["execution"] == {"engine": "test", "device": "cpu", "arithmetic": arithmetic}
+    assert manifest["execution"] == {
+        "engine": "test",
+        "device": "cpu",
+        "arithmetic": "perceptron, 0 of 3 layers sparse",
+        "computed_with": arithmetic_of(recipe),
+    }
     assert {"torch", "lotto", "python"} <= set(manifest["versions"])
     assert manifest["job"]["order_seed"] == 0
     assert not list(store.root.rglob("*.tmp"))

@@ -13,9 +13,11 @@ from typing import Any, cast
 
 from lotto.core.errors import StorageError
 from lotto.core.files import is_unwritable
+from lotto.execution.arithmetic import ENTRY, arithmetic_of
 from lotto.execution.recovery import LastingStates
 from lotto.execution.store import Store, WorkItem
 from lotto.execution.task import Task
+from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run, State
 from lotto.training.loop import train, train_stack
 from lotto.training.network import device_of
@@ -54,7 +56,7 @@ def get_or_compute(
         return (item.execute(on_step) if isinstance(item, Task) else train(item, on_step=on_step)), True
     if (found := lookup(store, item)) is not None:
         return found, False
-    execution = {**(execution or {}), "device": str(device_of(item.recipe))}
+    execution = _recorded(execution, item.recipe)
     with _locked(store, [item.key]):
         if (found := lookup(store, item, locked=True)) is not None:
             return found, False
@@ -101,7 +103,7 @@ def get_or_compute_stack(
         for i in missing:
             _prepare(store, str(jobs[i].key))
             found[i] = _extended(store, jobs[i], None if on_step is None else partial(on_step, i))
-        execution = {**(execution or {}), "device": str(device_of(jobs[0].recipe))}
+        execution = _recorded(execution, jobs[0].recipe)
         if fresh := [i for i in missing if found[i] is None]:
             runs = train_stack(
                 [jobs[i] for i in fresh],
@@ -180,6 +182,11 @@ def _extended(store: Store, job: Job, on_step: OnStep | None) -> Run | None:
     more = _lasting(store, job, replace(older, states=ChainMap(dict(states), cast(Any, older.states)), key=None))
     run: Run = _kept(store, job, more, partial(store.extend_run, job, states))
     return run
+
+
+def _recorded(execution: Mapping[str, Any] | None, recipe: Recipe) -> dict[str, Any]:
+    """How it is executed, for the manifest: by which engine, where, with what arithmetic."""
+    return {**(execution or {}), "device": str(device_of(recipe)), ENTRY: arithmetic_of(recipe)}
 
 
 def _missing_states(job: Job, older: Run, on_step: OnStep | None) -> Mapping[int, State]:

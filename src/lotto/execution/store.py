@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lotto.core import files
 from lotto.core.errors import StorageError, UsageError
+from lotto.execution.arithmetic import ENTRY, arithmetic_of, say_if_other
 from lotto.execution.entries import Entries
 from lotto.execution.task import Outcome, Task
 from lotto.training.checkpoint import Checkpoint
@@ -86,7 +87,12 @@ class Store:
         if item.key is None:
             return None
         if isinstance(item, Task):
-            return self.entries.read(item.key, lambda folder, _: _outcome(folder), locked=locked)
+
+            def parse(folder: Path, manifest: dict[str, Any]) -> Outcome:
+                _say_if_other(item, manifest)
+                return _outcome(folder)
+
+            return self.entries.read(item.key, parse, locked=locked)
         run = self.run(item, locked=locked)
         return run if run is not None and set(item.steps) <= set(run.states) else None
 
@@ -117,6 +123,7 @@ class Store:
                 {k: math.nan if v is None else v for k, v in record.items()}
                 for record in json.loads((folder / "history.json").read_text())
             ]
+            _say_if_other(job, manifest)
             states = StoredStates(folder, key, [int(s) for s in manifest["states"]])
             return Run((job.from_step, job.end), history, states, key, float(manifest["seconds"]))
 
@@ -174,7 +181,12 @@ class Store:
             "loss_count": point.loss_count,
             "seconds": point.seconds,
         }
-        metadata = {"format": "lotto.checkpoint", "key": job.key, "progress": json.dumps(progress)}
+        metadata = {
+            "format": "lotto.checkpoint",
+            "key": job.key,
+            "progress": json.dumps(progress),
+            ENTRY: json.dumps(arithmetic_of(job.recipe)),
+        }
         try:
             files.save_tensors(self.folder(job.key) / CHECKPOINT, tensors, metadata)
         except StorageError as error:  # a run need not die for want of its checkpoint
@@ -195,6 +207,11 @@ class Store:
             # A step that is wanted now and has passed without being kept needs the training from the start.
             if any(s <= progress["step"] and s not in kept for s in job.steps):
                 return None
+            say_if_other(
+                job.recipe,
+                json.loads(metadata.get(ENTRY, "null")),
+                "A training goes on from a checkpoint of other arithmetic, so that it need not end in the same bits",
+            )
             return Checkpoint(
                 progress["step"],
                 unpack(tensors, "now/"),
@@ -213,6 +230,14 @@ class Store:
 
 def _log_not_kept(problem: str) -> None:
     log.warning("%s What is computed now is handed out, and not remembered.", problem)
+
+
+def _say_if_other(item: WorkItem, manifest: Mapping[str, Any]) -> None:
+    say_if_other(
+        item.recipe,
+        manifest.get("execution", {}).get(ENTRY),
+        "Remembered results are used whose last bits may not be those that this process would compute",
+    )
 
 
 def _outcome(folder: Path) -> Outcome:

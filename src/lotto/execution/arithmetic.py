@@ -1,0 +1,93 @@
+"""What changes the bits of a result and has no part in its key: recorded with it, and said where it differs.
+
+The same computation has one key on all machines. Its last bits depend on what computed it: the versions of the
+libraries, the number of threads (sums are split among them), the processor. Whoever compares runs to the bit is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from lotto.core.errors import UsageError
+from lotto.core.jit import can_compile
+from lotto.recipe.recipe import Recipe
+from lotto.training.network import device_of
+
+log = logging.getLogger(__name__)
+
+ENTRY = "computed_with"
+"""Its name in a manifest's ``execution`` and in a checkpoint's metadata."""
+
+WORDS = {
+    "torch": "torch {}",
+    "device": "the device {}",
+    "threads": "{} threads",
+    "matmul": "{} precision of float32 products",
+    "deterministic": "deterministic algorithms: {}",
+    "kernels": "compiled kernels: {}",
+    "cpu": "the instruction set {}",
+}
+
+
+def arithmetic_of(recipe: Recipe) -> dict[str, Any]:
+    """What changes the bits of what this process would compute for a recipe now, in plain values."""
+    device = device_of(recipe)
+    return {
+        "torch": str(torch.__version__),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "kernels": _kernels(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs, in words; empty if nothing does. What one of them does not say is not compared."""
+    return "; ".join(
+        f"{words.format(there[name])} there, {words.format(here[name])} here"
+        for name, words in WORDS.items()
+        if name in there and name in here and there[name] != here[name]
+    )
+
+
+def say_if_other(recipe: Recipe, there: Any, what: str) -> None:
+    """Say once in this process if what is handed out was computed with other arithmetic than this process's.
+
+    Args:
+        recipe: what was computed.
+        there: `arithmetic_of` then; anything else says nothing.
+        what: a sentence that begins the message.
+    """
+    if not isinstance(there, Mapping):
+        return
+    try:
+        here = arithmetic_of(recipe)
+    except UsageError:  # a device that is not here computes nothing here
+        return
+    if found := differences(there, here):
+        _say_once(f"{what} ({found}).")
+
+
+@cache
+def _say_once(sentence: str) -> None:
+    log.warning("%s", sentence)
+
+
+def _kernels() -> str:
+    if not can_compile() or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "none"
+    return _numba()
+
+
+@cache
+def _numba() -> str:
+    return f"numba {version('numba')}"
