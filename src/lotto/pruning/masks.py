@@ -1,7 +1,8 @@
 """Masks: which of the prunable weights are left.
 
-A mask is a dict of boolean tensors over the prunable names (convolution and linear weights; never biases
-or normalisation parameters). *Density* is the fraction of prunable weights left, sparsity is 1 - density.
+A mask is a dict of boolean tensors over the prunable names (weight matrices, see `prunable`; never biases or
+normalisation parameters). *Density* is the fraction of prunable weights left, sparsity is 1 - density; the fraction of
+all parameters left stands beside it.
 """
 
 from __future__ import annotations
@@ -17,28 +18,22 @@ from torch import Tensor, nn
 from lotto.core import files
 from lotto.core.errors import UsageError, nearest
 from lotto.core.rng import stream
-
-PRUNABLE = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+from lotto.pruning.prunable import prunable_names as prunable_names
 
 
-class _Excluding(Protocol):
+class _Choosing(Protocol):
     @property
     def exclude(self) -> tuple[str, ...]: ...
 
+    @property
+    def include(self) -> tuple[str, ...]: ...
+
 
 class RecipeLike(Protocol):
-    """What `ones` needs of a recipe: its network, and the layers that it leaves dense."""
+    """What `ones` needs of a recipe: its network, what it prunes beside the usual and what it leaves dense."""
 
     @property
-    def pruning(self) -> _Excluding: ...
+    def pruning(self) -> _Choosing: ...
 
     def meta_model(self) -> nn.Module: ...
 
@@ -70,51 +65,15 @@ def layer_of(name: str) -> str:
     return name.removesuffix(".weight")
 
 
-def prunable_names(model: nn.Module, exclude: Collection[str] = ()) -> list[str]:
-    """Names of the prunable weights in the order of the model, without the excluded layers and the frozen ones.
-
-    Args:
-        model: any module; tied weights are listed once.
-        exclude: layer names (``fc``) or weight names (``fc.weight``) that stay dense.
-
-    Raises:
-        UsageError: if an excluded name is not a prunable layer, or nothing is left to prune.
-    """
-    names: list[str] = []
-    seen: set[int] = set()
-    for layer, module in model.named_modules():
-        if isinstance(module, PRUNABLE) and "weight" not in module._parameters:
-            raise UsageError(
-                f"The weight of {layer!r} is computed from other parameters (a parametrization such as weight_norm); "
-                "such a layer cannot be pruned."
-            )
-        if isinstance(module, PRUNABLE) and id(module.weight) not in seen:
-            seen.add(id(module.weight))
-            names.append(f"{layer}.weight" if layer else "weight")
-    for name in exclude:
-        if layer_of(name) not in map(layer_of, names):
-            raise UsageError(f"Cannot exclude {name!r}: no such prunable layer. {nearest(name, map(layer_of, names))}")
-    frozen = [n for n in names if not model.get_parameter(n).requires_grad]  # they stay as they are
-    left = [n for n in names if layer_of(n) not in {layer_of(e) for e in exclude} and n not in frozen]
-    if not left and frozen:
-        raise UsageError(
-            f"The model has no prunable weights: all that could be pruned is frozen ({', '.join(frozen)})."
-        )
-    if not left:
-        raise UsageError(
-            "The model has no prunable weights: it needs at least one Linear or convolution layer that is not excluded."
-        )
-    return left
-
-
-def ones(model: nn.Module | RecipeLike, exclude: Collection[str] = ()) -> Mask:
-    """The mask that keeps every prunable weight of a module or of a recipe's model."""
+def ones(model: nn.Module | RecipeLike, exclude: Collection[str] = (), include: Collection[str] = ()) -> Mask:
+    """The mask that keeps every prunable weight of a module or of a recipe's model; see `prunable_names`."""
     if isinstance(model, nn.Module):
         module = model
     else:
-        module, exclude = model.meta_model(), (*model.pruning.exclude, *exclude)
+        module, rule = model.meta_model(), model.pruning
+        exclude, include = (*rule.exclude, *exclude), (*rule.include, *include)
     parameters = dict(module.named_parameters(remove_duplicate=False))
-    names = prunable_names(module, exclude)
+    names = prunable_names(module, exclude, include)
     return Mask({n: torch.ones(parameters[n].shape, dtype=torch.bool) for n in names})
 
 
@@ -149,6 +108,22 @@ def size(mask: Mapping[str, Tensor]) -> int:
 def density(mask: Mapping[str, Tensor]) -> float:
     """Fraction of prunable weights left."""
     return count(mask) / size(mask)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of all parameters, frozen ones too; a shared one counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def parameter_fraction(mask: Mapping[str, Tensor], model: nn.Module) -> float:
+    """Fraction of all parameters of a model that a mask leaves: those that are not prunable are all left."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    check_fits(mask, parameters)
+    pruned: dict[int, Tensor] = {}  # by parameter: a shared one may be there under several names
+    for name, keep in mask.items():
+        key = id(parameters[name])
+        pruned[key] = ~keep.to(torch.bool) | pruned.get(key, torch.zeros_like(keep, dtype=torch.bool))
+    return 1 - sum(int(gone.sum()) for gone in pruned.values()) / parameter_count(model)
 
 
 def layer_densities(mask: Mapping[str, Tensor]) -> dict[str, float]:

@@ -7,15 +7,16 @@ order of the model, then of its memory) is kept; the new mask is a subset of the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor
 
-from lotto.core.errors import UsageError, nearest, unknown
+from lotto.core.errors import UsageError, unknown
 from lotto.core.weights import Weights, first_non_finite
 from lotto.pruning import masks
 from lotto.pruning.allocation import erk_counts, keep_count, keep_top
 from lotto.pruning.masks import Mask, layer_of
+from lotto.pruning.prunable import matches, near
 from lotto.pruning.scores import SCORES, Score, score_layer
 
 SCOPES = ("global", "layer", "erk")
@@ -30,8 +31,12 @@ class Pruning:
         score: ``magnitude``, ``random``, ``magnitude-increase`` or a function (see `Score`).
         scope: ``global`` compares raw scores across layers; ``layer`` removes the same fraction of each;
             ``erk`` leaves layer densities proportional to (fan-in + fan-out + kernel) / size.
-        rates: layers with a rate of their own, which leave the common pool (0 keeps a layer as it is).
-        exclude: layers that are never pruned and do not count in the density.
+        rates: layers with a rate of their own, which leave the common pool (0 keeps a layer as it is), by patterns as
+            in ``exclude``; of several that fit a weight the last holds.
+        exclude: layers that are never pruned and do not count in the density: patterns (`fnmatch`) of layers, modules
+            or parameters, such as ``fc``, ``encoder``, ``*.out_proj``. What is excluded is not looked at.
+        include: patterns of matrices that are pruned beside those of linear, convolution, recurrent and attention
+            layers: embeddings, parameters of modules of one's own, frozen ones. ``exclude`` comes before it.
     """
 
     rate: float = 0.2
@@ -39,11 +44,12 @@ class Pruning:
     scope: str = "global"
     rates: Mapping[str, float] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_rate(self.rate)
-        if isinstance(self.exclude, str):
-            object.__setattr__(self, "exclude", (self.exclude,))
+        for what in ("exclude", "include"):
+            object.__setattr__(self, what, patterns(getattr(self, what), what))
         if not isinstance(self.rates, Mapping):
             raise UsageError(f"rates are given by layer, such as {{'fc3': 0.1}}; got {self.rates!r}.")
         if not isinstance(self.score, str) and not callable(self.score):
@@ -57,7 +63,20 @@ class Pruning:
                 check_rate(rate, f"the rate of {name!r}")
 
     def __hash__(self) -> int:
-        return hash((self.rate, self.score, self.scope, tuple(self.rates.items()), self.exclude))
+        return hash((self.rate, self.score, self.scope, tuple(self.rates.items()), self.exclude, self.include))
+
+    def __repr__(self) -> str:
+        # Texts of results name what was pruned: those without `include` stay as they were.
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "include" or self.include}
+        return f"Pruning({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+def patterns(value: object, what: str) -> tuple[str, ...]:
+    """One pattern or several as a tuple; raises ``UsageError`` for anything else."""
+    given = (value,) if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple, set, frozenset)) or not all(isinstance(p, str) and p for p in given):
+        raise UsageError(f"{what} is a name or pattern, or several, such as ('fc', 'encoder.*'); got {value!r:.200}.")
+    return tuple(sorted(given) if isinstance(given, (set, frozenset)) else given)
 
 
 def check_rate(rate: float, what: str = "the pruning rate") -> None:
@@ -121,10 +140,11 @@ def prune(
 
 
 def _own_rates(rates: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    by_layer = {layer_of(n): n for n in names}
-    own = {}
-    for name, rate in rates.items():
-        if layer_of(name) not in by_layer:
-            raise UsageError(f"A rate is given for {name!r}, which is no prunable layer. {nearest(name, by_layer)}")
-        own[by_layer[layer_of(name)]] = rate
+    own: dict[str, float] = {}
+    for pattern, rate in rates.items():
+        found = [name for name in names if matches(name, pattern)]
+        if not found:
+            layers = [layer_of(name) for name in names]
+            raise UsageError(f"A rate is given for {pattern!r}, which is no prunable layer. {near(pattern, layers)}")
+        own |= dict.fromkeys(found, rate)
     return own

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from lotto.core.rng import stream
 from lotto.core.weights import clone
-from lotto.pruning.masks import prunable_names, shared_names
+from lotto.pruning.masks import shared_names
 
 INITS = ("kaiming-normal", "glorot-normal", "module")
 NORM_INITS = ("ones", "uniform")
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+"""Layers whose weights an initialisation draws."""
 
 
 def initial_weights(module: nn.Module, init: str, norm_init: str, seed: int) -> dict[str, Tensor]:
@@ -22,7 +24,8 @@ def initial_weights(module: nn.Module, init: str, norm_init: str, seed: int) -> 
     Args:
         module: as its constructor left it.
         init: ``kaiming-normal`` (std sqrt(2 / fan-in)) or ``glorot-normal`` (std sqrt(2 / (fan-in +
-            fan-out))), both with biases 0; ``module`` keeps what the constructor drew.
+            fan-out))), both with biases 0; ``module`` keeps what the constructor drew. Weights of other layers
+            than linear and convolution ones stay as they are.
         norm_init: ``uniform`` draws the scale of normalisation layers from (0, 1); ``ones`` leaves it.
         seed: initialisation seed; each tensor has a stream of its own.
 
@@ -32,23 +35,34 @@ def initial_weights(module: nn.Module, init: str, norm_init: str, seed: int) -> 
     weights = clone(module.state_dict())
     frozen = {n for n, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}
     if init != "module":
-        names = prunable_names(module)
-        for name in (n for n in names if n not in frozen):
+        drawn = _drawn_names(module)
+        for name in drawn:
             weights[name] = _normal(weights[name], init, stream(seed, f"init:{name}"))
             bias = name.removesuffix("weight") + "bias"
             if bias in weights and bias not in frozen:
                 weights[bias] = torch.zeros_like(weights[bias])
-        for shared in shared_names(module):
-            drawn_name = next((n for n in shared if n in names), shared[0])
-            weights |= dict.fromkeys(shared, weights[drawn_name])
+        for names in shared_names(module):
+            drawn_name = next((n for n in names if n in drawn), names[0])
+            weights |= dict.fromkeys(names, weights[drawn_name])
     if norm_init == "uniform":
         for layer, sub in module.named_modules():
             if isinstance(sub, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and sub.affine:
-                if (name := f"{layer}.weight") in frozen:
+                name = f"{layer}.weight"
+                if name in frozen:
                     continue
                 scale = stream(seed, f"init:{name}").random(tuple(weights[name].shape), np.float32)
                 weights[name] = torch.from_numpy(scale)
     return weights
+
+
+def _drawn_names(module: nn.Module) -> list[str]:
+    """Weights of linear and convolution layers that are trained, each once; all others keep what they have."""
+    names: dict[int, str] = {}
+    for layer, sub in module.named_modules():
+        weight = sub._parameters.get("weight") if isinstance(sub, LAYERS) else None
+        if weight is not None and weight.requires_grad:
+            names.setdefault(id(weight), f"{layer}.weight" if layer else "weight")
+    return list(names.values())
 
 
 def _normal(weight: Tensor, init: str, generator: np.random.Generator) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import Any, get_args
 
@@ -22,7 +22,7 @@ from lotto.core.rng import private_torch_rng, torch_seed
 from lotto.data.augment import Augment
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, check_batch_size
-from lotto.pruning.rule import Pruning
+from lotto.pruning.rule import Pruning, patterns
 from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
 from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
 from lotto.recipe.objectives import ERRORS, LOSSES, Objective
@@ -30,6 +30,8 @@ from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
 
 Data = Arrays | ImageFolder
 KINDS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+CHOOSE = ("include", "exclude")
+"""What is pruned: fields of `Pruning` that a recipe takes as well."""
 DECIDES = {
     "loss": ("loss",),
     "evaluation": ("loss", "evaluation"),
@@ -62,6 +64,8 @@ class Recipe:
         validation: training examples held out.
         evaluations: how often the test set is evaluated along a full training.
         pruning: defaults of IMP: rate, score, scope, layers with their own rate, excluded layers.
+        include, exclude: patterns of what is pruned as well, and of what is not; they are added to those of
+            ``pruning``, see `Pruning`.
         rewind_to: default rewind step of IMP.
         tolerance: a level matches when its mean error is at most this far above the dense mean, in the error's unit.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's fingerprint.
@@ -103,8 +107,10 @@ class Recipe:
     device: str = field(default="auto", metadata=affects("nothing"))
     compile: bool = field(default=False, metadata=affects("records", unless=False))
     name: str = field(default="custom", metadata=affects("nothing"))
+    include: InitVar[str | Sequence[str]] = ()
+    exclude: InitVar[str | Sequence[str]] = ()
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, include: str | Sequence[str], exclude: str | Sequence[str]) -> None:
         for what, value, choices in (
             ("initialisation", self.init, INITS),
             ("initialisation of normalisation layers", self.norm_init, NORM_INITS),
@@ -134,6 +140,11 @@ class Recipe:
         ):
             if not isinstance(value_, base):
                 raise UsageError(f"{what} is a lotto.{base.__name__}; got {value_!r}.")
+        for what, given in (("include", include), ("exclude", exclude)):
+            if given:
+                joined = dict.fromkeys([*getattr(self.pruning, what), *patterns(given, what)])
+                changed: dict[str, Any] = {what: tuple(joined)}
+                object.__setattr__(self, "pruning", dataclasses.replace(self.pruning, **changed))
         if self.augment is not None and not isinstance(self.augment, Augment):
             raise UsageError(f"augment is a lotto.data.Augment or None; got {self.augment!r}.")
         if not isinstance(self.model, str) and not callable(self.model):
@@ -159,7 +170,7 @@ class Recipe:
         direct: dict[str, Any] = {}
         nested: dict[str, dict[str, Any]] = {}
         for key, value in changes.items():
-            outer, _, inner = key.partition("__")
+            outer, _, inner = (f"pruning__{key}" if key in CHOOSE else key).partition("__")
             if outer not in {f.name for f in dataclasses.fields(self)}:
                 raise unknown("field of a recipe", outer, [f.name for f in dataclasses.fields(self)])
             if inner:
@@ -177,6 +188,7 @@ class Recipe:
                 if inner not in known:
                     raise unknown(f"field of {outer}", inner, known)
             direct[outer] = dataclasses.replace(base, **values)
+        direct |= dict.fromkeys(CHOOSE, ())  # `pruning` has them already
         return dataclasses.replace(self, **direct)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -303,6 +315,10 @@ class Recipe:
                 value = f"{value.__module__}.{getattr(value, '__qualname__', value)}"
             described[f.name] = value if isinstance(value, (int, float)) else str(value)
         return described
+
+
+Recipe.include = property(lambda self: self.pruning.include)  # type: ignore[attr-defined]
+Recipe.exclude = property(lambda self: self.pruning.exclude)  # type: ignore[attr-defined]
 
 
 def _change_kind(outer: str, base: Any, kind: str, kinds: Mapping[str, type], values: Mapping[str, Any]) -> Any:
