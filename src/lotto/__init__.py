@@ -1,17 +1,18 @@
 """lotto: find winning tickets, sparse subnetworks that train as well as the whole network, and see why.
 
 These are the names that most programs need; the packages (`lotto.landscape`, `lotto.pruning`, ...) have the rest. Each
-is imported at its first use, so that the command line can say what it does before it has loaded PyTorch.
+is imported at its first use, so that the command line can say what it does before it has loaded PyTorch. Nor is
+`typing` imported: until the command line handles Ctrl-C, every millisecond is one in which it gives a traceback.
 """
 
 from __future__ import annotations
 
+from _thread import RLock
 from importlib import import_module
-from threading import RLock
-from typing import TYPE_CHECKING, Any
 
 from lotto.core.moved import moved_name, serve_moved_modules
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lotto import data, inference, landscape, models, pruning
     from lotto import execution as engine
@@ -81,7 +82,7 @@ _ONE_AT_A_TIME = RLock()
 serve_moved_modules()
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """A public name at its first use; one of the first edition that has another home warns and says which."""
     if name not in __all__:
         return moved_name(name)

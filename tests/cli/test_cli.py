@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lotto.cli.main import COMMANDS, main
+from lotto.cli.commands import COMMANDS
+from lotto.cli.main import main
 
 
 def lotto(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

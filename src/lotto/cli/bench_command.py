@@ -7,6 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from lotto.cli.common import console
+from lotto.cli.stopping import stopping
 
 
 def bench(
@@ -26,4 +27,5 @@ def bench(
     """
     from lotto.benchmarks import run_benchmarks
 
+    stopping.unwind()
     run_benchmarks(names, repetitions, console, out)

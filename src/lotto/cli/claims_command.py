@@ -7,6 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from lotto.cli.common import console
+from lotto.cli.stopping import stopping
 
 
 def claims(paper: Positional[str] = "stabilizing", folder: Positional[Path | None] = None, /) -> None:
@@ -26,6 +27,7 @@ def claims(paper: Positional[str] = "stabilizing", folder: Positional[Path | Non
     from lotto.experiments.results import grouped, read_below
     from lotto.report.claims import console_claims
 
+    stopping.unwind()
     known = papers.claims_of(paper)
     folder = folder or Path("lotto-results") / paper
     decisions = papers.check_claims(known, grouped(read_below(folder)))

@@ -6,14 +6,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
+from lotto.cli.streams import CLOSED_PIPE, discard
 from lotto.core.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from lotto.data import Arrays, ImageFolder
 
-console = Console()
-errors = Console(stderr=True)
+
+class Screen(Console):
+    """A console whose reader may go away."""
+
+    def on_broken_pipe(self) -> None:
+        """End quietly, as programs do that a closed pipe ends; what they have to undo they undo."""
+        self.quiet = True
+        discard(self.file)
+        raise SystemExit(CLOSED_PIPE)
+
+
+console = Screen()
+errors = Screen(stderr=True)
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line as it is: names in it are data, and long paths stay whole."""
+    console.print(Text(_visible(text), style), soft_wrap=True, highlight=False)
+
+
+def complain(text: str) -> None:
+    """Print why the command cannot go on."""
+    errors.print(Text.assemble(("lotto: ", "bold red"), _visible(text)), soft_wrap=True, highlight=False)
+
+
+def _visible(text: str) -> str:
+    """Signs that would steer the terminal, spelled out."""
+    return "".join(c if c.isprintable() or c == "\n" or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in text)
 
 
 def writable(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from lotto.cli.common import console, load_with_progress
+from lotto.cli.stopping import stopping
 from lotto.core.errors import UsageError
 
 
@@ -25,6 +26,7 @@ def data(
     from lotto.data.sources import download
     from lotto.data.sources.catalog import PUBLISHED
 
+    stopping.unwind()
     if action == "get":
         if not name:
             raise UsageError(f"Name a data set: lotto data get NAME. Choices: {', '.join(NAMES)}.")

@@ -48,7 +48,7 @@ class Display:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not console.is_interactive,
         )
         self.total = self.bars.add_task("all jobs", total=jobs, note="")
         self.tasks: dict[str, TaskID] = {}
@@ -80,7 +80,7 @@ class Display:
                 self.trained += trained
                 self.remembered += not trained
                 self.bars.advance(self.total)
-                if trained and not self.console.is_terminal and not self.errors:
+                if trained and not self.console.is_interactive and not self.errors:
                     self.console.print(f"{time.monotonic() - self.began:6.1f} s  {job.label}", highlight=False)
             case LevelFinished(replicate, level, density, error):
                 self.errors.setdefault(level, []).append(error)

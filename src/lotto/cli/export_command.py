@@ -7,6 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from lotto.cli.common import console, load_with_progress
+from lotto.cli.stopping import stopping
 
 
 def export(
@@ -29,6 +30,7 @@ def export(
     from lotto.inference import export as exporting
     from lotto.report.table import export_table
 
+    stopping.unwind()
     recipe, module, about = exporting.load_trained(result, load_with_progress)
     folder = result if result.is_dir() else result.parent
     kind = "compact" if compact else "pruned"

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from lotto.cli.common import console, whole_numbers, writable
 from lotto.cli.options import Changes, Execution
+from lotto.cli.stopping import stopping
 
 
 def imp(
@@ -64,6 +65,7 @@ def imp(
     from lotto.report.save import save_result
     from lotto.report.table import adaptive_summary, console_table
 
+    stopping.unwind()
     began = time.perf_counter()
     chosen = changes.apply(recipe)
     options: dict[str, Any] = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from lotto.cli.common import console
+from lotto.cli.stopping import stopping
 
 
 def report(folder: Positional[Path], /) -> None:
@@ -21,6 +22,7 @@ def report(folder: Positional[Path], /) -> None:
     from lotto.report.save import load_result
     from lotto.report.table import console_table
 
+    stopping.unwind()
     if not (folder / "result.json").exists() and any(folder.glob("*.csv")):
         console.print(f"Report  {write_experiments(folder, [*papers.EXPERIMENTS.values()])}", highlight=False)
         return

@@ -13,6 +13,7 @@ from tyro.conf import Positional
 
 from lotto.cli.common import console, whole_numbers, writable
 from lotto.cli.options import Changes, Execution
+from lotto.cli.stopping import stopping
 
 
 def run(
@@ -52,6 +53,7 @@ def run(
     from lotto.report.experiments import readable, save_experiment
     from lotto.report.table import frame_table
 
+    stopping.unwind()
     experiments = papers.select(name)
     chosen = changes.apply(recipe)
     given: dict[str, Any] = {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
+
+TYPE_CHECKING = False  # without `typing`, as `lotto` itself
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+    from typing import Any
 
 _MOVED = {
     "core": "errors files weights streams=rng compiled=jit steps=duration identity=fingerprint",
@@ -166,13 +168,20 @@ def serve_moved_modules() -> None:
         sys.meta_path.append(_Finder())
 
 
-class _Finder(MetaPathFinder, Loader):
-    """Makes modules whose names are looked up in those that have taken their place."""
+class _Finder:
+    """Makes modules whose names are looked up in those that have taken their place.
+
+    Not a child of the classes of `importlib.abc`, which take longer to import than all the rest here.
+    """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in MODULES:
             return None
-        return ModuleSpec(name, self, is_package=any(other.startswith(f"{name}.") for other in MODULES))
+        is_package = any(other.startswith(f"{name}.") for other in MODULES)
+        return ModuleSpec(name, self, is_package=is_package)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """The usual one."""
 
     def exec_module(self, module: ModuleType) -> None:
         now = MODULES[module.__name__]

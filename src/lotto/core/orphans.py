@@ -8,13 +8,18 @@ import signal
 import threading
 import time
 
+from lotto.core.signals import ENDING
+
 POLL_SECONDS = 0.2
 
 
 def start_worker(parent: int, module: str, *arguments: object) -> None:
     """Watch over the parent from now on, then call ``start`` of a module, which may be slow to import."""
-    # Ctrl-C reaches the whole process group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and a closed terminal reach the whole process group; the parent decides what they mean.
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
     importlib.import_module(module).start(*arguments)
 

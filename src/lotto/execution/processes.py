@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from loky import ProcessPoolExecutor
 from lotto.core import files, orphans
 from lotto.core.errors import WorkerError
 from lotto.core.scratch import Scratch
+from lotto.core.signals import held
 from lotto.data.in_memory import Arrays
 from lotto.execution import worker
 from lotto.execution.compute import lookup
@@ -107,7 +109,8 @@ class Processes(Engine):
 
     def _give(self, jobs: list[WorkItem]) -> None:
         if self._scratch is None:
-            self._scratch = Scratch()
+            with held():
+                self._scratch = Scratch()
         self._counter += 1
         report = self._scratch.folder / f"progress-{self._counter}"
         portable = [self._portable(job) for job in jobs]
@@ -117,7 +120,8 @@ class Processes(Engine):
             if free is None:
                 self._started.append(free := Worker(self._new_pool(), [], report))
             free.jobs, free.report, free.seen = jobs, report, b""
-            free.future = free.pool.submit(work, *arguments)
+            with held():
+                free.future = free.pool.submit(work, *arguments)
         except BrokenProcessPool:  # it was killed while it had nothing to do
             assert free is not None
             self._remove(free)
@@ -128,6 +132,9 @@ class Processes(Engine):
             ) from error
 
     def _new_pool(self) -> ProcessPoolExecutor:
+        # Started first, as whoever starts it lets signals through afterwards: workers are to be born without.
+        with held():
+            resource_tracker.ensure_running()
         arguments = (os.getpid(), worker.__name__, self.threads)
         return ProcessPoolExecutor(1, initializer=orphans.start_worker, initargs=arguments)
 

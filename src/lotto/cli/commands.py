@@ -1,0 +1,38 @@
+"""The commands by name, and how one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tyro
+
+from lotto.cli.bench_command import bench
+from lotto.cli.claims_command import claims
+from lotto.cli.data_command import data
+from lotto.cli.export_command import export
+from lotto.cli.imp_command import imp
+from lotto.cli.recipes_command import list_recipes
+from lotto.cli.report_command import report
+from lotto.cli.run_command import run
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "imp": imp,
+    "run": run,
+    "claims": claims,
+    "data": data,
+    "recipes": list_recipes,
+    "report": report,
+    "export": export,
+    "bench": bench,
+}
+
+
+def run_command(arguments: Sequence[str] | None) -> None:
+    """Read the arguments and run the command that they name."""
+    tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="lotto",
+        description="Find winning tickets: sparse subnetworks that train as well as the whole network.",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
