@@ -14,6 +14,7 @@ from lotto.cli.imp_command import imp
 from lotto.cli.recipes_command import list_recipes
 from lotto.cli.report_command import report
 from lotto.cli.run_command import run
+from lotto.cli.store_command import store
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "imp": imp,
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "recipes": list_recipes,
     "report": report,
     "export": export,
+    "store": store,
     "bench": bench,
 }
 

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 LOCKS = "locks"
+MARKER, SCHEMA = "store.json", {"schema": fingerprint.SCHEMA}
+KEY = re.compile(r"[0-9a-f]{32}(\.|$)")
 LOCK = re.compile(r"[0-9a-f]{32}\.lock")
 NUMBERED = re.compile(r"manifest(?:-(\d+))?\.json")
 
@@ -65,8 +67,19 @@ class Entries:
         Raises:
             StorageError: if the system refuses to read it, which is no damage.
         """
+        found, problem = self._newest(key, parse)
+        if problem and found is None and locked:
+            self._set_aside(key, problem)
+        return found
+
+    def problem(self, key: str) -> str:
+        """What is wrong with the newest manifest of an entry, or what it names; empty if nothing is."""
+        return self._newest(key, lambda *_: True)[1]
+
+    def _newest(self, key: str, parse: Callable[[Path, dict[str, Any]], T]) -> tuple[T | None, str]:
+        """What the newest whole manifest gives, and what is wrong with newer ones."""
         folder, problem = self.folder(key), ""
-        for number in reversed(self._manifests(folder)):
+        for number in reversed(self.manifests(folder)):
             try:
                 manifest = json.loads((folder / manifest_name(number)).read_text())
                 if fingerprint.digest(manifest["job"]) != key:
@@ -74,14 +87,12 @@ class Entries:
                 for name, expected in manifest["checksums"].items():
                     if files.checksum(folder / name) != expected:
                         raise ValueError(f"the checksum of {name} is wrong")
-                return parse(folder, manifest)
+                return parse(folder, manifest), problem
             except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, IsADirectoryError) as error:
-                problem = str(error)
+                problem = problem or str(error)
             except OSError as error:
                 raise StorageError(f"Cannot read the store {self.root}: {files.reason(error)}.") from error
-        if problem and locked:
-            self._set_aside(key, problem)
-        return None
+        return None, problem
 
     def _set_aside(self, key: str, problem: str) -> None:
         folder = self.folder(key)
@@ -125,10 +136,10 @@ class Entries:
             **more,
         }
         folder = self.folder(key)
-        number = max(self._manifests(folder), default=-1) + 1
+        number = max(self.manifests(folder), default=-1) + 1
         files.write_json(folder / manifest_name(number), manifest)
 
-    def _manifests(self, folder: Path) -> list[int]:
+    def manifests(self, folder: Path) -> list[int]:
         """Numbers of an entry's manifests, in order."""
         try:
             names = [path.name for path in folder.iterdir()]
@@ -174,6 +185,21 @@ class Entries:
                     self._sweep(path.stem)
                     lock.release()
 
+    def say_former(self) -> None:
+        """Say of a store, once, how many of its entries are of former versions; it then says that it is of this one."""
+        marker = self.root / MARKER
+        with contextlib.suppress(OSError, ValueError, StorageError):
+            if not self.root.is_dir() or (marker.exists() and json.loads(marker.read_text()) == SCHEMA):
+                return
+            found = [parsed(path) for path in self.root.glob("??/*/manifest.json") if KEY.fullmatch(path.parent.name)]
+            if former := sum(is_former(manifest) for manifest in found if manifest):
+                log.warning(
+                    "The store %s holds %s of a former version, whose keys meant something else: ignored, and what is "
+                    "wanted of them is computed anew. `lotto store gc` removes them.",
+                    self.root, "1 entry" if former == 1 else f"{former} entries",
+                )  # fmt: skip
+            files.write_json(marker, SCHEMA)
+
     def _sweep(self, key: str) -> None:
         """Remove what is on its way in an entry whose lock is held, so that nobody is writing there."""
         with contextlib.suppress(OSError):
@@ -185,8 +211,29 @@ class Entries:
         """Remove every entry, and nothing else that the folder may hold."""
         self.sweep()
         for path in self.root.glob("??/*"):
-            if re.match(r"[0-9a-f]{32}(\.|$)", path.name):
+            if KEY.match(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def parsed(path: Path) -> dict[str, Any]:
+    """A manifest; empty if it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        manifest = json.loads(path.read_text())
+        if isinstance(manifest, dict) and isinstance(manifest.get("job"), dict):
+            return manifest
+    return {}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The newest manifest of an entry that can be read; empty if there is none."""
+    paths = sorted(folder.glob("manifest*.json"), key=lambda path: (len(path.name), path.name), reverse=True)
+    return next((manifest for path in paths if (manifest := parsed(path))), {})
+
+
+def is_former(manifest: Mapping[str, Any]) -> bool:
+    """Whether an entry is of a version whose keys meant something else."""
+    schema = manifest["job"].get("schema", 0)
+    return not isinstance(schema, int) or schema < fingerprint.SCHEMA
 
 
 def refusal(root: Path, error: OSError) -> StorageError:

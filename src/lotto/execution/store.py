@@ -56,10 +56,11 @@ class Store:
         self._warn = warn or _log_not_kept
 
     def begin(self) -> None:
-        """What is done once before a store is used: what killed processes have left in it is removed."""
+        """What is done once before a store is used: what killed processes have left goes; former versions are named."""
         if not self._begun:
             self._begun = True
             self.entries.sweep()
+            self.entries.say_former()
 
     def warn_not_kept(self, problem: str) -> None:
         """Say once that what is computed cannot be kept here."""
@@ -109,8 +110,9 @@ class Store:
         assert task.key is not None
         checksums = {"outcome.json": files.write_json(self.folder(task.key) / "outcome.json", outcome)}
         self.entries.finish(
-            task.key, task.description, checksums, label=task.label, seconds=round(seconds, 3), execution=execution
-        )
+            task.key, task.description, checksums,
+            label=task.label, recipe=task.recipe.describe(), seconds=round(seconds, 3), execution=execution,
+        )  # fmt: skip
 
     def run(self, job: Job, *, locked: bool = False) -> Run | None:
         """What is stored of a job, whichever steps it has."""
@@ -140,7 +142,8 @@ class Store:
         execution = {**execution, "arithmetic": run.arithmetic}
         self.entries.finish(
             job.key, job.description, checksums,
-            label=job.label, states=sorted(run.states), seconds=round(run.seconds, 3), execution=execution,
+            label=job.label, recipe=job.recipe.describe(), states=sorted(run.states), seconds=round(run.seconds, 3),
+            execution=execution,
         )  # fmt: skip
         with contextlib.suppress(OSError):  # it is read no more
             (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -153,7 +156,7 @@ class Store:
             raise StorageError(f"The stored {job.key} has been removed from {self.root} meanwhile.")
         checksums = {**manifest["checksums"], **self._write_states(job, states)}
         kept = sorted({*map(int, manifest["states"]), *states})
-        more = {name: manifest[name] for name in ("label", "seconds", "execution")}
+        more = {name: manifest[name] for name in ("label", "recipe", "seconds", "execution") if name in manifest}
         self.entries.finish(job.key, job.description, checksums, states=kept, **more)
 
     def _write_states(self, job: Job, states: Mapping[int, State]) -> dict[str, str]:

@@ -1,0 +1,171 @@
+"""``lotto store``: what is remembered."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from lotto.cli.common import say
+from lotto.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lotto.execution.admin import Entry
+    from lotto.execution.store import Store
+
+ARGUMENTS = {"ls": range(2), "show": range(1, 2), "verify": range(100), "gc": range(1), "explain": range(2, 3)}
+USAGE = {
+    "ls": "lotto store ls [KEY]",
+    "show": "lotto store show KEY",
+    "verify": "lotto store verify [KEY ...]",
+    "gc": "lotto store gc [--older-than 30d] [--unfinished] [--keep-ends] [--dry-run]",
+    "explain": "lotto store explain KEY KEY",
+}
+
+
+def store(
+    action: Positional[Literal["ls", "show", "verify", "gc", "explain"]],
+    keys: Positional[tuple[str, ...]] = (),
+    /,
+    *,
+    older_than: str | None = None,
+    unfinished: bool = False,
+    keep_ends: bool = False,
+    dry_run: bool = False,
+    store: Path | None = None,
+) -> None:
+    """Look at what is remembered, verify it, remove what is of no use, see what two runs differ in.
+
+    ls lists the entries; show says all of one; verify reads every checksum; gc removes entries of former versions, what
+    was set aside because it was damaged and what killed processes left, and what its options name, but nothing that a
+    running process works on; explain says what differs between what two keys were made of. A key may be cut short.
+
+    Args:
+        action: ls, show, verify, gc or explain.
+        keys: of which entries; the first digits will do.
+        older_than: gc removes finished entries of this age too: 90m, 12h, 30d, 2w; with the next two, only such.
+        unfinished: gc removes what has not been finished too, checkpoints among it.
+        keep_ends: gc removes all states of finished trainings but the last.
+        dry_run: gc only says what it would remove.
+        store: folder where runs are remembered (default: LOTTO_STORE or the user's cache).
+    """
+    from lotto.execution.admin import find
+    from lotto.execution.store import Store
+
+    if len(keys) not in ARGUMENTS[action]:
+        raise UsageError(f"It is: {USAGE[action]}; got {len(keys)} keys.")
+    if action != "gc" and (older_than or unfinished or keep_ends or dry_run):
+        raise UsageError(f"--older-than, --unfinished, --keep-ends and --dry-run belong to gc: {USAGE['gc']}.")
+    opened = Store(store)
+    if action == "gc":
+        _collect(opened, older_than, unfinished, keep_ends, dry_run)
+    elif action == "explain":
+        _explain(find(opened, keys[0]), find(opened, keys[1]))
+    elif action == "show":
+        _show(find(opened, keys[0]))
+    elif action == "ls":
+        _list(opened, keys)
+    else:
+        _verify(opened, keys)
+
+
+def _list(store: Store, keys: Sequence[str]) -> None:
+    from lotto.execution.admin import ASIDE, FINISHED, FORMER, UNFINISHED, survey, words
+
+    found = [e for e in survey(store) if not keys or e.key.startswith(keys[0].lower())]
+    for entry in found:
+        if entry.status == FINISHED:
+            label = entry.manifest.get("label") or ""
+            say(f"{entry.key[:10]}  {_size(entry.size):>8}  {_date(entry.modified)}  {label}: {words(entry)}".rstrip())
+        elif entry.status == UNFINISHED:
+            say(f"{entry.key[:10]}  {_size(entry.size):>8}  {_date(entry.modified)}  unfinished")
+    counts = [(s, [e for e in found if e.status == s]) for s in (FINISHED, UNFINISHED, FORMER, ASIDE)]
+    words_of = {FORMER: "of a former version, ignored", ASIDE: "set aside as damaged"}
+    parts = [f"{len(e)} {words_of.get(s, s)} ({_size(sum(x.size for x in e))})" for s, e in counts if e]
+    say(f"{store.root}: {', '.join(parts) or 'nothing is remembered here'}.")
+    if any(e for s, e in counts if s in (FORMER, ASIDE)):
+        say("lotto store gc removes what is of a former version and what was set aside.")
+
+
+def _show(entry: Entry) -> None:
+    from lotto.execution.admin import UNFINISHED, unfinished_step, words
+
+    manifest = entry.manifest
+    say(f"{entry.key}  {entry.status}, {_size(entry.size)}\n{words(entry)}\n{entry.folder}")
+    if entry.status == UNFINISHED:
+        step = unfinished_step(entry)
+        say("no checkpoint" if step is None else f"a checkpoint at step {step}")
+        return
+    lines = {
+        "label": manifest.get("label"),
+        "finished": manifest.get("finished"),
+        "seconds": manifest.get("seconds"),
+        "kept steps": ", ".join(map(str, manifest.get("states", []))),
+        **{f"recipe.{k}": v for k, v in manifest.get("recipe", {}).items()},
+        **{f"made by: {k}": v for k, v in {**manifest.get("versions", {}), **manifest.get("execution", {})}.items()},
+    }
+    for name, value in lines.items():
+        if value not in (None, ""):
+            say(f"  {name}: {value}")
+    for path in sorted(entry.folder.iterdir()):
+        say(f"  {_size(path.stat().st_size):>8}  {path.name}")
+
+
+def _verify(store: Store, keys: Sequence[str]) -> None:
+    from lotto.execution.admin import FINISHED, find, problem, survey
+
+    entries = [find(store, key) for key in keys] if keys else [e for e in survey(store) if e.status == FINISHED]
+    damaged = [(entry, found) for entry in entries if (found := problem(store, entry))]
+    for entry, found in damaged:
+        say(f"{entry.key}: {found}")
+    whole = len(entries) - len(damaged)
+    say(
+        f"{whole} of {len(entries)} entries are whole." + (" The others are computed anew when wanted." * bool(damaged))
+    )
+    if damaged:
+        sys.exit(1)
+
+
+def _collect(store: Store, older_than: str | None, unfinished: bool, keep_ends: bool, dry_run: bool) -> None:
+    from lotto.execution.admin import collect, seconds
+
+    found = collect(store, None if older_than is None else seconds(older_than), unfinished, keep_ends, dry_run)
+    reasons = sorted({each.why for each in found if not each.held})
+    for why in reasons:
+        those = [each for each in found if each.why == why and not each.held]
+        say(f"{len(those):>6}  {_size(sum(each.size for each in those)):>8}  {why}")
+    if held := sum(each.held for each in found):
+        say(f"{held} stay: a running process works on them.")
+    gone = [each for each in found if not each.held]
+    done = "would go" if dry_run else "gone"
+    say(f"{store.root}: {len(gone)} {done}, {_size(sum(each.size for each in gone))}.")
+
+
+def _explain(a: Entry, b: Entry) -> None:
+    from lotto.execution.admin import explain
+
+    computed, recorded = explain(a, b)
+    for path, x, y in computed:
+        say(f"{path}: {x} | {y}")
+    if not computed:
+        say("The two keys were made of the same.")
+    for number, (path, x, y) in enumerate(recorded):
+        if not number:
+            say("Beside the keys:")
+        say(f"  {path}: {x} | {y}")
+
+
+def _date(modified: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(modified))
+
+
+def _size(size: int) -> str:
+    amount, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 1000 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{amount:.0f} {units[0]}" if units[0] == "B" else f"{amount:.1f} {units[0]}"

@@ -1,0 +1,348 @@
+"""What a store holds, whether it is whole, what can go, and what two entries differ in. It reads, and removes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lotto.core import files
+from lotto.core.errors import StorageError, UsageError
+from lotto.execution.entries import KEY, LOCK, NUMBERED, is_former, manifest_name, parsed, read_manifest
+from lotto.execution.store import CHECKPOINT, Store, state_name
+
+FINISHED, UNFINISHED, FORMER, ASIDE = "finished", "unfinished", "former", "set aside"
+UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A folder of a store.
+
+    Attributes:
+        key: what its key is, or was.
+        folder: where it is.
+        status: ``finished``; ``unfinished``, a training on its way or cut off; ``former``, made by a version whose
+            keys meant something else, never used; ``set aside`` because it was damaged.
+        size: in bytes.
+        modified: when it was last written to, seconds since 1970.
+        manifest: what it says of itself; empty if it is unfinished.
+    """
+
+    key: str
+    folder: Path
+    status: str
+    size: int
+    modified: float
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
+def survey(store: Store) -> list[Entry]:
+    """All entries of a store, the oldest first."""
+    with _reading(store):
+        found = [_entry(store, folder) for folder in store.root.glob("??/*") if KEY.match(folder.name)]
+    return sorted((entry for entry in found if entry is not None), key=lambda entry: (entry.modified, entry.key))
+
+
+def _entry(store: Store, folder: Path) -> Entry | None:
+    try:
+        stats = [path.stat() for path in folder.iterdir()] if folder.is_dir() else []
+        modified = max((s.st_mtime for s in stats), default=folder.stat().st_mtime)
+    except FileNotFoundError:  # a process has removed it meanwhile
+        return None
+    key, _, aside = folder.name.partition(".")
+    if aside:
+        if not folder.is_dir():
+            return None  # a lock of a former version
+        return Entry(key, folder, ASIDE, sum(s.st_size for s in stats), modified)
+    manifest = read_manifest(folder)
+    status = UNFINISHED if not manifest else FORMER if is_former(manifest) else FINISHED
+    return Entry(key, folder, status, sum(s.st_size for s in stats), modified, manifest)
+
+
+def find(store: Store, prefix: str) -> Entry:
+    """The entry whose key begins with ``prefix``.
+
+    Raises:
+        UsageError: if there is none, or more than one.
+    """
+    found = [e for e in survey(store) if e.status != ASIDE and e.key.startswith(prefix.lower())]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageError(f"No entry of {store.root} has a key that begins with {prefix!r}. See them: lotto store ls.")
+    some = ", ".join(e.key[:12] for e in found[:4])
+    raise UsageError(f"{len(found)} entries have a key that begins with {prefix!r}: {some}, … Give more of it.")
+
+
+def words(entry: Entry) -> str:
+    """In a line: the recipe, the part of the training, the seed of the data order; or what sort of task it is."""
+    if not entry.manifest:
+        return "on its way" if entry.status == UNFINISHED else ""
+    job, recipe = entry.manifest["job"], entry.manifest.get("recipe", {})
+    known = job.get("recipe") if isinstance(job.get("recipe"), dict) else {}
+    model = recipe.get("model") or (known.get("model") if isinstance(known.get("model"), str) else "a model")
+    data = recipe.get("data") or "data"
+    if "task" in job:
+        return f"{job['task']} of {model} on {data}"
+    first, last = job.get("steps", ["?", "?"])
+    dense = "dense" if job.get("mask") is None else "masked"
+    optimizer = recipe.get("optimizer") or (known.get("optimizer") or {}).get("kind", "")
+    return f"{model} on {data}, {optimizer}, {dense}, steps {first} to {last}, order {job.get('order_seed')}"
+
+
+# --- whole or not -------------------------------------------------------------------------------------
+
+
+def problem(store: Store, entry: Entry) -> str:
+    """What is wrong with an entry, after every checksum has been computed; empty if nothing is."""
+    if entry.status != FINISHED:
+        return ""
+    try:
+        return store.entries.problem(entry.key)
+    except StorageError as error:
+        return str(error)
+
+
+# --- what can go --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something that can go, or has gone.
+
+    Attributes:
+        path: what it is.
+        why: in a few words.
+        size: in bytes.
+        held: a running process works on it, so that it stays.
+    """
+
+    path: Path
+    why: str
+    size: int
+    held: bool = False
+
+
+def seconds(age: str) -> float:
+    """Read ``30d``, ``12h``, ``2w``, ``90m``.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", age.strip())
+    if match is None:
+        raise UsageError(f"An age is a number of minutes, hours, days or weeks: 90m, 12h, 30d, 2w; got {age[:200]!r}.")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def collect(
+    store: Store,
+    older_than: float | None = None,
+    unfinished: bool = False,
+    keep_ends: bool = False,
+    dry_run: bool = False,
+) -> list[Removal]:
+    """Remove what is of no use, and what is asked for; nothing that a running process holds.
+
+    Always: entries of former versions, what was set aside because it was damaged, files that no manifest names, files
+    and locks of killed processes.
+
+    Args:
+        store: the store.
+        older_than: in seconds. Finished entries of at least this age; with one of the next two, it applies to them.
+        unfinished: what has not been finished, checkpoints among it.
+        keep_ends: of finished trainings all states but the last.
+        dry_run: only say what would go.
+
+    Returns:
+        What has gone or would go, or is held.
+    """
+    before = time.time() - (older_than or 0.0)
+    if not dry_run:
+        store.entries.sweep()
+    gone = list(_old_locks(store, dry_run))
+    for entry in survey(store):
+        old = entry.modified <= before
+        if entry.status in (FORMER, ASIDE):
+            gone += _remove(store, entry, _WHY[entry.status], dry_run)
+        elif entry.status == UNFINISHED and unfinished and old:
+            gone += _remove(store, entry, _WHY[UNFINISHED], dry_run)
+        elif entry.status == FINISHED and older_than is not None and old and not (unfinished or keep_ends):
+            gone += _remove(store, entry, "older", dry_run)
+        elif entry.status == FINISHED:
+            gone += _trim(store, entry, keep_ends and old, dry_run)
+    return gone
+
+
+_WHY = {FORMER: "of a former version", ASIDE: "set aside, being damaged, or half removed", UNFINISHED: "unfinished"}
+
+
+def _remove(store: Store, entry: Entry, why: str, dry_run: bool) -> Iterator[Removal]:
+    with _held(store, entry.key) as free:
+        if free and not dry_run:
+            with _refused(entry.folder):
+                # Under another name first: whoever reads sees all of it or nothing.
+                aside = entry.folder.with_name(f"{entry.key}.removed-{time.time_ns()}")
+                entry.folder.rename(aside)
+                shutil.rmtree(aside)
+        yield Removal(entry.folder, why, entry.size, not free)
+
+
+def _trim(store: Store, entry: Entry, keep_ends: bool, dry_run: bool) -> Iterator[Removal]:
+    """Remove files of a finished entry that no manifest names and, if asked, all states but the last."""
+    if not _superfluous(entry.folder, keep_ends):
+        return
+    with _held(store, entry.key) as free:
+        if not free or problem(store, entry):
+            return  # whoever extends it is about to name them; or it is made anew when it is asked for
+        manifest, numbers = read_manifest(entry.folder), store.entries.manifests(entry.folder)
+        superfluous = _superfluous(entry.folder, keep_ends)
+        if not dry_run and (wanted := _ends(manifest)) and keep_ends:
+            more = {k: v for k, v in manifest.items() if k not in ("job", "checksums", "finished", "versions")}
+            store.entries.finish(
+                entry.key, manifest["job"], wanted, **{**more, "states": [manifest["job"]["steps"][1]]}
+            )
+            for number in numbers:  # before the states that they name, so that none is found in want of a file
+                with _refused(entry.folder):
+                    (entry.folder / manifest_name(number)).unlink()
+        for path in superfluous:
+            size = path.stat().st_size
+            if not dry_run:
+                with _refused(path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            yield Removal(path, "a state on the way" if path.name.startswith("state-") else "no longer read", size)
+
+
+def _superfluous(folder: Path, keep_ends: bool) -> list[Path]:
+    """Files of a finished entry that no manifest names, or that an end alone does not need."""
+    manifests = [m for path in folder.glob("manifest*.json") if (m := parsed(path))]
+    named = {name for manifest in manifests for name in manifest.get("checksums", ())}
+    if keep_ends and (ends := _ends(read_manifest(folder))) is not None:
+        named = set(ends)
+    return sorted(p for p in folder.iterdir() if p.name not in named and not NUMBERED.fullmatch(p.name))
+
+
+def _ends(manifest: Mapping[str, Any]) -> dict[str, str] | None:
+    """The checksums of a training without its states on the way; None if there are none to remove."""
+    last, states = manifest["job"].get("steps", [0, 0])[1], manifest.get("states", [])
+    if last not in states or len(states) == 1:
+        return None
+    dropped = {state_name(int(step)) for step in states if step != last}
+    return {name: checksum for name, checksum in manifest["checksums"].items() if name not in dropped}
+
+
+def _old_locks(store: Store, dry_run: bool) -> Iterator[Removal]:
+    """Locks that former versions left beside the entries, one for each run."""
+    for path in store.root.glob("??/*.lock"):
+        if LOCK.fullmatch(path.name):
+            size = path.stat().st_size
+            if not dry_run:
+                with _refused(path):
+                    path.unlink(missing_ok=True)
+            yield Removal(path, "a lock of a former version", size)
+
+
+@contextlib.contextmanager
+def _held(store: Store, key: str) -> Iterator[bool]:
+    """Hold an entry's lock if nobody else does; gives whether it is held."""
+    lock = store.entries.lock(key)
+    with _refused(lock.path):
+        files.make_folder(lock.path.parent)
+        free = lock.acquire(wait=False)
+    try:
+        yield free
+    finally:
+        if free:
+            lock.release()
+
+
+@contextlib.contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"Cannot remove {path}: {files.reason(error)}.") from error
+
+
+@contextlib.contextmanager
+def _reading(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"Cannot read the store {store.root}: {files.reason(error)}.") from error
+
+
+# --- what differs -------------------------------------------------------------------------------------
+
+ABSENT = "(absent)"
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[tuple[str, str, str]]:
+    """Where two records of plain values differ: path, value in ``a``, value in ``b``.
+
+    Lists of records that have names are compared by name, other lists place by place.
+    """
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        keys = sorted({*a, *b}, key=str)
+        parts = [(f"{path}.{k}" if path else str(k), a.get(k, _Absent), b.get(k, _Absent)) for k in keys]
+    elif isinstance(a, list) and isinstance(b, list):
+        if (by_name := _by_name(a)) is not None and (others := _by_name(b)) is not None:
+            return differences(by_name, others, path)
+        longest = max(len(a), len(b))
+        parts = [(f"{path}[{i}]", _at(a, i), _at(b, i)) for i in range(longest)]
+    else:
+        return [] if a == b and isinstance(a, bool) == isinstance(b, bool) else [(path, _text(a), _text(b))]
+    return [found for inner, x, y in parts for found in differences(x, y, inner)]
+
+
+class _Absent:
+    """Stands for what is not there."""
+
+
+def _at(values: list[Any], index: int) -> Any:
+    return values[index] if index < len(values) else _Absent
+
+
+def _by_name(values: list[Any]) -> dict[str, Any] | None:
+    if not values or not all(isinstance(v, Mapping) and isinstance(v.get("name"), str) for v in values):
+        return None
+    named = {v["name"]: v for v in values}
+    return named if len(named) == len(values) else None
+
+
+def _text(value: Any) -> str:
+    if value is _Absent:
+        return ABSENT
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def explain(a: Entry, b: Entry) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+    """What differs between what two keys were made of; and in how the two were computed, which no key holds.
+
+    Raises:
+        UsageError: if one of them has no record, being unfinished.
+    """
+    for entry in (a, b):
+        if not entry.manifest:
+            raise UsageError(f"{entry.key} is not finished, so it has no record of what its key was made of.")
+
+    def about(entry: Entry) -> dict[str, Any]:
+        return {name: entry.manifest.get(name, {}) for name in ("versions", "execution")}
+
+    return differences(a.manifest["job"], b.manifest["job"]), differences(about(a), about(b))
+
+
+def unfinished_step(entry: Entry) -> int | None:
+    """The step of an unfinished training's checkpoint; None if there is none that can be read."""
+    with contextlib.suppress(UsageError, StorageError, KeyError, ValueError):
+        _, metadata = files.load_tensors(entry.folder / CHECKPOINT, "lotto.checkpoint", verify=False)
+        return int(json.loads(metadata["progress"])["step"])
+    return None
