@@ -118,6 +118,10 @@ class ImageFolder:
                 found.append((path, self.labels[path.parent.name]))
         return found
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(items)} {split}" for split, items in self.items.items())
+        return f"{type(self).__name__}({str(self.root)!r}: {sizes}, inputs {'×'.join(map(str, self.shape))})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one input."""

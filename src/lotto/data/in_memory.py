@@ -130,6 +130,10 @@ class Arrays:
         mean_, std_ = (t.contiguous() for t in torch.broadcast_tensors(*values))
         return 1.0 / (255.0 * std_), -mean_ / std_
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(x)} {split}" for split, x in self.x.items())
+        return f"{type(self).__name__}({self.name!r}: {sizes}, inputs {'×'.join(map(str, self.shape))})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one input."""

@@ -14,6 +14,7 @@ import torch
 from lotto.core import fingerprint
 from lotto.core.errors import UsageError
 from lotto.core.rng import private_torch_rng
+from lotto.core.shown import shown
 from lotto.execution.compute import get_or_compute
 from lotto.execution.store import Store
 from lotto.execution.task import Outcome, Task
@@ -73,6 +74,8 @@ class PaceTask(Task):
             except UsageError as error:
                 return {"alone": one, "stacked": None, "reason": str(error)}
         return {"alone": one, "stacked": each, "reason": ""}
+
+    __repr__ = shown
 
 
 def measured_width(recipe: Recipe, store: Store, threads: int) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
+from lotto.core.shown import shown
 from lotto.execution.autotune import measured_width
 from lotto.execution.compute import lookup
 from lotto.execution.procedures import Position, Procedure, T
@@ -30,6 +31,8 @@ class JobStarted:
 
     job: WorkItem
 
+    __repr__ = shown
+
 
 @dataclass(frozen=True)
 class JobAdvanced:
@@ -39,6 +42,8 @@ class JobAdvanced:
     step: int
     loss: float
 
+    __repr__ = shown
+
 
 @dataclass(frozen=True)
 class JobFinished:
@@ -47,6 +52,8 @@ class JobFinished:
     job: WorkItem
     run: Result
     trained: bool
+
+    __repr__ = shown
 
 
 Progress = Callable[[object], None]

@@ -68,6 +68,9 @@ class Store:
             self._warned = True
             self._warn(problem)
 
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
+
     def folder(self, key: str) -> Path:
         """The folder of an entry."""
         return self.entries.folder(key)

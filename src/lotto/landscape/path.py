@@ -13,6 +13,7 @@ import torch
 
 from lotto.core.errors import UsageError, unknown
 from lotto.core.fingerprint import affects
+from lotto.core.shown import number, shown, table
 from lotto.core.weights import Weights, check_alike, first_non_finite, lerp
 from lotto.data import Split
 from lotto.execution.engine import Engine, Progress
@@ -66,6 +67,20 @@ class Path:
         if baseline == "mean":
             return float(values.max() - (values[0] + values[-1]) / 2)
         return max(0.0, float((values - (1 - alphas) * values[0] - alphas * values[-1]).max()))
+
+    __repr__ = shown
+
+    def _repr_html_(self) -> str:
+        """A table of both ends, the highest point and the barriers."""
+        rows = [
+            (
+                split, number(values[0]), number(max(values)), number(values[-1]),
+                *(number(self.barrier(baseline, split)) for baseline in BASELINES),  # type: ignore[arg-type]
+            )
+            for split, values in self.error.items()
+        ]  # fmt: skip
+        titles = ("split", "at 0", "highest", "at 1", "above the mean of the ends", "above the line between them")
+        return table(titles, rows, f"Error at {len(self.alphas)} positions between two networks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +167,8 @@ class PathTask(Task):
             "loss": {s: [m.loss for m in metrics] for s, metrics in found.items()},
             "error": {s: [m.error for m in metrics] for s, metrics in found.items()},
         }
+
+    __repr__ = shown
 
 
 def check_ends(recipe: Recipe, a: Weights, *others: Weights) -> set[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lotto.core.errors import UsageError
 from lotto.core.fingerprint import affects
+from lotto.core.shown import shown
 from lotto.core.weights import Weights, digest
 from lotto.data import Split
 from lotto.execution.engine import Engine, Progress
@@ -47,6 +48,8 @@ class Plane:
     corners: tuple[tuple[float, float], ...]
     error: np.ndarray
     loss: np.ndarray
+
+    __repr__ = shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +162,8 @@ class PlaneTask(Task):
                     start = start.clamp(min=0.0)  # beyond the corners a variance could fall below 0
             made[name] = start
         return made
+
+    __repr__ = shown
 
 
 def plane_of(outcome: Mapping[str, Any]) -> Plane:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lotto.core.errors import UsageError
+from lotto.core.shown import shown
 from lotto.core.weights import Weights, angle, distance
 from lotto.data import Split
 from lotto.execution.engine import Engine, Progress
@@ -54,6 +55,8 @@ class Samples:
         """Largest sample."""
         return max(self.values)
 
+    __repr__ = shown
+
 
 @dataclass(frozen=True)
 class Distances:
@@ -80,6 +83,8 @@ class Distances:
             tuple(errors),
         )
 
+    __repr__ = shown
+
 
 @dataclass(frozen=True)
 class Instability:
@@ -104,6 +109,8 @@ class Instability:
     def stable(self) -> bool:
         """Whether the mean barrier of the test error is below 2 percentage points (LMC section 3)."""
         return self.barrier().mean < STABLE
+
+    __repr__ = shown
 
 
 def data_order_procedure(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lotto.core.shown import shown
 from lotto.core.weights import Weights, mean
 from lotto.execution.procedures import Procedure
 from lotto.execution.task import OnStep, Task
@@ -54,6 +55,8 @@ class AverageTask(Task):
         norms = [f"{n}." for n, m in network.module.named_modules() if isinstance(m, NORMS)]
         buffers = {n: b.tolist() for n, b in network.module.named_buffers() if n.startswith(tuple(norms))}
         return {"metrics": metrics, "statistics": buffers if norms else {}}
+
+    __repr__ = shown
 
 
 def averaged_procedure(jobs: Sequence[Job], trained: Sequence[Run] = ()) -> Procedure[tuple[Run, list[Run]]]:

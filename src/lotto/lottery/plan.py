@@ -9,6 +9,7 @@ from typing import Any
 
 from lotto.core.errors import UsageError, unknown
 from lotto.core.rng import derived_seed
+from lotto.core.shown import shown
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS, levels_for
 from lotto.pruning.rule import Pruning, prune
@@ -88,6 +89,8 @@ class Plan:
             "adaptive": self.adaptive,
             "particles": self.particles,
         }
+
+    __repr__ = shown
 
 
 def make_plan(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from lotto.core.shown import shown
 from lotto.execution.engine import Progress
 from lotto.execution.procedures import Procedure
 from lotto.lottery.plan import Plan
@@ -30,6 +31,8 @@ class LevelFinished:
     def of(cls, replicate: int, at: Level) -> LevelFinished:
         """The event of a level."""
         return cls(replicate, at.level, masks.density(at.mask), at.run.test_error)
+
+    __repr__ = shown
 
 
 def level_procedure(plan: Plan, index: int, emit: Progress) -> Procedure[list[Level]]:

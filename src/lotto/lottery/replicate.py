@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from lotto.core.rng import derived_seed
+from lotto.core.shown import number, shown
 from lotto.execution.procedures import Procedure
 from lotto.lottery.averaging import averaged_procedure
 from lotto.lottery.plan import Plan, Retraining
@@ -44,6 +45,11 @@ class Level:
     def solution(self) -> Run:
         """What the next level prunes."""
         return self.average or self.run
+
+    def __repr__(self) -> str:
+        controls = "".join(f", {name}={number(run.test_error)}" for name, run in self.controls.items())
+        error = f"error={number(self.run.test_error)}"
+        return f"Level({self.level}, {100 * masks.density(self.mask):.3g} % left, {error}{controls})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +127,8 @@ class Replicate:
         return Job(
             plan.recipe, order_seed=order, start=self.rewound, mask=mask, from_step=plan.rewind_step, label=label
         )
+
+    __repr__ = shown
 
 
 def trained_replicate(plan: Plan, index: int) -> Procedure[Replicate]:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from lotto.core.errors import UsageError
+from lotto.core.shown import number, table
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.rule import chosen_engine, on_device
 from lotto.execution.store import Store
@@ -130,6 +131,25 @@ class ImpResult:
             "dense_error": levels[0].run.test_error,
         }
         return Ticket(masks.apply(start, levels[level].mask), levels[level].mask, self.plan.rewind_step, info)
+
+    def __repr__(self) -> str:
+        found = self.table()
+        dense, best = found.iloc[0], found[found["matching"]].iloc[-1]
+        unit, levels = self.plan.recipe.error_unit, f"{len(found)} levels, {len(self.replicates)} replicates"
+        return (
+            f"ImpResult({self.plan.recipe.name!r}: {levels}, dense error {number(dense['error'], unit)};\n"
+            f"  sparsest matching: level {best['level']}, {100 * best['density']:.3g} % left, "
+            f"error {number(best['error'], unit)})"
+        )
+
+    def _repr_html_(self) -> str:
+        """The table of levels; its caption says what is compared."""
+        found = self.table()
+        left = [column for column in found if not str(column).startswith("dense_")]
+        cells = [
+            [number(v) if isinstance(v, float) else v for v in row] for row in found[left].astype(object).to_numpy()
+        ]
+        return table([str(c).replace("_", " ") for c in left], cells, repr(self))
 
 
 def imp(

@@ -49,6 +49,9 @@ class Mask(dict[str, Tensor]):
         """Fraction of prunable weights left."""
         return density(self)
 
+    def __repr__(self) -> str:
+        return f"Mask({100 * density(self) if self else 0:.3g} % of {size(self):,} weights in {len(self)} layers)"
+
     def save(self, path: str | Path) -> None:
         """Write the mask as safetensors, atomically."""
         files.save_tensors(Path(path), self, {"format": "lotto.mask", "version": "1"})

@@ -11,10 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from lotto.core import files
+from lotto.core.shown import brief, table
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
 
 START, MASK = "start/", "mask/"
+TOLD = ("level", "replicate", "order_seed", "test_error", "dense_error")
+"""What of a ticket's information is printed."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,15 @@ class Ticket:
         start = {n.removeprefix(START): t for n, t in tensors.items() if n.startswith(START)}
         masks.check_fits(mask, start)
         return cls(start, mask, int(metadata["rewind_step"]), json.loads(metadata["info"]))
+
+    def __repr__(self) -> str:
+        said = "".join(f", {name}={brief(self.info[name])}" for name in TOLD if name in self.info)
+        left = f"{100 * self.density:.3g} % of {masks.size(self.mask):,} weights"
+        return f"Ticket({left}, rewind_step={self.rewind_step}{said})"
+
+    def _repr_html_(self) -> str:
+        """A table of what it is and of its layers."""
+        rows = [("weights left", f"{100 * self.density:.3g} %"), ("rewind step", self.rewind_step)]
+        rows += [(name.replace("_", " "), brief(self.info[name])) for name in TOLD if name in self.info]
+        rows += [(layer, f"{100 * part:.3g} %") for layer, part in masks.layer_densities(self.mask).items()]
+        return table(("", "Ticket"), rows, "A ticket: weights at the rewind step, and what is left of each layer")

@@ -19,6 +19,7 @@ from lotto.core.duration import iterations
 from lotto.core.errors import UsageError, unknown
 from lotto.core.fingerprint import affects
 from lotto.core.rng import private_torch_rng, torch_seed
+from lotto.core.shown import shown
 from lotto.data.augment import Augment
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, check_batch_size
@@ -315,6 +316,8 @@ class Recipe:
                 value = f"{value.__module__}.{getattr(value, '__qualname__', value)}"
             described[f.name] = value if isinstance(value, (int, float)) else str(value)
         return described
+
+    __repr__ = shown
 
 
 Recipe.include = property(lambda self: self.pruning.include)  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lotto.core.shown import shown
 from lotto.training.job import State
 
 
@@ -27,3 +28,5 @@ class Checkpoint:
     loss_sum: float = 0.0
     loss_count: int = 0
     seconds: float = 0.0
+
+    __repr__ = shown

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lotto.core import fingerprint
 from lotto.core.errors import UsageError
+from lotto.core.shown import brief, shown
 from lotto.core.weights import check_alike, digest, first_non_finite
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
@@ -33,6 +34,8 @@ class State:
     def without_optimizer(self) -> State:
         """The same weights with a new optimizer."""
         return State(self.weights)
+
+    __repr__ = shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +136,8 @@ class Job(fingerprint.Cacheable):
                 optimizer[name] = masks.apply({parameter: tensor}, {parameter: mask[parameter]})[parameter]
         return State(masks.apply(start.weights, mask), optimizer)
 
+    __repr__ = shown
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -184,3 +189,9 @@ class Run:
     def test_loss(self) -> float:
         """Test loss at the end."""
         return self.history[-1]["test_loss"]
+
+    def __repr__(self) -> str:
+        last = self.history[-1] if self.history else {}
+        metrics = "".join(f", {name}={last[name]:.4g}" for name in ("test_error", "test_loss") if name in last)
+        key = "" if self.key is None else f", key={self.key[:8]!r}"
+        return f"Run(steps {self.steps[0]} to {self.steps[1]}{metrics}, kept={brief([*self.states])}{key})"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotto.core.shown import shown
 from lotto.core.weights import Weights
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.rule import on_device, outcome_of
@@ -137,6 +138,8 @@ class TopTask(Task):
         counted = _counter(self.size, on_step)
         return asdict(top_of(hessian, self.k, self.tolerance, self.iterations, self.seed, counted))
 
+    __repr__ = shown
+
 
 def top_from(outcome: Mapping[str, Any]) -> Top:
     """The eigenvalues that a `TopTask` computed."""
@@ -198,6 +201,8 @@ class SpectrumTask(Task):
             "size": found.size,
             "traces": list(found.traces),
         }
+
+    __repr__ = shown
 
 
 def _counter(size: int, on_step: OnStep | None) -> Callable[[], None]:

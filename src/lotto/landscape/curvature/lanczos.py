@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
+from lotto.core.shown import shown
 from lotto.landscape.curvature.operator import Hessian
 
 ONE_THREAD: dict[str, Any] = {"limits": 1, "user_api": "blas"}
@@ -31,6 +32,8 @@ class Top:
     values: tuple[float, ...]
     residuals: tuple[float, ...]
     converged: bool
+
+    __repr__ = shown
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Spectrum:
         """The density with each mass spread as a Gaussian of standard deviation ``width``; integrates to 1."""
         distance = (np.asarray(at)[:, None] - np.array(self.nodes)) / width
         return np.exp(-0.5 * distance**2) @ np.array(self.masses) / (width * math.sqrt(2 * math.pi))
+
+    __repr__ = shown
 
 
 def top_of(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lotto.core.errors import UsageError
 from lotto.core.fingerprint import affects
+from lotto.core.shown import shown
 from lotto.core.weights import Weights, digest
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.curvature.operator import Hessian
@@ -75,6 +76,8 @@ class QuadraticTask(Task):
             if on_step is not None:
                 on_step(done, math.nan)
         return {"costs": costs}
+
+    __repr__ = shown
 
 
 def quadratic_cost(inverse: np.ndarray, point: np.ndarray, pruned: np.ndarray) -> float:
