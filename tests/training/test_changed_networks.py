@@ -200,8 +200,9 @@ def test_a_stack_computes_the_same_or_is_refused(make):
 
 
 def test_parameters_in_one_memory_are_not_stacked():
+    recipe = recipe_of(same_memory)
     with pytest.raises(UsageError, match="share their memory"):
-        train_stack([Job(recipe_of(same_memory), 0, i) for i in (0, 1)])
+        train_stack([Job(recipe, 0, 0), Job(recipe, 0, 1)])
 
 
 class Keeping(nn.Module):
