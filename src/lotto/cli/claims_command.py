@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from lotto.cli.common import console
+from lotto.cli.common import console, say
 from lotto.cli.stopping import stopping
 
 
@@ -34,4 +34,4 @@ def claims(paper: Positional[str] = "stabilizing", folder: Positional[Path | Non
     for part in console_claims(decisions):
         console.print(part, highlight=False)
     files.write_text(folder / "claims.csv", as_frame(decisions).to_csv(index=False))
-    console.print(f"Table   {folder / 'claims.csv'}", highlight=False)
+    say(f"Table   {folder / 'claims.csv'}")

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from lotto.cli.streams import CLOSED_PIPE, discard
 from lotto.core.errors import StorageError, UsageError
+from lotto.core.text import printable
 
 if TYPE_CHECKING:
     from lotto.data import Arrays, ImageFolder
@@ -29,19 +30,14 @@ console = Screen()
 errors = Screen(stderr=True)
 
 
-def say(text: str, style: str = "") -> None:
+def say(text: str, style: str = "", to: Console | None = None) -> None:
     """Print a line as it is: names in it are data, and long paths stay whole."""
-    console.print(Text(_visible(text), style), soft_wrap=True, highlight=False)
+    (to or console).print(Text(printable(text), style), soft_wrap=True, highlight=False)
 
 
 def complain(text: str) -> None:
     """Print why the command cannot go on."""
-    errors.print(Text.assemble(("lotto: ", "bold red"), _visible(text)), soft_wrap=True, highlight=False)
-
-
-def _visible(text: str) -> str:
-    """Signs that would steer the terminal, spelled out."""
-    return "".join(c if c.isprintable() or c == "\n" or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in text)
+    errors.print(Text.assemble(("lotto: ", "bold red"), printable(text)), soft_wrap=True, highlight=False)
 
 
 def writable(folder: Path) -> Path:

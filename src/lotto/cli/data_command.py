@@ -6,7 +6,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from lotto.cli.common import console, load_with_progress
+from lotto.cli.common import load_with_progress, say
 from lotto.cli.stopping import stopping
 from lotto.core.errors import UsageError
 
@@ -31,10 +31,9 @@ def data(
         if not name:
             raise UsageError(f"Name a data set: lotto data get NAME. Choices: {', '.join(NAMES)}.")
         loaded = load_with_progress(name)
-        console.print(
+        say(
             f"{name}: {loaded.size()} training and {loaded.size('test')} test examples of shape {loaded.shape}, "
-            f"{loaded.classes} classes.",
-            highlight=False,
+            f"{loaded.classes} classes."
         )
         return
     for known in NAMES:
@@ -42,4 +41,4 @@ def data(
         state = ("in the cache" if path.exists() else "not downloaded") if known in PUBLISHED else "computed"
         if known in IMAGENET:
             state = f"your own folder, {download.cache_folder() / 'imagenet'}"
-        console.print(f"{known:15} {state}", highlight=False)
+        say(f"{known:15} {state}")

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lotto.cli.common import say
 from lotto.data import Progress as DataProgress
 from lotto.execution.engine import JobAdvanced, JobFinished, JobStarted
 from lotto.lottery.procedure import LevelFinished
@@ -41,7 +42,7 @@ class Display:
         self.trained = self.remembered = 0
         self.began = time.monotonic()
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
@@ -81,14 +82,14 @@ class Display:
                 self.remembered += not trained
                 self.bars.advance(self.total)
                 if trained and not self.console.is_interactive and not self.errors:
-                    self.console.print(f"{time.monotonic() - self.began:6.1f} s  {job.label}", highlight=False)
+                    say(f"{time.monotonic() - self.began:6.1f} s  {job.label}", to=self.console)
             case LevelFinished(replicate, level, density, error):
                 self.errors.setdefault(level, []).append(error)
                 dense = self.errors[0]
-                self.bars.console.print(
+                say(
                     f"{time.monotonic() - self.began:6.1f} s  replicate {replicate + 1}  level {level:2}  "
                     f"{100 * density:6.2f} % left  error {error:6.2f}  (dense {sum(dense) / len(dense):.2f})",
-                    highlight=False,
+                    to=self.console,
                 )
 
 
@@ -96,7 +97,7 @@ class Display:
 def download_display(console: Console) -> Iterator[DataProgress]:
     """A progress bar for downloads; it appears only if something is downloaded."""
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, transient=True
+        TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), console=console, transient=True
     ) as bars:
         tasks: dict[str, TaskID] = {}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from lotto.cli.common import console, load_with_progress
+from lotto.cli.common import console, load_with_progress, say
 from lotto.cli.stopping import stopping
 
 
@@ -37,4 +37,4 @@ def export(
     made, measured = exporting.variants(recipe, module)
     path = exporting.save_program(made[kind], recipe, out or folder / f"{kind}.pt2")
     console.print(export_table(measured, float(about["density"]), recipe.error_unit))
-    console.print(f"Program {path} ({path.stat().st_size / 1e6:.3g} MB)", highlight=False)
+    say(f"Program {path} ({path.stat().st_size / 1e6:.3g} MB)")

@@ -10,7 +10,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from lotto.cli.common import console, whole_numbers, writable
+from lotto.cli.common import console, say, whole_numbers, writable
 from lotto.cli.options import Changes, Execution
 from lotto.cli.stopping import stopping
 
@@ -94,16 +94,17 @@ def imp(
     table = result.table()
     console.print(console_table(table, chosen.tolerance, chosen.error_unit))
     if plan.adaptive:
-        console.print(adaptive_summary(result), highlight=False)
+        say(adaptive_summary(result))
     best = table[table["matching"]].iloc[-1]
     if best["level"]:
-        console.print(
-            f"[bold]Sparsest matching ticket: level {best['level']}, {100 * best['density']:.3g} % of the weights[/] "
-            f"(error {best['error']:.2f}, dense {best['dense_error']:.2f})."
+        say(
+            f"Sparsest matching ticket: level {best['level']}, {100 * best['density']:.3g} % of the weights "
+            f"(error {best['error']:.2f}, dense {best['dense_error']:.2f}).",
+            "bold",
         )
     else:
-        console.print("[bold]No pruned level matches the dense network.[/]")
+        say("No pruned level matches the dense network.", "bold")
     if "ticket" in paths:
-        console.print(f"Ticket  {paths['ticket']}", highlight=False)
-    console.print(f"Report  {paths['report']}", highlight=False)
-    console.print(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)
+        say(f"Ticket  {paths['ticket']}")
+    say(f"Report  {paths['report']}")
+    say(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.")

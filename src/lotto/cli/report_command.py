@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from lotto.cli.common import console
+from lotto.cli.common import console, say
 from lotto.cli.stopping import stopping
 
 
@@ -24,9 +24,9 @@ def report(folder: Positional[Path], /) -> None:
 
     stopping.unwind()
     if not (folder / "result.json").exists() and any(folder.glob("*.csv")):
-        console.print(f"Report  {write_experiments(folder, [*papers.EXPERIMENTS.values()])}", highlight=False)
+        say(f"Report  {write_experiments(folder, [*papers.EXPERIMENTS.values()])}")
         return
     result = load_result(folder)
     write_report(result, folder / "report.html")
     console.print(console_table(result["table"], float(result["recipe"]["tolerance"]), result["error_unit"]))
-    console.print(f"Report  {folder / 'report.html'}", highlight=False)
+    say(f"Report  {folder / 'report.html'}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from lotto.cli.common import console, whole_numbers, writable
+from lotto.cli.common import console, say, whole_numbers, writable
 from lotto.cli.options import Changes, Execution
 from lotto.cli.stopping import stopping
 
@@ -77,5 +77,5 @@ def run(
         command, known = f"lotto {shlex.join(sys.argv[1:])}", [*papers.EXPERIMENTS.values()]
         page = save_experiment(experiment, options, frame, folder, command, seconds, known)
         console.print(frame_table(readable(frame), f"{experiment.title} ({experiment.source})"))
-        console.print(f"Rows    {folder / experiment.name}.csv\nReport  {page}", highlight=False)
-        console.print(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.", highlight=False)
+        say(f"Rows    {folder / experiment.name}.csv\nReport  {page}")
+        say(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.")

@@ -97,8 +97,8 @@ def write_bytes(path: Path, content: bytes) -> str:
 
 
 def write_text(path: Path, text: str) -> str:
-    """Write UTF-8 text atomically; returns its checksum."""
-    return write_bytes(path, text.encode())
+    """Write UTF-8 text atomically, bytes of names that are none spelled out; returns its checksum."""
+    return write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from lotto.core.text import printable
 from lotto.report.table import CONTROL_TITLES
 
 COLOURS = {"imp": "#1b6ca8", "reinit": "#d1495b", "random": "#edae49", "dense": "#8a8a8a"}
@@ -22,6 +24,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "text.usetex": False,
     "grid.color": "#e8e8e8",
     "svg.hashsalt": "lotto",  # the same plot gives the same file
 }
@@ -37,7 +40,8 @@ def figure(width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:
 def svg(made: Figure) -> str:
     """The figure as an ``<svg>`` element."""
     buffer = io.StringIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name may have signs that the font has not
         FigureCanvasSVG(made).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
@@ -80,7 +84,7 @@ def error_against_density(table: pd.DataFrame, tolerance: float, unit: str) -> F
     matching = table[table["matching"]]
     axis.plot(matching["density"], matching["error"], "o", ms=9, mfc="none", mec=COLOURS["imp"], label="matching")
     density_axis(axis, list(table["density"]))
-    axis.set_ylabel(f"test error,{unit}" if unit else "test error")
+    axis.set_ylabel(f"test error,{unit}" if unit else "test error", parse_math=False)
     axis.legend(frameon=False, fontsize=9)
     return made
 
@@ -100,12 +104,17 @@ def training_curves(
         label = f"{100 * densities[level]:.3g} %" if level in {0, last // 2, last} else None
         axis.plot(steps, means, color=colours(0.92 * level / max(1, last)), lw=1.2, marker=".", ms=3, label=label)
     axis.set_xlabel("iteration")
-    axis.set_ylabel(f"test error,{unit}" if unit else "test error")
+    axis.set_ylabel(f"test error,{unit}" if unit else "test error", parse_math=False)
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axis.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "2345" else ""))
     axis.legend(frameon=False, fontsize=9, title="weights left")
     return made
+
+
+def named(name: str) -> str:
+    """A name in a legend, which leaves out what begins with an underscore."""
+    return printable(name.replace("\n", "\\n"), 40).replace("_", " _", name.startswith("_"))
 
 
 def layer_densities(layers: Mapping[str, Sequence[float]], densities: Sequence[float]) -> Figure:
@@ -114,7 +123,7 @@ def layer_densities(layers: Mapping[str, Sequence[float]], densities: Sequence[f
     colours = mpl.colormaps["plasma"]
     for i, (layer, values) in enumerate(layers.items()):
         shown = [v if v > 0 else math.nan for v in values]
-        axis.plot(densities, shown, color=colours(0.9 * i / max(1, len(layers) - 1)), lw=1.3, label=layer)
+        axis.plot(densities, shown, color=colours(0.9 * i / max(1, len(layers) - 1)), lw=1.3, label=named(layer))
     axis.plot(densities, densities, color=COLOURS["dense"], lw=1, ls=":", label="whole network")
     density_axis(axis, densities)
     axis.set_yscale("log")
@@ -124,7 +133,9 @@ def layer_densities(layers: Mapping[str, Sequence[float]], densities: Sequence[f
     # More layers than a legend can hold are known by their colour only, from the first to the last.
     names = axis.get_legend_handles_labels()
     chosen = range(len(names[0])) if len(names[0]) <= 12 else [0, len(names[0]) // 2, len(names[0]) - 2, -1]
-    axis.legend([names[0][i] for i in chosen], [names[1][i] for i in chosen], frameon=False, fontsize=8)
+    legend = axis.legend([names[0][i] for i in chosen], [names[1][i] for i in chosen], frameon=False, fontsize=8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
     return made
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from lotto.inference.export import Variant
 from lotto.lottery.search import ImpResult
 from lotto.pruning import masks
+from lotto.report.fitting import FittedTable, cell
 
 CONTROL_TITLES = {"reinit": "new init", "random": "random mask"}
 """What the controls are called where people read."""
@@ -60,7 +61,7 @@ def export_table(variants: Sequence[Variant], density: float, unit: str) -> Tabl
     batches = list(first.milliseconds)
     titles = [f"batch of {n}, ms" for n in batches]
     for title in ("network", "kB", f"error{unit}", "largest difference", *titles):
-        table.add_column(title, justify="left" if title == "network" else "right")
+        table.add_column(title, justify="left" if title == "network" else "right", overflow="fold")
     for variant in variants:
         times = [
             f"{variant.milliseconds[n]:.3g} ({first.milliseconds[n] / variant.milliseconds[n]:.2f}×)" for n in batches
@@ -84,28 +85,19 @@ def adaptive_summary(result: ImpResult) -> str:
 
 def frame_table(frame: pd.DataFrame, title: str) -> Table:
     """A frame as a table for the terminal."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(title=cell(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in frame.columns:
-        table.add_column(str(column), justify="left" if column in ("measure", "unit") else "right")
+        table.add_column(cell(column), justify="left" if column in ("measure", "unit") else "right", overflow="fold")
     for line in frame.astype(str).to_numpy().tolist():
-        table.add_row(*line)
+        table.add_row(*map(cell, line))
     return table
 
 
-def console_table(table: pd.DataFrame, tolerance: float, unit: str) -> Table:
+def console_table(table: pd.DataFrame, tolerance: float, unit: str) -> FittedTable:
     """The readable table; matching levels are green."""
     dense = spread(*table[["dense_error", "dense_std"]].iloc[0].to_numpy(float))
-    rich_table = Table(
-        box=box.SIMPLE_HEAD,  # the whole table fits a terminal of 80 columns
-        padding=(0, 1),
-        pad_edge=False,
-        caption=f"Dense: test error {dense}{unit}. Matching: mean error at most {tolerance:g} above the dense "
-        "mean. Spread: sample standard deviation.",
-        caption_justify="left",
+    caption = (
+        f"Dense: test error {dense}{unit} (n={int(table['n'].iloc[0])}). Matching: mean error at most {tolerance:g} "
+        "above the dense mean. Spread: sample standard deviation."
     )
-    cells = columns(table, unit)
-    for title, _ in cells:
-        rich_table.add_column(title, justify="right", no_wrap=True)
-    for i, matching in enumerate(table["matching"]):
-        rich_table.add_row(*[values[i] for _, values in cells], style="green" if matching else None)
-    return rich_table
+    return FittedTable(columns(table, unit), caption, ["green" if v else None for v in table["matching"]])
