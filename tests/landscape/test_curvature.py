@@ -318,5 +318,5 @@ def test_perturbing_nothing_or_by_nothing_sensible(point):
     with pytest.raises(UsageError, match="axial subspace is empty"):
         subspace.perturb(weights, {n: torch.zeros_like(k) for n, k in mask.items()}, 1.0, 0)
     for length in (-1.0, math.nan, math.inf):
-        with pytest.raises(UsageError, match="length of a perturbation"):
+        with pytest.raises(UsageError, match="length"):
             subspace.perturb(weights, mask, length, 0)

@@ -96,7 +96,7 @@ def test_a_recipe_takes_patterns_beside_its_rule():
         "steps", "init", "evaluations")}).fingerprint()  # fmt: skip
     assert repr(Pruning()) == "Pruning(rate=0.2, score='magnitude', scope='global', rates={}, exclude=())"
     assert repr(Pruning(include="embed")).endswith("exclude=(), include=('embed',))")
-    with pytest.raises(UsageError, match="exclude is a name or pattern, or several"):
+    with pytest.raises(UsageError, match="exclude is a list of texts"):
         Pruning(exclude=3)  # type: ignore[arg-type]
 
 

@@ -122,7 +122,7 @@ def test_scores():
 def test_bad_input_is_named():
     weights, mask = random_case(0)
     for rate in (0, 1, -0.2, 1.5, math.nan, "0.2"):
-        with pytest.raises(UsageError, match="must be greater than 0 and less than 1"):
+        with pytest.raises(UsageError, match="greater than 0 and less than 1"):
             prune(weights, mask, rate=rate)
     with pytest.raises(UsageError, match=r"Unknown score 'magnitud'.*Did you mean 'magnitude'"):
         prune(weights, mask, score="magnitud")

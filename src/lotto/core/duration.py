@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from lotto.core.errors import UsageError
+from lotto.core.check import Unfit, whole
+from lotto.core.errors import UsageError, text
 
-_PATTERN = re.compile(r"^(?:(\d+(?:\.\d+)?)ep)?(?:(\d+)it)?$")
+_PATTERN = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?)ep)?(?:([0-9]+)it)?|([0-9]+)")
+MOST = 10**12
+"""Iterations: nothing trains for longer."""
 
 
 def iterations(value: str | int, per_epoch: int) -> int:
@@ -16,21 +19,28 @@ def iterations(value: str | int, per_epoch: int) -> int:
     Raises:
         UsageError: if the text is not like ``500it``, ``3ep`` or ``2ep50it``.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
+    if isinstance(value, str):
+        return _parsed(value.strip(), per_epoch)
+    try:
+        count = whole(value)
+    except Unfit:
+        raise _unreadable(value) from None
+    if not 0 <= count <= MOST:
         raise _unreadable(value)
-    return _parsed(str(value).strip(), per_epoch)
+    return count
 
 
 @lru_cache(maxsize=4096)
-def _parsed(text: str, per_epoch: int) -> int:
-    if text.isdigit():
-        return int(text)
-    match = _PATTERN.match(text)
-    if not text or match is None:
-        raise _unreadable(text)
-    epochs, steps = match.groups()
-    return round(float(epochs or 0) * per_epoch) + int(steps or 0)
+def _parsed(given: str, per_epoch: int) -> int:
+    match = _PATTERN.fullmatch(given)
+    if not given or match is None or len(given) > 40:
+        raise _unreadable(given)
+    epochs, steps, alone = match.groups()
+    count = round(float(epochs or 0) * per_epoch) + int(steps or alone or 0)
+    if count > MOST:
+        raise _unreadable(given)
+    return count
 
 
 def _unreadable(value: object) -> UsageError:
-    return UsageError(f"A step is text such as '500it', '3ep' or '2ep50it'; got {value!r}.")
+    return UsageError(f"A step is text such as '500it', '3ep' or '2ep50it'; got {text(value)}.")

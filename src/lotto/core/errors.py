@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
+import reprlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class LottoError(Exception):
@@ -45,14 +48,55 @@ def check_positional(kind: type, given: int, allowed: Sequence[str]) -> None:
         )
 
 
+LONGEST = 200
+"""Characters of a value that a sentence repeats."""
+
+
+class _Short(reprlib.Repr):
+    """Values as they would be typed, the large ones by their size."""
+
+    maxstring = maxother = maxlong = LONGEST
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        try:
+            return repr(x)
+        except Exception:  # a text is of the user's making
+            return f"<{type(x).__name__}>"
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) < 10**LONGEST else "a whole number of hundreds of digits"
+
+    def repr_Tensor(self, x: Any, level: int) -> str:
+        return f"a tensor of shape {tuple(x.shape)} and type {str(x.dtype).removeprefix('torch.')}"
+
+    def repr_ndarray(self, x: Any, level: int) -> str:
+        return f"an array of shape {x.shape} and type {x.dtype}" if x.size > 8 else repr(x)
+
+    def repr_DataFrame(self, x: Any, level: int) -> str:
+        return f"a table of shape {x.shape}"
+
+    repr_Parameter = repr_Tensor
+    repr_Series = repr_ndarray
+
+
+def text(value: object) -> str:
+    """A value in a sentence: as it would be typed, on one line, at most `LONGEST` characters.
+
+    >>> text("500it"), len(text("x" * 10_000))
+    ("'500it'", 200)
+    """
+    found = re.sub(r"\s+", " ", _Short().repr(value))
+    return found if len(found) <= LONGEST else f"{found[: LONGEST - 1]}…"
+
+
 def nearest(got: str, choices: Iterable[str]) -> str:
     """Return a sentence that lists ``choices`` and suggests the one nearest to ``got``."""
     names = sorted(choices)
-    match = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(got[:LONGEST], names, n=1, cutoff=0.5)
     hint = f" Did you mean {match[0]!r}?" if match else ""
     return f"Choices: {', '.join(names)}.{hint}"
 
 
 def unknown(kind: str, got: object, choices: Iterable[str]) -> UsageError:
     """The error for a name that is not one of ``choices``."""
-    return UsageError(f"Unknown {kind} {got!r}. {nearest(str(got), choices)}")
+    return UsageError(f"Unknown {kind} {text(got)}. {nearest(got if isinstance(got, str) else '', choices)}")

@@ -13,11 +13,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 
 Weights = Mapping[str, Tensor]
 
 
+@checked
 def check_alike(a: Weights, b: Weights) -> None:
     """Raise ``UsageError`` unless ``a`` and ``b`` have the same names and shapes."""
     for name in [*a, *b]:
@@ -30,6 +32,7 @@ def check_alike(a: Weights, b: Weights) -> None:
             )
 
 
+@checked
 def first_non_finite(weights: Weights, leave: Collection[str] = ()) -> str | None:
     """Return the name of the first tensor that holds NaN or infinity, or None; those in ``leave`` may hold them."""
     for name, tensor in weights.items():
@@ -38,6 +41,7 @@ def first_non_finite(weights: Weights, leave: Collection[str] = ()) -> str | Non
     return None
 
 
+@checked
 def digest(weights: Weights) -> str:
     """Hash of names, types, shapes and content."""
     result = hashlib.blake2b(digest_size=16)
@@ -48,17 +52,20 @@ def digest(weights: Weights) -> str:
     return result.hexdigest()
 
 
+@checked
 def restrict(weights: Weights, names: Iterable[str]) -> dict[str, Tensor]:
     """Return only the named tensors (a mask's keys give the prunable part)."""
     return {name: weights[name] for name in names}
 
 
+@checked
 def clone(weights: Weights) -> dict[str, Tensor]:
     """Return detached, contiguous copies on the CPU."""
     # Two steps, so that a tensor that is already on the CPU and contiguous is copied just once.
     return {n: t.detach().to("cpu", copy=True).contiguous() for n, t in weights.items()}
 
 
+@checked
 def lerp(a: Weights, b: Weights, t: float) -> dict[str, Tensor]:
     """Return ``(1 - t) * a + t * b``; exactly ``a`` at 0 and ``b`` at 1.
 
@@ -76,6 +83,7 @@ def _between(a: Tensor, b: Tensor, t: float) -> Tensor:
     return torch.lerp(a, b, t) if a.is_floating_point() else (a if t < 0.5 else b).clone()
 
 
+@checked
 def mean(networks: Sequence[Weights]) -> dict[str, Tensor]:
     """Return the mean of networks; integer tensors (BatchNorm's batch counters) are those of the first.
 
@@ -115,16 +123,19 @@ def _finite(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return x.masked_fill(same, 0.0), y.masked_fill(same, 0.0)
 
 
+@checked
 def norm(a: Weights, mask: Weights | None = None) -> float:
     """L2 norm over the unpruned prunable weights of ``mask``, or over all floating tensors."""
     return math.sqrt(sum(float(x.dot(x)) for x, _ in _pairs(a, a, mask)))
 
 
+@checked
 def distance(a: Weights, b: Weights, mask: Weights | None = None) -> float:
     """L2 distance ``||m*a - m*b||`` (STAB section 4), over all floating tensors when ``mask`` is None."""
     return math.sqrt(sum(float((x - y).square().sum()) for x, y in _pairs(a, b, mask)))
 
 
+@checked
 def angle(a: Weights, b: Weights, mask: Weights | None = None) -> float:
     """Angle in degrees between the masked weights (STAB appendix); raises if either is all zero."""
     dot = aa = bb = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache, partial
 
+from lotto.core.check import checked
 from lotto.core.errors import DataError, unknown
 from lotto.core.moved import renamed_name
 from lotto.data.augment import Augment
@@ -22,6 +23,7 @@ NAMES = (*PROCEDURAL, *PUBLISHED, *IMAGENET)
 __all__ = ["NAMES", "Arrays", "Augment", "ImageFolder", "Split", "load"]
 
 
+@checked
 def load(name: str, progress: Progress | None = None) -> Arrays | ImageFolder:
     """Load a data set by name, downloading it once if it is not in the cache.
 

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lotto.core.errors import UsageError
+from lotto.core.check import checked, whole_number
+from lotto.core.errors import UsageError, text
 from lotto.core.rng import stream
 
 
+@checked
 @dataclass(frozen=True)
 class Augment:
     """Random shift by up to ``crop`` pixels (pad with black, then crop) and random horizontal flip.
@@ -31,9 +33,9 @@ class Augment:
 
     def __call__(self, x: Tensor, seed: int, step: int) -> Tensor:
         """Augment a batch of images, shape (batch, channels, height, width), for (seed, step)."""
-        if x.dim() != 4:
-            raise UsageError(f"Augmentation needs images of shape (channels, height, width); got {tuple(x.shape[1:])}.")
-        generator = stream(seed, "augment", step)
+        if not isinstance(x, Tensor) or x.dim() != 4:
+            raise UsageError(f"Augmentation needs images of shape (channels, height, width); got {text(x)}.")
+        generator = stream(seed, "augment", whole_number(step, "step"))
         batch, height, width = x.shape[0], x.shape[2], x.shape[3]
         if self.crop:
             top, left = _drawn(generator.integers(0, 2 * self.crop + 1, (2, batch)), x.device)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lotto.core.check import Bounds, Count, Few, checked
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.data.augment import Augment
@@ -62,6 +64,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
         return image.resize((self.size, self.size), box=(left, top, left + width, top + height))
 
 
+@checked
 class ImageFolder:
     """Images read from disk as they are needed, in a deterministic order that can start at any step.
 
@@ -81,9 +84,9 @@ class ImageFolder:
     def __init__(
         self,
         path: str | Path,
-        size: int = 224,
-        workers: int = 0,
-        shorter: int | None = None,
+        size: Few = 224,
+        workers: Annotated[int, Bounds(0, 1024)] = 0,
+        shorter: Few | None = None,
         random_crop: bool = False,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
@@ -141,6 +144,10 @@ class ImageFolder:
         """Number of images in a split."""
         return len(self.items.get(split, ()))
 
+    def class_labels(self, split: Split = "train") -> Tensor:
+        """The class of every image."""
+        return torch.tensor([label for _, label in self.items[split]])
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the relative paths and file sizes (not of every pixel: that would read it all)."""
@@ -152,6 +159,7 @@ class ImageFolder:
                 digest.update(line.encode())
         return digest.hexdigest()
 
+    @checked
     def hold_out(self, count: int) -> ImageFolder:
         """Set ``count`` training images aside to validate; always the same ones."""
         if count == 0:
@@ -192,6 +200,7 @@ class ImageFolder:
         mean, std = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (self._mean, self._std))
         return (x.float() / 255 - mean) / std
 
+    @checked
     def batches(
         self,
         seed: int,
@@ -222,7 +231,8 @@ class ImageFolder:
             return [None] * batch
         return [tuple(row) for row in stream(seed, "crop", step).random((batch, 4)).tolist()]
 
-    def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
+    @checked
+    def evaluation(self, split: Split, batch_size: Count) -> Iterator[Batch]:
         """All images of a split in order, not augmented."""
         check_split(self, split)
         count = self.size(split)

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lotto.core.check import Count, checked
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.data.augment import Augment
+from lotto.data.convert import inputs_from, targets_from
 from lotto.data.normalise import Picker, normalised, picker, supports
 
 Split = Literal["train", "validation", "test"]
@@ -53,6 +55,7 @@ def check_split(data: Sized, split: Split) -> None:
         raise UsageError(f"The data set {data.name!r} has no {split} split; set validation=N in the recipe.")
 
 
+@checked
 class Arrays:
     """A data set in memory.
 
@@ -60,9 +63,11 @@ class Arrays:
     are used.
 
     Args:
-        x_train: training inputs, shape (examples, ...); ``uint8`` images are scaled to [0, 1] and
-            normalised per batch, floating inputs are used as they are.
-        y_train: training targets: integer classes, or anything the recipe's loss understands.
+        x_train: training inputs, shape (examples, ...): an array, a tensor or nested lists. ``uint8`` images are
+            scaled to [0, 1] and normalised per batch; floating inputs of any width are used as float32, booleans as 0
+            and 1, other integers as int64 (tokens).
+        y_train: training targets: integer classes, or anything the recipe's loss understands. Integers of any width
+            and booleans become int64, floating numbers float32.
         x_test: test inputs.
         y_test: test targets.
         mean: per-channel mean of uint8 images in [0, 1]; default: that of the training images.
@@ -70,7 +75,8 @@ class Arrays:
         name: what tables and logs call the set.
 
     Raises:
-        UsageError: on mismatched lengths or shapes, an empty set, or NaN in the inputs.
+        UsageError: on mismatched lengths or shapes, an empty set, NaN, or what is no array of numbers (text labels,
+            dicts, tuples of arrays, complex numbers).
     """
 
     def __init__(
@@ -85,8 +91,12 @@ class Arrays:
         name: str = "arrays",
     ) -> None:
         self.name = name
-        self.x: dict[str, Tensor] = {"train": _inputs(x_train), "test": _inputs(x_test)}
-        self.y: dict[str, Tensor] = {"train": _targets(y_train), "test": _targets(y_test)}
+        self.x: dict[str, Tensor] = {
+            "train": inputs_from(x_train, "x_train"), "test": inputs_from(x_test, "x_test")
+        }  # fmt: skip
+        self.y: dict[str, Tensor] = {
+            "train": targets_from(y_train, "y_train"), "test": targets_from(y_test, "y_test")
+        }  # fmt: skip
         for split in ("train", "test"):
             if len(self.x[split]) != len(self.y[split]) or not len(self.x[split]):
                 raise UsageError(
@@ -102,6 +112,12 @@ class Arrays:
             raise UsageError(
                 f"Training inputs are {self.x['train'].dtype}, test inputs {self.x['test'].dtype}; "
                 "both are floating, or both uint8."
+            )
+        one, two = self.y["train"], self.y["test"]
+        if one.shape[1:] != two.shape[1:] or one.dtype != two.dtype:
+            raise UsageError(
+                f"Training targets have shape {tuple(one.shape[1:])} and type {one.dtype}, test targets "
+                f"{tuple(two.shape[1:])} and {two.dtype}; they must be equal."
             )
         self._scale: Tensor | None
         self._shift: Tensor | None
@@ -156,6 +172,10 @@ class Arrays:
         """Number of examples in a split."""
         return len(self.y[split]) if split in self.y else 0
 
+    def class_labels(self, split: Split = "train") -> Tensor:
+        """The class of every example, where targets are classes."""
+        return self.y[split]
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the content, so that a run is remembered for exactly this data."""
@@ -168,6 +188,7 @@ class Arrays:
             digest.update(b"-" if tensor_ is None else tensor_.numpy().tobytes())
         return digest.hexdigest()
 
+    @checked
     def hold_out(self, count: int) -> Arrays:
         """The same set with ``count`` training examples, always the same ones, set aside to validate."""
         if count == 0:
@@ -205,6 +226,7 @@ class Arrays:
             return x
         return normalised(x, self._scale, self._shift)
 
+    @checked
     def batches(
         self,
         seed: int,
@@ -238,7 +260,8 @@ class Arrays:
             inputs = self.normalise(inputs if augment is None else augment(inputs, seed, step))
             yield inputs.flatten(1).t().contiguous() if feature_major else inputs, targets
 
-    def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
+    @checked
+    def evaluation(self, split: Split, batch_size: Count) -> Iterator[Batch]:
         """All examples of a split in their own order, not augmented."""
         check_split(self, split)
         for i in range(0, self.size(split), batch_size):
@@ -259,24 +282,3 @@ def image_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         mean.append(m)
         std.append(float(fraction.dot((levels - m) ** 2)) ** 0.5 or 1.0)  # a constant channel stays constant
     return tuple(mean), tuple(std)
-
-
-def _inputs(value: Any) -> Tensor:
-    tensor = _own(value)
-    if tensor.dtype == torch.float64:
-        tensor = tensor.float()
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise UsageError("The inputs hold NaN or infinity; clean them before training.")
-    return tensor.contiguous()
-
-
-def _targets(value: Any) -> Tensor:
-    tensor = _own(value)
-    return (tensor.float() if tensor.is_floating_point() else tensor.long()).contiguous()
-
-
-def _own(value: Any) -> Tensor:
-    """A tensor on the CPU whose memory is not the user's, who may change it later."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    return torch.from_numpy(np.array(value))

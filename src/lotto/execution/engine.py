@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
+from lotto.core.check import checked
 from lotto.core.shown import shown
 from lotto.execution.autotune import measured_width
 from lotto.execution.compute import lookup
@@ -94,6 +95,7 @@ class Engine(ABC):
     def _close(self, finished: bool) -> None:  # noqa: B027 (an engine may hold nothing)
         """Let go of what `_submit` holds; ``finished`` is False when an error or Ctrl-C ends the run."""
 
+    @checked
     def run(self, jobs: Iterable[WorkItem], progress: Progress | None = None) -> list[Any]:
         """Run independent jobs; returns their runs in order."""
         jobs = list(jobs)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+from typing import Annotated
 
 import torch
 
-from lotto.core.errors import UsageError
+from lotto.core.check import Bounds, checked
+from lotto.core.errors import UsageError, text
 from lotto.execution.engine import Engine
 from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
 from lotto.execution.store import Store
 
 
+@checked
 def make(
     jobs: int | str = "auto",
     store: Store | None = None,
-    threads: int = 1,
+    threads: Annotated[int, Bounds(1, 1024)] = 1,
     stack: int | str = "auto",
     device: str = "cpu",
 ) -> Engine:
@@ -40,23 +44,25 @@ def make(
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if jobs == "auto":
         workers = 1 if on_gpu else available_cores()
-    elif str(jobs).isdigit() and int(jobs) >= 1:
+    elif _is_count(jobs):
         workers = int(jobs)
     else:
-        raise UsageError(f"jobs is 'auto' or a whole number from 1; got {jobs!r}.")
-    if threads < 1:
-        raise UsageError(f"threads is a whole number from 1; got {threads!r}.")
+        raise UsageError(f"jobs is 'auto' or a whole number from 1; got {text(jobs)}.")
     width: int | None
     if stack == "measured" or (stack == "auto" and on_gpu):
         width = None
     elif stack == "auto":
         width = 1
-    elif str(stack).isdigit() and int(stack) >= 1:
+    elif _is_count(stack):
         width = int(stack)
     else:
-        raise UsageError(f"stack is 'auto', 'measured' or a whole number from 1; got {stack!r}.")
+        raise UsageError(f"stack is 'auto', 'measured' or a whole number from 1; got {text(stack)}.")
     store = store or Store()
     return Serial(store, threads, width) if workers == 1 else Processes(store, workers, threads, width)
+
+
+def _is_count(value: int | str) -> bool:
+    return re.fullmatch(r"0*[1-9][0-9]{0,3}", text(value).strip("'")) is not None
 
 
 def available_cores() -> int:

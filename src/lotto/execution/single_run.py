@@ -8,21 +8,23 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lotto.core.check import checked
 from lotto.core.weights import clone
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.rule import chosen_engine, on_device
 from lotto.execution.store import Store
-from lotto.pruning.masks import Mask
+from lotto.pruning.masks import Mask, MaskLike
 from lotto.pruning.ticket import Ticket
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run, State
 
 
+@checked
 def train(
     recipe: Recipe,
     init_seed: int = 0,
     order_seed: int | None = None,
-    mask: Mapping[str, Tensor] | None = None,
+    mask: MaskLike | None = None,
     start: State | Ticket | Mapping[str, Tensor] | None = None,
     from_step: str | int = "0it",
     keep: Sequence[str | int] = (),

@@ -21,6 +21,7 @@ from typing import Any, overload
 from torch import Tensor
 
 from lotto.core import files
+from lotto.core.check import checked
 from lotto.core.errors import StorageError, UsageError
 from lotto.execution.arithmetic import ENTRY, arithmetic_of, say_if_other
 from lotto.execution.entries import Entries
@@ -38,6 +39,7 @@ WEIGHTS, OPTIMIZER = "w/", "o/"
 CHECKPOINT = "checkpoint.safetensors"
 
 
+@checked
 class Store:
     """What has been computed, on disk.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from lotto.core.check import checked
 from lotto.experiments.measures import ERROR, IMP, Kind
 from lotto.experiments.results import ResultGroup
 from lotto.experiments.statistics import Verdict, decide, interval
@@ -110,11 +111,13 @@ def agreement(where: str, points: Sequence[tuple[Verdict, Verdict]], needed: str
         yield Finding(where, (), Verdict.UNDECIDED, f"{note}; {needed}")
 
 
+@checked
 def check_claims(claims: Sequence[Claim], groups: Sequence[ResultGroup]) -> list[Decision]:
     """Decide every claim from stored results."""
     return [Decision(claim, tuple(f for group in groups for f in claim.find(group))) for claim in claims]
 
 
+@checked
 def as_frame(decisions: Sequence[Decision]) -> pd.DataFrame:
     """One row per finding, or per claim that has none."""
     rows = []

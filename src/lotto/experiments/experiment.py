@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from lotto.core.check import checked
 from lotto.core.errors import unknown
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.procedures import Procedure
@@ -58,6 +59,7 @@ class Experiment:
         arguments = inspect.signature(self.procedure).parameters.values()
         return {a.name: a.default for a in arguments if a.kind is inspect.Parameter.KEYWORD_ONLY}
 
+    @checked
     def options(self, recipe: Recipe, given: Mapping[str, Any]) -> Options:
         """Options from values by name; without any rewind steps they are the experiment's."""
         made = Options(recipe, **{**given, "rewind_to": given.get("rewind_to") or self.rewind_to})
@@ -76,6 +78,7 @@ class Experiment:
                 raise unknown("option", name, (*options.describe(), *sorted({*defaults, *SHARED})))
         return {name: options.own.get(name, default) for name, default in defaults.items()}
 
+    @checked
     def run(self, options: Options, engine: Engine, progress: Progress | None = None) -> pd.DataFrame:
         """Measure; returns one row per sample of each measure."""
         cases = [Case(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.recipe.recipe import Recipe
 
@@ -14,6 +15,7 @@ SHARED = ("orders", "points", "examples", "eval_levels")
 """Options that several experiments have; one that lacks any of them leaves it, so that all can be asked at once."""
 
 
+@checked
 @dataclass(frozen=True, init=False)
 class Options:
     """The options that every experiment has, and any of those that only some have.

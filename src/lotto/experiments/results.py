@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.core.fingerprint import fields_that_affect
 from lotto.experiments.measures import Measure
@@ -74,6 +75,7 @@ class ResultGroup:
         return f"{self.title}, {100 * rows['density'].mean():.3g} % left, k = {k}"
 
 
+@checked
 def read(folder: Path) -> list[StoredResult]:
     """The results in a folder (not below it), by name.
 
@@ -93,6 +95,7 @@ def read(folder: Path) -> list[StoredResult]:
     return found
 
 
+@checked
 def read_below(folder: Path) -> list[StoredResult]:
     """The results in a folder and all folders below it.
 
@@ -105,6 +108,7 @@ def read_below(folder: Path) -> list[StoredResult]:
     return [result for inner in folders for result in read(inner)]
 
 
+@checked
 def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     """Put the rows of equal training settings together.
 

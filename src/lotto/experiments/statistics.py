@@ -8,6 +8,8 @@ from enum import Enum
 
 import numpy as np
 
+from lotto.core.check import checked
+
 CONFIDENCE = 0.95
 """A statistic is on one side of a threshold when its t-interval at this level is."""
 
@@ -20,6 +22,7 @@ class Verdict(str, Enum):
     UNDECIDED = "not decided at this scale"
 
 
+@checked
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """The t-interval of the mean at `CONFIDENCE`; everything for fewer than two values."""
     n = len(values)
@@ -32,6 +35,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+@checked
 def decide(values: Sequence[float], threshold: float, below: bool) -> Verdict:
     """Whether the mean is below (or above) a threshold.
 

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.core.pytree import flatten
 from lotto.pruning.channels import Space, by_channel, channel_spaces, is_padded, traced
 
 
+@checked
 def compact(module: nn.Module, example: Tensor) -> fx.GraphModule:
     """A copy of a trained, pruned network without the units that are cut off.
 

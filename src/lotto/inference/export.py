@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lotto.core import files
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.data import load as load_data
 from lotto.inference.compaction import compact
@@ -52,6 +53,7 @@ def save_trained(path: Path, weights: Mapping[str, Tensor], recipe: Recipe, abou
     files.save_tensors(path, weights, {"format": FORMAT, "version": "1", **names, **about})
 
 
+@checked
 def load_trained(path: Path, load: Callable[[str], object] = load_data) -> tuple[Recipe, nn.Module, dict[str, str]]:
     """A recipe that knows model and data, the trained network, and the file's other notes.
 
@@ -134,6 +136,7 @@ def _interleaved(made: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in found.items()}
 
 
+@checked
 def save_program(module: nn.Module, recipe: Recipe, path: Path) -> Path:
     """Write a network as a program of `torch.export` for batches of any size; it runs with torch only.
 

@@ -8,6 +8,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from lotto.core.check import checked
 from lotto.models.plain import is_plain
 
 BELOW = 0.15
@@ -44,6 +45,7 @@ class SparseLinear(nn.Module):
         return outputs.reshape(*x.shape[:-1], self.out_features)
 
 
+@checked
 def sparse_rows(module: nn.Module, below: float = BELOW) -> nn.Module:
     """A copy of a network whose linear layers of a density below ``below`` multiply their nonzero weights only.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lotto.core.check import Count, Points, checked
 from lotto.core.errors import UsageError, unknown
 from lotto.core.fingerprint import affects
 from lotto.core.shown import number, shown, table
@@ -44,6 +45,7 @@ class Path:
     loss: Mapping[str, tuple[float, ...]]
     error: Mapping[str, tuple[float, ...]]
 
+    @checked
     def barrier(self, baseline: str = "mean", split: Split = "test", what: str = "error") -> float:
         """The barrier on the line.
 
@@ -83,6 +85,7 @@ class Path:
         return table(titles, rows, f"Error at {len(self.alphas)} positions between two networks")
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class PathTask(Task):
     """The line between two networks as a task for an engine.
@@ -104,13 +107,13 @@ class PathTask(Task):
     recipe: Recipe
     a: Weights
     b: Weights
-    points: int = 30
+    points: Points = 30
     splits: tuple[Split, ...] = field(default=("test",), metadata=affects("outcome", of=lambda t: sorted(t.splits)))
     batchnorm: str = field(
         default="interpolate",
         metadata=affects("outcome", of=lambda t: t.batchnorm if has_batchnorm(t.recipe) else None),
     )
-    examples: int | None = None
+    examples: Count | None = None
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -196,14 +199,15 @@ def path_of(outcome: Mapping[str, Any]) -> Path:
     )
 
 
+@checked
 def evaluate_path(
     recipe: Recipe,
     a: Weights,
     b: Weights,
-    points: int = 30,
+    points: Points = 30,
     splits: Sequence[Split] = ("test",),
     batchnorm: str = "interpolate",
-    examples: int | None = None,
+    examples: Count | None = None,
     on_step: OnStep | None = None,
     *,
     engine: Engine | None = None,
@@ -228,16 +232,17 @@ def evaluate_path(
     return path_of(outcome_of(task, engine, store, progress, on_step))
 
 
+@checked
 def barrier(
     recipe: Recipe,
     a: Weights,
     b: Weights,
-    points: int = 30,
+    points: Points = 30,
     split: Split = "test",
     baseline: str = "mean",
     batchnorm: str = "interpolate",
     *,
-    examples: int | None = None,
+    examples: Count | None = None,
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,

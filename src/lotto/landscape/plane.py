@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lotto.core.check import Count, Points, checked
 from lotto.core.errors import UsageError
 from lotto.core.fingerprint import affects
 from lotto.core.shown import shown
@@ -52,6 +53,7 @@ class Plane:
     __repr__ = shown
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class PlaneTask(Task):
     """The plane through three networks as a task for an engine.
@@ -76,10 +78,10 @@ class PlaneTask(Task):
     )
     b: Weights = field(metadata=affects("outcome", entry=None))
     c: Weights = field(metadata=affects("outcome", entry=None))
-    points: int = 15
+    points: Points = 15
     margin: float = 0.25
     split: Split = "test"
-    examples: int | None = None
+    examples: Count | None = None
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -174,15 +176,16 @@ def plane_of(outcome: Mapping[str, Any]) -> Plane:
     )
 
 
+@checked
 def evaluate_plane(
     recipe: Recipe,
     a: Weights,
     b: Weights,
     c: Weights,
-    points: int = 15,
+    points: Points = 15,
     margin: float = 0.25,
     split: Split = "test",
-    examples: int | None = None,
+    examples: Count | None = None,
     on_step: OnStep | None = None,
     *,
     engine: Engine | None = None,

@@ -13,8 +13,8 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from lotto.core.check import Count, Points, checked
 from lotto.core.errors import UsageError
 from lotto.core.shown import shown
 from lotto.core.weights import Weights, angle, distance
@@ -26,7 +26,7 @@ from lotto.execution.store import Store
 from lotto.landscape.batchnorm import has_batchnorm
 from lotto.landscape.path import BATCHNORM, Path, PathTask, path_of
 from lotto.pruning import masks
-from lotto.pruning.masks import Mask
+from lotto.pruning.masks import Mask, MaskLike
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run, State
 
@@ -73,9 +73,7 @@ class Distances:
     errors: tuple[float, ...]
 
     @classmethod
-    def between(
-        cls, pairs: Sequence[tuple[Weights, Weights]], mask: Mapping[str, Tensor], errors: Sequence[float]
-    ) -> Distances:
+    def between(cls, pairs: Sequence[tuple[Weights, Weights]], mask: MaskLike, errors: Sequence[float]) -> Distances:
         """Measure pairs of networks within a mask."""
         return cls(
             Samples(tuple(distance(a, b, mask) for a, b in pairs)),
@@ -116,7 +114,7 @@ class Instability:
 def data_order_procedure(
     recipe: Recipe,
     start: State,
-    mask: Mapping[str, Tensor],
+    mask: MaskLike,
     from_step: int,
     order_seeds: Sequence[int],
     label: str = "",
@@ -131,7 +129,7 @@ def data_order_procedure(
 def pruning_procedure(
     recipe: Recipe,
     start: State,
-    mask: Mapping[str, Tensor],
+    mask: MaskLike,
     from_step: int,
     order_seeds: Sequence[int],
     label: str = "",
@@ -149,12 +147,12 @@ def pruning_procedure(
 def instability_procedure(
     recipe: Recipe,
     start: State,
-    mask: Mapping[str, Tensor] | None,
+    mask: MaskLike | None,
     from_step: int,
     order_seeds: Sequence[int],
-    points: int = 30,
+    points: Points = 30,
     splits: Sequence[Split] = ("test", "train"),
-    examples: int | None = None,
+    examples: Count | None = None,
     label: str = "",
 ) -> Procedure[Instability]:
     """Instability of ``W_k`` (or ``m * W_k``): barriers between copies trained on pairs of orders (LMC section 3)."""
@@ -187,9 +185,10 @@ def rewind_point_procedure(
     return run.state(step).without_optimizer
 
 
+@checked
 def stability_to_data_order(
     recipe: Recipe,
-    mask: Mapping[str, Tensor] | None = None,
+    mask: MaskLike | None = None,
     from_step: str | int = "0it",
     order_seeds: Sequence[int] = (0, 1, 2),
     *,
@@ -222,9 +221,10 @@ def stability_to_data_order(
     return chosen_engine(recipe, engine, store, jobs).run_procedures([procedure()], progress)[0]
 
 
+@checked
 def stability_to_pruning(
     recipe: Recipe,
-    mask: Mapping[str, Tensor],
+    mask: MaskLike,
     from_step: str | int = "0it",
     order_seeds: Sequence[int] = (0, 1, 2),
     *,
@@ -251,17 +251,18 @@ def stability_to_pruning(
     return chosen_engine(recipe, engine, store, jobs).run_procedures([procedure()], progress)[0]
 
 
+@checked
 def instability(
     recipe: Recipe,
     from_step: str | int = "0it",
-    mask: Mapping[str, Tensor] | None = None,
+    mask: MaskLike | None = None,
     order_seeds: Sequence[int] = (1, 2),
     *,
     start: State | Weights | None = None,
     init_seed: int = 0,
-    points: int = 30,
+    points: Points = 30,
     splits: Sequence[Split] = ("test", "train"),
-    examples: int | None = None,
+    examples: Count | None = None,
     engine: Engine | None = None,
     jobs: int | str = "auto",
     store: Store | str | os.PathLike[str] | None = None,
@@ -307,7 +308,7 @@ def check_orders(order_seeds: Sequence[int], least: int, why: str) -> None:
 
 def _point(
     recipe: Recipe,
-    mask: Mapping[str, Tensor] | None,
+    mask: MaskLike | None,
     from_step: str | int,
     order_seeds: Sequence[int],
     start: State | Weights | None,
@@ -325,9 +326,7 @@ def _point(
     return k, kept, point
 
 
-def _fork(
-    recipe: Recipe, start: State, mask: Mapping[str, Tensor] | None, from_step: int, order_seed: int, label: str
-) -> Job:
+def _fork(recipe: Recipe, start: State, mask: MaskLike | None, from_step: int, order_seed: int, label: str) -> Job:
     # A mask that removes nothing is the dense network, whose trainings others share.
     chosen = None if mask is None or all(bool(m.all()) for m in mask.values()) else Mask(mask)
     return Job(recipe, order_seed=order_seed, start=start, mask=chosen, from_step=from_step, label=label)

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.core.weights import Weights, norm
 from lotto.pruning import masks
+from lotto.pruning.masks import MaskLike
 
 
-def project(weights: Weights, mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
+@checked
+def project(weights: Weights, mask: MaskLike) -> dict[str, Tensor]:
     """The nearest point of the subspace, ``m * w``: a level's projection is its solution under the next mask."""
     return masks.apply(weights, mask)
 
 
-def distance_to(weights: Weights, mask: Mapping[str, Tensor]) -> float:
+@checked
+def distance_to(weights: Weights, mask: MaskLike) -> float:
     """L2 distance to the subspace: the length of what ``mask`` prunes."""
     return norm(weights, {name: ~keep.to(torch.bool) for name, keep in mask.items()})
 
 
-def random_direction(mask: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+@checked
+def random_direction(mask: MaskLike, seed: int) -> dict[str, Tensor]:
     """A direction drawn evenly from the unit sphere of the subspace, over the names of the mask.
 
     Raises:
@@ -40,7 +44,8 @@ def random_direction(mask: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]
     return {name: t / length for name, t in drawn.items()}
 
 
-def perturb(weights: Weights, mask: Mapping[str, Tensor], length: float, seed: int) -> dict[str, Tensor]:
+@checked
+def perturb(weights: Weights, mask: MaskLike, length: float, seed: int) -> dict[str, Tensor]:
     """A point at distance ``length`` from ``m * w``, in a random direction inside the subspace.
 
     Raises:
@@ -54,7 +59,7 @@ def perturb(weights: Weights, mask: Mapping[str, Tensor], length: float, seed: i
     return moved
 
 
-def check_not_empty(mask: Mapping[str, Tensor]) -> None:
+def check_not_empty(mask: MaskLike) -> None:
     """Raise ``UsageError`` if a mask keeps nothing."""
     if not masks.count(mask):
         raise UsageError("The axial subspace is empty: the mask keeps no weight.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from lotto.core.check import Few, checked
 from lotto.core.errors import UsageError, unknown
 from lotto.core.rng import derived_seed
 from lotto.core.shown import shown
@@ -93,12 +94,13 @@ class Plan:
     __repr__ = shown
 
 
+@checked
 def make_plan(
     recipe: Recipe,
     levels: int | None = None,
     rate: float | None = None,
     rewind_to: str | int | None = None,
-    replicates: int = 3,
+    replicates: Few = 3,
     controls: Sequence[str] = CONTROLS,
     control_levels: Sequence[int] | None = None,
     density: float | None = None,
@@ -109,7 +111,7 @@ def make_plan(
     finetune_lr: float | None = None,
     seed: int = 0,
     adaptive: bool = False,
-    particles: int = 1,
+    particles: Few = 1,
 ) -> Plan:
     """Check every argument of `imp` and settle the defaults."""
     pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lotto.core.check import Few, checked
 from lotto.core.errors import UsageError
 from lotto.core.shown import number, table
 from lotto.execution.engine import Engine, Progress
@@ -102,11 +103,13 @@ class ImpResult:
         """Trainings of each replicate, failed trials and particles among them, controls not."""
         return self.plan.particles * (1 + (len(self.trials) or len(self.replicates[0]) - 1))
 
+    @checked
     def sparsest_matching(self, replicate: int = 0) -> Ticket:
         """The ticket of the sparsest level that matches; level 0, which is dense, always does."""
         table = self.table()
         return self.ticket(int(table[table["matching"]]["level"].max()), replicate)
 
+    @checked
     def ticket(self, level: int, replicate: int = 0) -> Ticket:
         """The ticket of a level: the rewound start and the mask.
 
@@ -152,12 +155,13 @@ class ImpResult:
         return table([str(c).replace("_", " ") for c in left], cells, repr(self))
 
 
+@checked
 def imp(
     recipe: Recipe,
     levels: int | None = None,
     rate: float | None = None,
     rewind_to: str | int | None = None,
-    replicates: int = 3,
+    replicates: Few = 3,
     controls: Sequence[str] = CONTROLS,
     *,
     control_levels: Sequence[int] | None = None,
@@ -169,7 +173,7 @@ def imp(
     finetune_lr: float | None = None,
     seed: int = 0,
     adaptive: bool = False,
-    particles: int = 1,
+    particles: Few = 1,
     engine: Engine | None = None,
     jobs: int | str = "auto",
     store: Store | str | os.PathLike[str] | None = None,

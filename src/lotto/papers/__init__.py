@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lotto.core.check import checked
 from lotto.core.errors import unknown
 from lotto.experiments.claims import Claim, Decision, Finding, check_claims
 from lotto.experiments.experiment import Experiment
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 
+@checked
 def get(name: str) -> Experiment:
     """An experiment by name, ``stabilizing.distances``.
 
@@ -42,6 +44,7 @@ def get(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
+@checked
 def select(name: str) -> list[Experiment]:
     """One experiment by name, or all of a paper by ``stabilizing.all``.
 
@@ -54,6 +57,7 @@ def select(name: str) -> list[Experiment]:
     return [get(name)]
 
 
+@checked
 def claims_of(paper: str) -> tuple[Claim, ...]:
     """The claims of a paper, ``stabilizing``.
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.pruning import masks
-from lotto.pruning.masks import Mask
+from lotto.pruning.masks import Mask, MaskLike
 from lotto.pruning.scores import Scores
 
 
@@ -20,6 +21,7 @@ def keep_count(remaining: int, rate: float) -> int:
     return remaining - round(rate * remaining)
 
 
+@checked
 def keep_top(scores: Scores, counts: int | Mapping[str, int], within: Mapping[str, Tensor]) -> Mask:
     """Keep the highest-scored weights of a mask.
 
@@ -60,7 +62,8 @@ def _top(values: np.ndarray, count: int) -> np.ndarray:
     return chosen
 
 
-def erk_counts(mask: Mapping[str, Tensor], total: int) -> dict[str, int]:
+@checked
+def erk_counts(mask: MaskLike, total: int) -> dict[str, int]:
     """How many weights each layer keeps so that densities follow Erdos-Renyi-Kernel (Evci et al., 1911.11134).
 
     Densities are proportional to the sum of a weight's dimensions over their product, as far as a layer

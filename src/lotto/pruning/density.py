@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.pruning import masks
+from lotto.pruning.masks import MaskLike
 from lotto.pruning.rule import Pruning, prune
 
 MAX_LEVELS = 200
 """No more levels than this are tried."""
 
 
-def levels_for(mask: Mapping[str, Tensor], pruning: Pruning, density: float) -> int:
+@checked
+def levels_for(mask: MaskLike, pruning: Pruning, density: float) -> int:
     """Levels after which the density is at most ``density``, by pruning a mask at random.
 
     Raises:

@@ -9,18 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lotto.core import files
+from lotto.core.check import Kind, Unfit, checked, kind_of
 from lotto.core.errors import UsageError, nearest
 from lotto.core.rng import stream
 from lotto.pruning.prunable import prunable_names as prunable_names
 
 
+def read_mask(value: object) -> Mapping[str, Tensor]:
+    """A mask as booleans; raises `Unfit` for what holds anything but True and False, or 1 and 0."""
+    kind = kind_of(Mapping[str, Tensor])
+    assert kind is not None
+    mask: MaskLike = kind.read(value)
+    if all(t.dtype == torch.bool for t in mask.values()):
+        return mask
+    if any(t.is_meta or not bool(((t == 0) | (t == 1)).all()) for t in mask.values()):
+        raise Unfit
+    return {name: t.to(torch.bool) for name, t in mask.items()}
+
+
+MaskLike = Annotated[
+    Mapping[str, Tensor], Kind("a mask, a dict of boolean tensors by name", read_mask, "masks.ones(recipe)", "masks")
+]
+"""A mask as users have it: any dict of tensors or arrays that hold True and False, or 1 and 0."""
+
+
+@runtime_checkable
 class _Choosing(Protocol):
     @property
     def exclude(self) -> tuple[str, ...]: ...
@@ -29,6 +49,7 @@ class _Choosing(Protocol):
     def include(self) -> tuple[str, ...]: ...
 
 
+@runtime_checkable
 class RecipeLike(Protocol):
     """What `ones` needs of a recipe: its network, what it prunes beside the usual and what it leaves dense."""
 
@@ -38,13 +59,15 @@ class RecipeLike(Protocol):
     def meta_model(self) -> nn.Module: ...
 
 
+@checked
 class Mask(dict[str, Tensor]):
     """A plain dict of boolean tensors, True where the weight is kept, that can be saved and loaded."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: MaskLike) -> None:
         super().__init__({name: t.to(torch.bool) for name, t in tensors.items()})
 
     @property
+    @checked
     def density(self) -> float:
         """Fraction of prunable weights left."""
         return density(self)
@@ -52,22 +75,26 @@ class Mask(dict[str, Tensor]):
     def __repr__(self) -> str:
         return f"Mask({100 * density(self) if self else 0:.3g} % of {size(self):,} weights in {len(self)} layers)"
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write the mask as safetensors, atomically."""
         files.save_tensors(Path(path), self, {"format": "lotto.mask", "version": "1"})
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Mask:
         """Read a mask file; raises ``UsageError`` if it is not one."""
         tensors, _ = files.load_tensors(Path(path), "lotto.mask")
         return cls(tensors)
 
 
+@checked
 def layer_of(name: str) -> str:
     """The layer a weight belongs to: ``fc1`` for ``fc1.weight``."""
     return name.removesuffix(".weight")
 
 
+@checked
 def ones(model: nn.Module | RecipeLike, exclude: Collection[str] = (), include: Collection[str] = ()) -> Mask:
     """The mask that keeps every prunable weight of a module or of a recipe's model; see `prunable_names`."""
     if isinstance(model, nn.Module):
@@ -80,6 +107,7 @@ def ones(model: nn.Module | RecipeLike, exclude: Collection[str] = (), include: 
     return Mask({n: torch.ones(parameters[n].shape, dtype=torch.bool) for n in names})
 
 
+@checked
 def shared_names(model: nn.Module) -> list[tuple[str, ...]]:
     """Groups of names that stand for one parameter (tied weights)."""
     groups: dict[int, list[str]] = {}
@@ -88,7 +116,8 @@ def shared_names(model: nn.Module) -> list[tuple[str, ...]]:
     return [tuple(names) for names in groups.values() if len(names) > 1]
 
 
-def cover_shared(mask: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+@checked
+def cover_shared(mask: MaskLike, model: nn.Module) -> dict[str, Tensor]:
     """The mask under every name that a tied weight has: pruned under one name is pruned under all."""
     full = dict(mask)
     for names in shared_names(model):
@@ -98,27 +127,32 @@ def cover_shared(mask: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tens
     return full
 
 
-def count(mask: Mapping[str, Tensor]) -> int:
+@checked
+def count(mask: MaskLike) -> int:
     """Number of weights left."""
     return sum(int(t.sum()) for t in mask.values())
 
 
-def size(mask: Mapping[str, Tensor]) -> int:
+@checked
+def size(mask: MaskLike) -> int:
     """Number of prunable weights."""
     return sum(t.numel() for t in mask.values())
 
 
-def density(mask: Mapping[str, Tensor]) -> float:
+@checked
+def density(mask: MaskLike) -> float:
     """Fraction of prunable weights left."""
     return count(mask) / size(mask)
 
 
+@checked
 def parameter_count(model: nn.Module) -> int:
     """Number of all parameters, frozen ones too; a shared one counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def parameter_fraction(mask: Mapping[str, Tensor], model: nn.Module) -> float:
+@checked
+def parameter_fraction(mask: MaskLike, model: nn.Module) -> float:
     """Fraction of all parameters of a model that a mask leaves: those that are not prunable are all left."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     check_fits(mask, parameters)
@@ -129,17 +163,20 @@ def parameter_fraction(mask: Mapping[str, Tensor], model: nn.Module) -> float:
     return 1 - sum(int(gone.sum()) for gone in pruned.values()) / parameter_count(model)
 
 
-def layer_densities(mask: Mapping[str, Tensor]) -> dict[str, float]:
+@checked
+def layer_densities(mask: MaskLike) -> dict[str, float]:
     """Fraction left in each layer, by layer name."""
     return {layer_of(n): int(t.sum()) / t.numel() for n, t in mask.items()}
 
 
-def empty_layers(mask: Mapping[str, Tensor]) -> list[str]:
+@checked
+def empty_layers(mask: MaskLike) -> list[str]:
     """Layers that have been pruned to nothing."""
     return [layer_of(n) for n, t in mask.items() if not bool(t.any())]
 
 
-def apply(weights: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+@checked
+def apply(weights: Mapping[str, Tensor], mask: MaskLike | None) -> dict[str, Tensor]:
     """Return ``m * w``: pruned weights are exactly +0, everything else is the same tensor."""
     if mask is None:
         return dict(weights)
@@ -153,7 +190,8 @@ def apply(weights: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> d
     }
 
 
-def check_fits(mask: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+@checked
+def check_fits(mask: MaskLike, weights: Mapping[str, Tensor]) -> None:
     """Raise ``UsageError`` unless every tensor of the mask fits the weight of its name."""
     for name, keep in mask.items():
         if name not in weights:
@@ -165,7 +203,8 @@ def check_fits(mask: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Non
             )
 
 
-def random_like(mask: Mapping[str, Tensor], seed: int) -> Mask:
+@checked
+def random_like(mask: MaskLike, seed: int) -> Mask:
     """A random mask with exactly the same number of weights left in every layer (STAB's control)."""
     result = {}
     for name, keep in mask.items():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 
 MATRICES: Mapping[tuple[type[nn.Module], ...], tuple[str, ...]] = {
@@ -44,6 +45,7 @@ def matches(name: str, pattern: str) -> bool:
     return any(path == pattern or fnmatchcase(path, pattern) for path in paths)
 
 
+@checked
 def prunable_names(model: nn.Module, exclude: Collection[str] = (), include: Collection[str] = ()) -> list[str]:
     """Names of the prunable weights in the order of the model.
 

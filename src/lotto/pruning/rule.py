@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from torch import Tensor
-
+from lotto.core.check import Fraction, checked
 from lotto.core.errors import UsageError, unknown
 from lotto.core.weights import Weights, first_non_finite
 from lotto.pruning import masks
 from lotto.pruning.allocation import erk_counts, keep_count, keep_top
-from lotto.pruning.masks import Mask, layer_of
+from lotto.pruning.masks import Mask, MaskLike, layer_of
 from lotto.pruning.prunable import matches, near
 from lotto.pruning.scores import SCORES, Score, score_layer
 
 SCOPES = ("global", "layer", "erk")
 
 
+@checked
 @dataclass(frozen=True)
 class Pruning:
     """How a recipe prunes.
@@ -39,7 +39,7 @@ class Pruning:
             layers: embeddings, parameters of modules of one's own, frozen ones. ``exclude`` comes before it.
     """
 
-    rate: float = 0.2
+    rate: Fraction = 0.2
     score: str | Score = "magnitude"
     scope: str = "global"
     rates: Mapping[str, float] = field(default_factory=dict)
@@ -85,10 +85,11 @@ def check_rate(rate: float, what: str = "the pruning rate") -> None:
         raise UsageError(f"{what[0].upper()}{what[1:]} must be greater than 0 and less than 1; got {rate!r}.")
 
 
+@checked
 def prune(
     weights: Weights,
-    mask: Mapping[str, Tensor],
-    rate: float = 0.2,
+    mask: MaskLike,
+    rate: Fraction = 0.2,
     score: str | Score = "magnitude",
     scope: str = "global",
     rates: Mapping[str, float] | None = None,

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from lotto.core import files
+from lotto.core.check import checked
 from lotto.core.shown import brief, table
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
@@ -20,6 +21,7 @@ TOLD = ("level", "replicate", "order_seed", "test_error", "dense_error")
 """What of a ticket's information is printed."""
 
 
+@checked
 @dataclass(frozen=True)
 class Ticket:
     """A subnetwork to be trained: ``start`` (the full state dict at the rewind step, masked) and ``mask``.
@@ -41,6 +43,7 @@ class Ticket:
         """Fraction of prunable weights left."""
         return masks.density(self.mask)
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the ticket as one safetensors file, atomically; returns its path."""
         tensors = {START + n: t for n, t in self.start.items()} | {MASK + n: t for n, t in self.mask.items()}
@@ -55,6 +58,7 @@ class Ticket:
         return Path(path)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Ticket:
         """Read a ticket file.
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lotto.core.check import checked
 from lotto.core.rng import stream
 from lotto.core.weights import clone
 from lotto.pruning.masks import shared_names
@@ -18,6 +19,7 @@ LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 """Layers whose weights an initialisation draws."""
 
 
+@checked
 def initial_weights(module: nn.Module, init: str, norm_init: str, seed: int) -> dict[str, Tensor]:
     """The state dict of a freshly built module, initialised as a recipe asks.
 

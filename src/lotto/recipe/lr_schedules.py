@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lotto.core.check import NotNegative, checked, whole_number
 from lotto.core.duration import iterations
 from lotto.core.errors import UsageError, check_positional
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+@checked
 @dataclass(frozen=True)
 class Schedule:
     """Warm-up, common to all schedules, then ``after_warmup``."""
@@ -32,7 +34,8 @@ class Schedule:
 
     def factor(self, step: int, total: int, per_epoch: int) -> float:
         """Factor on the learning rate at iteration ``step`` (the first is 0) of ``total``."""
-        warm = iterations(self.warmup, per_epoch)
+        step, total = whole_number(step, "step"), whole_number(total, "total")
+        warm = iterations(self.warmup, whole_number(per_epoch, "per_epoch"))
         if step < warm:
             return (step + 1) / warm
         return self.after_warmup(step, total, per_epoch, warm)
@@ -50,17 +53,19 @@ class Schedule:
         }
 
 
+@checked
 @dataclass(frozen=True)
 class Constant(Schedule):
     """The same rate throughout."""
 
 
+@checked
 @dataclass(frozen=True)
 class MultiStep(Schedule):
     """Multiply the rate by ``gamma`` at each milestone."""
 
     milestones: tuple[str | int, ...] = ()
-    gamma: float = 0.1
+    gamma: NotNegative = 0.1
 
     BY_POSITION = ("milestones", "gamma")
 
@@ -68,7 +73,7 @@ class MultiStep(Schedule):
         if isinstance(self.milestones, (str, int)):
             object.__setattr__(self, "milestones", (self.milestones,))
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        texts = [str(m) for m in self.milestones]
+        texts = [m if isinstance(m, str) else "it" for m in self.milestones]
         if not any("ep" in text for text in texts) or not any("it" in text or text.isdigit() for text in texts):
             self.resolved(1)  # all in one unit: their order is known already
 
@@ -82,6 +87,7 @@ class MultiStep(Schedule):
         return {**super().resolved(per_epoch), "milestones": milestones}
 
 
+@checked
 @dataclass(frozen=True)
 class Linear(Schedule):
     """Fall linearly from 1 to ``end`` at the last step. With a warm-up: the triangular schedule."""
@@ -93,6 +99,7 @@ class Linear(Schedule):
         return 1.0 + (self.end - 1.0) * done
 
 
+@checked
 @dataclass(frozen=True)
 class Cosine(Schedule):
     """Fall from 1 to ``end`` along half a cosine. With a warm-up: the one-cycle schedule."""
@@ -104,6 +111,7 @@ class Cosine(Schedule):
         return self.end + (1.0 - self.end) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
+@checked
 @dataclass(frozen=True)
 class Exponential(Schedule):
     """Fall from 1 to ``end`` by the same factor at every step."""

@@ -14,6 +14,7 @@ from torch.optim.adamw import adamw
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
+from lotto.core.check import checked
 from lotto.core.errors import UsageError, check_positional
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Optimizer:
         raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop; got {type(self).__name__}.")
 
 
+@checked
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """Stochastic gradient descent with (Nesterov) momentum; weight decay is added to the gradient."""
@@ -100,6 +102,7 @@ class SGD(Optimizer):
         )
 
 
+@checked
 @dataclass(frozen=True)
 class Adam(Optimizer):
     """Adam; weight decay is added to the gradient."""
@@ -140,11 +143,13 @@ class Adam(Optimizer):
         )
 
 
+@checked
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay."""
 
 
+@checked
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
     """RMSprop with optional momentum."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from lotto.core.check import checked
 from lotto.core.errors import unknown
 from lotto.data.augment import Augment
 from lotto.pruning.rule import Pruning
@@ -336,6 +337,7 @@ def squeezenet_imagenet() -> Recipe:
     )
 
 
+@checked
 def get(name: str, **overrides: Any) -> Recipe:
     """A preset by its command-line name, ``lenet-mnist-sgd``.
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 import lotto.data as datasets
 import lotto.models as models
 from lotto.core import fingerprint
+from lotto.core.check import checked
 from lotto.core.duration import iterations
-from lotto.core.errors import UsageError, unknown
+from lotto.core.errors import UsageError, text, unknown
 from lotto.core.fingerprint import affects
 from lotto.core.rng import private_torch_rng, torch_seed
 from lotto.core.shown import shown
@@ -42,6 +43,7 @@ DECIDES = {
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
+@checked
 @dataclass(frozen=True)
 class Recipe:
     """A training recipe.
@@ -181,6 +183,8 @@ class Recipe:
         for outer, values in nested.items():
             base = direct.get(outer, getattr(self, outer))
             base = Augment() if base is None and outer == "augment" else base
+            if not dataclasses.is_dataclass(base) or isinstance(base, type):
+                raise UsageError(f"{outer} has no fields of its own to change; got {outer}={text(base)}.")
             kinds: Mapping[str, type] = KINDS.get(outer, {})
             if (kind := values.pop("kind", None)) is not None:
                 base = _change_kind(outer, base, kind, kinds, values)
@@ -252,6 +256,7 @@ class Recipe:
         name = self.error_name
         return ERRORS[name] if isinstance(name, str) else name
 
+    @checked
     def build(self, seed: int = 0) -> nn.Module:
         """Build the module; ``seed`` fixes what its own constructor draws."""
         with private_torch_rng():
@@ -272,6 +277,7 @@ class Recipe:
         with torch.device("meta"):
             return self.build()
 
+    @checked
     def initial(self, seed: int) -> dict[str, Tensor]:
         """The initial weights of ``seed``: a state dict."""
         return initial_weights(self.build(seed), self.init, self.norm_init, seed)
@@ -325,7 +331,7 @@ Recipe.exclude = property(lambda self: self.pruning.exclude)  # type: ignore[att
 
 
 def _change_kind(outer: str, base: Any, kind: str, kinds: Mapping[str, type], values: Mapping[str, Any]) -> Any:
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise unknown(f"kind of {outer}", kind, kinds)
     shared = {f.name for f in dataclasses.fields(kinds[kind])}
     kept = {k: v for k, v in vars(base).items() if k in shared}

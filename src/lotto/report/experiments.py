@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lotto.core import files
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.execution.entries import versions
 from lotto.experiments.experiment import Experiment, summary
@@ -24,6 +25,7 @@ RATIO = "ratio"
 """Column of the ratio of a random mask's distance to that of IMP's."""
 
 
+@checked
 def save_experiment(
     experiment: Experiment,
     options: Options,
@@ -55,6 +57,7 @@ def save_experiment(
     return write_experiments(folder, (*known, experiment))
 
 
+@checked
 def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
     """Draw ``report.html`` from all results in a folder, and ``NAME.svg`` for each that is of a ``known`` experiment.
 

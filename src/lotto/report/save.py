@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lotto.core import files
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.execution.entries import versions
 from lotto.inference.export import TRAINED, save_trained
@@ -21,6 +22,7 @@ from lotto.report.html import write_report
 RESULT = "result.json"
 
 
+@checked
 def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -> dict[str, Path]:
     """Write everything a reader of the result needs into ``folder``.
 
@@ -87,6 +89,7 @@ def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
     }
 
 
+@checked
 def load_result(folder: Path) -> dict[str, Any]:
     """Read the JSON of a result folder; ``table`` becomes a DataFrame.
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lotto.core.check import checked
 from lotto.data import Split
 from lotto.recipe.recipe import Recipe
 from lotto.training.network import Network
@@ -23,6 +24,7 @@ class Metrics(NamedTuple):
     error: float
 
 
+@checked
 def evaluate(recipe: Recipe, weights: Mapping[str, Tensor], split: Split = "test") -> Metrics:
     """Evaluate weights in evaluation mode, without augmentation, in the recipe's precision.
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from lotto.core import fingerprint
+from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.core.shown import brief, shown
 from lotto.core.weights import check_alike, digest, first_non_finite
@@ -18,6 +19,7 @@ from lotto.recipe.recipe import Recipe
 from lotto.training.network import constant_buffers
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class State:
     """A network at a step: its weights (a whole state dict) and, where kept, the optimizer's tensors.
@@ -38,6 +40,7 @@ class State:
     __repr__ = shown
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Job(fingerprint.Cacheable):
     """One training: train ``recipe`` from ``from_step`` to ``to_step``, keeping the weights at some steps.
@@ -160,6 +163,7 @@ class Run:
     seconds: float = 0.0
     arithmetic: str = ""
 
+    @checked
     def state(self, step: int) -> State:
         """The state at a kept step.
 
@@ -171,6 +175,7 @@ class Run:
             raise UsageError(f"Step {step} was not kept; ask for it with keep=[...]. Kept steps: {kept}.")
         return self.states[step]
 
+    @checked
     def at(self, step: int) -> Mapping[str, Tensor]:
         """The weights at a kept step."""
         return self.state(step).weights

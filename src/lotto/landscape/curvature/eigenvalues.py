@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotto.core.check import Count, Few, NotNegative, checked
 from lotto.core.shown import shown
 from lotto.core.weights import Weights
 from lotto.execution.engine import Engine, Progress
@@ -21,18 +22,20 @@ from lotto.landscape.curvature.lanczos import Spectrum, Top, check_k, spectrum_o
 from lotto.landscape.curvature.operator import Hessian
 from lotto.landscape.subspace import check_not_empty
 from lotto.pruning import masks
+from lotto.pruning.masks import MaskLike
 from lotto.recipe.recipe import Recipe
 
 
+@checked
 def top(
     recipe: Recipe,
     weights: Weights,
-    mask: Mapping[str, Tensor] | None = None,
+    mask: MaskLike | None = None,
     k: int = 10,
     *,
-    examples: int | None = None,
-    tolerance: float = 1e-6,
-    iterations: int | None = None,
+    examples: Count | None = None,
+    tolerance: NotNegative = 1e-6,
+    iterations: Count | None = None,
     seed: int = 0,
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
@@ -61,14 +64,15 @@ def top(
     return top_from(outcome_of(task, engine, store, progress))
 
 
+@checked
 def spectrum(
     recipe: Recipe,
     weights: Weights,
-    mask: Mapping[str, Tensor] | None = None,
+    mask: MaskLike | None = None,
     *,
-    steps: int = 64,
-    probes: int = 4,
-    examples: int | None = None,
+    steps: Few = 64,
+    probes: Few = 4,
+    examples: Count | None = None,
     seed: int = 0,
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
@@ -116,9 +120,9 @@ class TopTask(Task):
     weights: Weights
     mask: Mapping[str, Tensor]
     k: int = 10
-    examples: int | None = None
-    tolerance: float = 1e-6
-    iterations: int | None = None
+    examples: Count | None = None
+    tolerance: NotNegative = 1e-6
+    iterations: Count | None = None
     seed: int = 0
     label: str = ""
 
@@ -146,6 +150,7 @@ def top_from(outcome: Mapping[str, Any]) -> Top:
     return Top(tuple(outcome["values"]), tuple(outcome["residuals"]), outcome["converged"])
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class SpectrumTask(Task):
     """Top eigenvalues and spectral density at one point, as a task for an engine.
@@ -166,11 +171,11 @@ class SpectrumTask(Task):
 
     recipe: Recipe
     weights: Weights
-    mask: Mapping[str, Tensor]
+    mask: MaskLike
     k: int = 1
-    steps: int = 64
-    probes: int = 4
-    examples: int | None = None
+    steps: Few = 64
+    probes: Few = 4
+    examples: Count | None = None
     seed: int = 0
     label: str = ""
 

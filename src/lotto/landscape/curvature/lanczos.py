@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from lotto.core.check import Positive, checked
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.core.shown import shown
@@ -63,11 +64,13 @@ class Spectrum:
         n = len(self.traces)
         return float(np.std(self.traces, ddof=1)) / math.sqrt(n) if n > 1 else math.nan
 
+    @checked
     def mean(self, function: Callable[[np.ndarray], np.ndarray]) -> float:
         """Mean of a function over the eigenvalues."""
         return float(np.dot(self.masses, function(np.array(self.nodes))))
 
-    def density(self, at: np.ndarray, width: float) -> np.ndarray:
+    @checked
+    def density(self, at: np.ndarray, width: Positive) -> np.ndarray:
         """The density with each mass spread as a Gaussian of standard deviation ``width``; integrates to 1."""
         distance = (np.asarray(at)[:, None] - np.array(self.nodes)) / width
         return np.exp(-0.5 * distance**2) @ np.array(self.masses) / (width * math.sqrt(2 * math.pi))

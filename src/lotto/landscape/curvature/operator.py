@@ -7,19 +7,21 @@ parameters and statistics) stays where it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lotto.core.check import Count, checked
 from lotto.core.errors import UsageError
 from lotto.core.weights import Weights
 from lotto.data import Split
 from lotto.landscape.batchnorm import NORMS
 from lotto.landscape.subspace import check_not_empty
 from lotto.pruning import masks
+from lotto.pruning.masks import MaskLike
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import BATCH
 from lotto.training.network import Network, flushed_denormals
@@ -28,6 +30,7 @@ HELD_EXAMPLES = 4 * BATCH
 """Up to so many examples, the first derivatives and their graphs are computed once: half of a product's time."""
 
 
+@checked
 class Hessian:
     """The Hessian as something that multiplies vectors of length D; symmetric up to rounding.
 
@@ -47,9 +50,9 @@ class Hessian:
         self,
         recipe: Recipe,
         weights: Weights,
-        mask: Mapping[str, Tensor] | None = None,
+        mask: MaskLike | None = None,
         split: Split = "train",
-        examples: int | None = None,
+        examples: Count | None = None,
     ) -> None:
         if recipe.precision == "bfloat16":
             recipe = recipe.replace(precision="float32", channels_last=recipe.uses_channels_last)

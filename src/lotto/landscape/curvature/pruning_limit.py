@@ -6,25 +6,25 @@ al., 2107.05802). The loss may rise by ``epsilon``. Where the formula is our rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
-from torch import Tensor
 
+from lotto.core.check import Positive, checked
 from lotto.core.errors import UsageError, unknown
 from lotto.core.weights import Weights
 from lotto.landscape.curvature.lanczos import Spectrum
+from lotto.pruning.masks import MaskLike
 
 KINDS = ("random", "magnitude")
 EPSILON = 0.1
 """Rise of the training loss, in nats, up to which a point belongs to the sublevel set."""
 
 
+@checked
 def largest_prunable(
     spectrum: Spectrum,
     weights: Weights,
-    mask: Mapping[str, Tensor],
-    epsilon: float,
+    mask: MaskLike,
+    epsilon: Positive,
     kind: str = "magnitude",
 ) -> float:
     """Predicted largest fraction p of the unpruned weights that can go while the rest still reaches ``loss + epsilon``.
@@ -58,7 +58,8 @@ def largest_prunable(
     return low / count
 
 
-def squared_lengths(weights: Weights, mask: Mapping[str, Tensor], kind: str) -> np.ndarray:
+@checked
+def squared_lengths(weights: Weights, mask: MaskLike, kind: str) -> np.ndarray:
     """Squared length of the projection that prunes 0, 1, ..., D weights; for random pruning its expectation."""
     if kind not in KINDS:
         raise unknown("kind of pruning", kind, KINDS)

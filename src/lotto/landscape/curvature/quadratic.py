@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lotto.core.check import Count, checked
 from lotto.core.errors import UsageError
 from lotto.core.fingerprint import affects
 from lotto.core.shown import shown
@@ -21,12 +22,14 @@ from lotto.core.weights import Weights, digest
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.curvature.operator import Hessian
 from lotto.pruning import masks
+from lotto.pruning.masks import MaskLike
 from lotto.recipe.recipe import Recipe
 
 LARGEST = 2_000
 """So many unpruned weights at most: the matrix is stored and inverted."""
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class QuadraticTask(Task):
     """The least rise of the quadratic model for several cuts of one solution.
@@ -45,11 +48,11 @@ class QuadraticTask(Task):
 
     recipe: Recipe
     weights: Weights
-    mask: Mapping[str, Tensor]
+    mask: MaskLike
     cuts: Sequence[Mapping[str, Tensor]] = field(
         metadata=affects("outcome", of=lambda t: [digest(cut) for cut in t.cuts])
     )
-    examples: int | None = None
+    examples: Count | None = None
     label: str = ""
 
     def __post_init__(self) -> None:
