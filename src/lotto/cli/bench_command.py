@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from lotto.cli.common import console
+from lotto.cli.screen import console
 from lotto.cli.stopping import stopping
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from lotto.cli.common import console, say
+from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
 
 

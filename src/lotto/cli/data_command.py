@@ -6,7 +6,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from lotto.cli.common import load_with_progress, say
+from lotto.cli.common import load_with_progress
+from lotto.cli.screen import say
 from lotto.cli.stopping import stopping
 from lotto.core.errors import UsageError
 

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lotto.cli.common import say
+from lotto.cli.screen import say
 from lotto.data import Progress as DataProgress
 from lotto.execution.engine import JobAdvanced, JobFinished, JobStarted
 from lotto.lottery.procedure import LevelFinished

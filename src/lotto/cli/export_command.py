@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from lotto.cli.common import console, load_with_progress, say
+from lotto.cli.common import load_with_progress
+from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from lotto.cli.common import console, say, whole_numbers, writable
+from lotto.cli.common import whole_numbers, writable
 from lotto.cli.options import Changes, Execution
+from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
 
 

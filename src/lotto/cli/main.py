@@ -51,7 +51,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int | str | None:
 
 
 def _explained(error: BaseException) -> int:
-    from lotto.cli.common import complain
+    from lotto.cli.screen import complain
     from lotto.cli.streams import CLOSED_PIPE, discard
     from lotto.core.errors import LottoError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from lotto.cli.common import console
+from lotto.cli.screen import console
 
 
 def list_recipes() -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from lotto.cli.common import say
+from lotto.cli.screen import say
+from lotto.cli.stopping import stopping
 from lotto.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def store(
         raise UsageError(f"It is: {USAGE[action]}; got {len(keys)} keys.")
     if action != "gc" and (older_than or unfinished or keep_ends or dry_run):
         raise UsageError(f"--older-than, --unfinished, --keep-ends and --dry-run belong to gc: {USAGE['gc']}.")
+    stopping.unwind()
     opened = Store(store)
     if action == "gc":
         _collect(opened, older_than, unfinished, keep_ends, dry_run)
