@@ -35,7 +35,8 @@ def test_a_generator_s_keyword_arguments_are_the_options_of_its_experiment(store
     assert doubling.own(options) == {"factor": 3, "orders": 2}, "points are for others"
     frame = doubling.run(options, Serial(store))
     assert list(frame) == [
-        "replicate", "rewind_step", "level", "density", "x", "kind", "measure", "unit", "sample", "value",
+        "replicate", "rewind_step", "level", "density", "parameter_fraction", "x", "kind", "measure", "unit", "sample",
+        "value",
     ]  # fmt: skip
     assert list(frame["replicate"]) == [0, 0, 0, 1, 1, 1]
     first = ERROR.of(frame)

@@ -99,12 +99,15 @@ def imp(
     best = table[table["matching"]].iloc[-1]
     if best["level"]:
         say(
-            f"Sparsest matching ticket: level {best['level']}, {100 * best['density']:.3g} % of the weights "
+            f"Sparsest matching ticket: level {best['level']}, {100 * best['density']:.3g} % of the weights, "
+            f"{100 * best['parameter_fraction']:.3g} % of all parameters "
             f"(error {best['error']:.2f}, dense {best['dense_error']:.2f}).",
             "bold",
         )
     else:
         say("No pruned level matches the dense network.", "bold")
+    if result.left_out:
+        say(result.left_out)
     if "ticket" in paths:
         say(f"Ticket  {paths['ticket']}")
     say(f"Report  {paths['report']}")

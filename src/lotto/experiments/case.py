@@ -81,6 +81,7 @@ class Case:
             "rewind_step": self.k,
             "level": place.level,
             "density": place.density,
+            "parameter_fraction": 1 - (1 - place.density) * self.options.prunable_fraction,
             **axes,
             "kind": kind,
             "measure": measure.name,

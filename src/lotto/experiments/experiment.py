@@ -24,7 +24,8 @@ Measured = Callable[..., Procedure[list[Row]]]
 Plot = Callable[[pd.DataFrame, float], "Figure"]
 
 COLUMNS = (
-    "replicate", "rewind_step", "level", "density", "x", "kind", "measure", "unit", "sample", "value", "y",
+    "replicate", "rewind_step", "level", "density", "parameter_fraction", "x", "kind", "measure", "unit", "sample",
+    "value", "y",
 )  # fmt: skip
 """All columns that rows may have, in the order of the files."""
 KEYS = ("rewind_step", "level", "density", "kind", "measure", "unit", "x", "y")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 
 SHARED = ("orders", "points", "examples", "eval_levels")
@@ -76,6 +78,11 @@ class Options:
                 raise UsageError(
                     f"The rewind step {step} is not before the end of training at {self.recipe.total} iterations."
                 )
+
+    @cached_property
+    def prunable_fraction(self) -> float:
+        """The fraction of all parameters that is prunable."""
+        return masks.size(masks.ones(self.recipe)) / self.recipe.parameter_count
 
     @property
     def rewind_steps(self) -> tuple[int, ...]:

@@ -79,6 +79,7 @@ class Plan:
             "scope": self.pruning.scope,
             "rates": {name: float(rate) for name, rate in self.pruning.rates.items()},
             "exclude": list(self.pruning.exclude),
+            **({"include": list(self.pruning.include)} if self.pruning.include else {}),
             "rewind_step": self.rewind_step,
             "rewind_optimizer": self.rewind_optimizer,
             "after": self.after.value,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -23,9 +24,12 @@ from lotto.lottery.plan import CONTROLS, Plan, Retraining, make_plan
 from lotto.lottery.procedure import level_procedure
 from lotto.lottery.replicate import Level
 from lotto.pruning import masks
+from lotto.pruning.prunable import summary
 from lotto.pruning.ticket import Ticket
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,8 @@ class ImpResult:
     def table(self) -> pd.DataFrame:
         """One row per level.
 
-        Columns: ``level``; ``density`` (fraction); ``error``, ``error_std`` and ``n`` (test error in percent over
+        Columns: ``level``; ``density`` (fraction of the prunable weights left); ``parameter_fraction`` (of all
+        parameters); ``error``, ``error_std`` and ``n`` (test error in percent over
         the replicates); ``dense_error``, ``dense_std``; ``matching`` (mean error within the recipe's tolerance of
         the dense mean); for each control ``NAME`` and ``NAME_std``; ``empty_layers``.
         """
@@ -56,6 +61,7 @@ class ImpResult:
             row: dict[str, Any] = {
                 "level": levels[0].level,
                 "density": float(np.mean([masks.density(at.mask) for at in levels])),
+                "parameter_fraction": float(np.mean([self._parameter_fraction(at) for at in levels])),
                 "error": error.mean(),
                 "error_std": _std(error),
                 "n": len(error),
@@ -73,8 +79,8 @@ class ImpResult:
         return pd.DataFrame(rows)
 
     def runs_table(self) -> pd.DataFrame:
-        """One row per run: ``replicate``, ``level``, ``density``, ``kind`` (imp, a control, or particle),
-        ``test_error``, ``test_loss``, ``train_loss``, ``seconds``."""
+        """One row per run: ``replicate``, ``level``, ``density``, ``parameter_fraction``, ``kind`` (imp, a control,
+        or particle), ``test_error``, ``test_loss``, ``train_loss``, ``seconds``."""
         rows = []
         for replicate, levels in enumerate(self.replicates):
             for at in levels:
@@ -85,6 +91,7 @@ class ImpResult:
                             "replicate": replicate,
                             "level": at.level,
                             "density": masks.density(at.mask),
+                            "parameter_fraction": self._parameter_fraction(at),
                             "kind": kind,
                             "test_error": run.test_error,
                             "test_loss": run.test_loss,
@@ -97,6 +104,14 @@ class ImpResult:
     def trials_table(self) -> pd.DataFrame:
         """One row per cut that adaptive pruning tried: the fields of `lotto.lottery.Trial`."""
         return pd.DataFrame([vars(trial) for trial in self.trials])
+
+    @property
+    def left_out(self) -> str:
+        """The matrices that are not prunable, why, and their share of all parameters; empty if there are none."""
+        return summary(masks.left_out(self.plan.recipe), self.plan.recipe.parameter_count)
+
+    def _parameter_fraction(self, at: Level) -> float:
+        return 1 - (masks.size(at.mask) - masks.count(at.mask)) / self.plan.recipe.parameter_count
 
     @property
     def trainings(self) -> int:
@@ -132,6 +147,7 @@ class ImpResult:
             "order_seed": self.plan.order_seed(replicate, level),
             "test_error": levels[level].run.test_error,
             "dense_error": levels[0].run.test_error,
+            "parameters": self.plan.recipe.parameter_count,
         }
         return Ticket(masks.apply(start, levels[level].mask), levels[level].mask, self.plan.rewind_step, info)
 
@@ -219,6 +235,9 @@ def imp(
         recipe, levels, rate, rewind_to, replicates, controls, control_levels, density, one_shot, after, order,
         rewind_optimizer, finetune_lr, seed, adaptive, particles,
     )  # fmt: skip
+    if left_out := masks.left_out(recipe):
+        asked = all(it.reason in ("excluded", "frozen") for it in left_out)
+        log.log(logging.INFO if asked else logging.WARNING, summary(left_out, recipe.parameter_count))
     return run_plan(plan, chosen_engine(recipe, engine, store, jobs), progress)
 
 

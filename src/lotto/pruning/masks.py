@@ -19,6 +19,7 @@ from lotto.core import files
 from lotto.core.check import Kind, Unfit, checked, kind_of
 from lotto.core.errors import UsageError, nearest
 from lotto.core.rng import stream
+from lotto.pruning.prunable import LeftOut, choose
 from lotto.pruning.prunable import prunable_names as prunable_names
 
 
@@ -149,6 +150,13 @@ def density(mask: MaskLike) -> float:
 def parameter_count(model: nn.Module) -> int:
     """Number of all parameters, frozen ones too; a shared one counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def left_out(model: nn.Module | RecipeLike) -> list[LeftOut]:
+    """The matrices of a module or of a recipe's model that are not prunable, and why."""
+    if isinstance(model, nn.Module):
+        return choose(model).left_out
+    return choose(model.meta_model(), model.pruning.exclude, model.pruning.include).left_out
 
 
 @checked

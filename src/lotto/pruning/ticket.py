@@ -30,7 +30,7 @@ class Ticket:
         start: weights at the rewind step; pruned ones are 0.
         mask: what is kept.
         rewind_step: iteration at which training goes on.
-        info: where it comes from: recipe, level, seeds, errors. Plain values.
+        info: where it comes from: recipe, level, seeds, errors, the network's number of parameters. Plain values.
     """
 
     start: Mapping[str, Tensor]
@@ -42,6 +42,12 @@ class Ticket:
     def density(self) -> float:
         """Fraction of prunable weights left."""
         return masks.density(self.mask)
+
+    @property
+    def parameter_fraction(self) -> float | None:
+        """Fraction of all parameters of the network left; None for a ticket that does not know how many there are."""
+        parameters = self.info.get("parameters")
+        return None if parameters is None else 1 - (masks.size(self.mask) - masks.count(self.mask)) / parameters
 
     @checked
     def save(self, path: str | Path) -> Path:

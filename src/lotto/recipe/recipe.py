@@ -24,6 +24,7 @@ from lotto.core.shown import shown
 from lotto.data.augment import Augment
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, check_batch_size
+from lotto.pruning import masks
 from lotto.pruning.rule import Pruning, patterns
 from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
 from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
@@ -198,7 +199,7 @@ class Recipe:
 
     def __getstate__(self) -> dict[str, Any]:
         # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
-        derived = ("arrays", "loss_function", "error_function", "_meta_model", "_fingerprints")
+        derived = ("arrays", "loss_function", "error_function", "_meta_model", "parameter_count", "_fingerprints")
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     # --- what the recipe stands for -------------------------------------------------------------------
@@ -276,6 +277,11 @@ class Recipe:
     def _meta_model(self) -> nn.Module:
         with torch.device("meta"):
             return self.build()
+
+    @cached_property
+    def parameter_count(self) -> int:
+        """Number of all parameters of the model, a shared one once: what a fraction of all parameters is of."""
+        return masks.parameter_count(self.meta_model())
 
     @checked
     def initial(self, seed: int) -> dict[str, Tensor]:

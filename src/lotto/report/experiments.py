@@ -19,7 +19,7 @@ from lotto.experiments.options import Options
 from lotto.experiments.results import FORMAT, read
 from lotto.report import plots
 from lotto.report.pages import render
-from lotto.report.table import percent, spread
+from lotto.report.table import OF_ALL, percent, spread
 
 RATIO = "ratio"
 """Column of the ratio of a random mask's distance to that of IMP's."""
@@ -102,9 +102,13 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         line[row["kind"]] = spread(row["mean"], row["std"])
         line[f"{row['kind']} mean"] = row["mean"]
     kinds = list(dict.fromkeys(means["kind"]))
+    of_all = frame.groupby("density")[OF_ALL].first() if OF_ALL in frame else {}
     result = []
     for (step, density, measure, unit, x), line in lines.items():
-        shown: dict[str, Any] = {"step": step, "left": percent(density), "measure": measure, "unit": unit}
+        shown: dict[str, Any] = {"step": step, "left": percent(density)}
+        if len(of_all):
+            shown["of all"] = percent(of_all[density])
+        shown |= {"measure": measure, "unit": unit}
         if any(at[-1] is not None for at in lines):
             shown["at"] = "" if x is None else f"{x:g}"
         shown |= {kind: line.get(kind, "–") for kind in kinds}

@@ -16,7 +16,7 @@ Columns = Sequence[tuple[str, Sequence[str]]]
 """Titles and cells."""
 
 GAP = 2
-KEPT = ("level", "left", "error")
+KEPT = ("level", "left", "of all", "error")
 """How the titles begin of columns that stay however narrow the terminal is."""
 FIRST_LEFT_OUT = "vs dense"
 

@@ -9,7 +9,7 @@ from typing import Any
 from lotto.core import files
 from lotto.report import plots
 from lotto.report.pages import render
-from lotto.report.table import columns, percent, spread
+from lotto.report.table import OF_ALL, columns, percent, spread
 
 
 def write_report(result: Mapping[str, Any], path: Path) -> None:
@@ -41,8 +41,10 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
         best={
             "level": int(best["level"]),
             "density": percent(best["density"]),
+            "of_all": percent(best[OF_ALL]) if OF_ALL in table else "",
             "error": spread(best["error"], best["error_std"]),
         },
+        left_out=result.get("left_out", ""),
         dense=spread(table["dense_error"].iloc[0], table["dense_std"].iloc[0]),
         tolerance=f"{tolerance:g}",
         unit=unit,

@@ -78,6 +78,7 @@ def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
         "histories": [
             [[_plain_record(r) for r in replicate[at].run.history] for replicate in result.replicates] for at in levels
         ],
+        "left_out": result.left_out,
         "layers": {
             layer: [
                 sum(masks.layer_densities(replicate[at].mask)[layer] for replicate in result.replicates)

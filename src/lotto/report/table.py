@@ -18,6 +18,10 @@ CONTROL_TITLES = {"reinit": "new init", "random": "random mask"}
 """What the controls are called where people read."""
 
 
+OF_ALL = "parameter_fraction"
+"""Column of the fraction of all parameters left; results of the time before it have none."""
+
+
 def percent(density: float) -> str:
     """A density as a percentage with three significant digits."""
     return f"{100 * density:.3g} %"
@@ -38,6 +42,7 @@ def columns(table: pd.DataFrame, unit: str) -> list[tuple[str, list[str]]]:
     cells = [
         ("level", [str(v) for v in table["level"]]),
         ("left", [percent(v) for v in table["density"]]),
+        *([("of all", [percent(v) for v in table[OF_ALL]])] if OF_ALL in table else []),
         (f"error{unit} (n={n})", [spread(*v) for v in table[["error", "error_std"]].to_numpy(float)]),
         ("vs dense", [f"{e - d:+.2f}" for e, d in zip(table["error"], table["dense_error"], strict=True)]),
         ("match", ["yes" if v else "no" for v in table["matching"]]),
@@ -98,6 +103,7 @@ def console_table(table: pd.DataFrame, tolerance: float, unit: str) -> FittedTab
     dense = spread(*table[["dense_error", "dense_std"]].iloc[0].to_numpy(float))
     caption = (
         f"Dense: test error {dense}{unit} (n={int(table['n'].iloc[0])}). Matching: mean error at most {tolerance:g} "
-        "above the dense mean. Spread: sample standard deviation."
+        "above the dense mean. Spread: sample standard deviation. Left: of the prunable weights; of all: of all "
+        "parameters."
     )
     return FittedTable(columns(table, unit), caption, ["green" if v else None for v in table["matching"]])
