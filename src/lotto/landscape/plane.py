@@ -25,6 +25,7 @@ from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
 from lotto.landscape.path import check_ends
+from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import Metrics, evaluate_network
 from lotto.training.network import Network
@@ -100,7 +101,8 @@ class PlaneTask(Task):
         Raises:
             UsageError: if the three networks lie on a line.
         """
-        ab, ac = (_difference(self.a, other, self._constants) for other in (self.b, self.c))
+        again = {n for _, *others in masks.shared_names(self.recipe.meta_model()) for n in others}  # tied: counts once
+        ab, ac = (_difference(self.a, other, self._constants | again) for other in (self.b, self.c))
         length = math.sqrt(_dot(ab, ab))
         reach = math.sqrt(_dot(ac, ac))
         if length == 0 or reach == 0:

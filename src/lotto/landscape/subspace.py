@@ -56,6 +56,9 @@ def perturb(weights: Weights, mask: MaskLike, length: float, seed: int) -> dict[
     moved = masks.apply(weights, mask)
     for name, direction in random_direction(mask, seed).items():
         moved[name] = (moved[name].double() + length * direction.to(moved[name].device)).to(moved[name].dtype)
+    for other, name in getattr(mask, "shared", {}).items():  # a tied weight moves under all its names
+        if other in moved:
+            moved[other] = moved[name]
     return moved
 
 

@@ -7,7 +7,9 @@ all parameters left stands beside it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
@@ -21,6 +23,9 @@ from lotto.core.errors import UsageError, nearest
 from lotto.core.rng import stream
 from lotto.pruning.prunable import LeftOut, choose
 from lotto.pruning.prunable import prunable_names as prunable_names
+
+SHARED = "shared"
+"""In a file's metadata: the other names of tied weights."""
 
 
 def read_mask(value: object) -> Mapping[str, Tensor]:
@@ -62,10 +67,17 @@ class RecipeLike(Protocol):
 
 @checked
 class Mask(dict[str, Tensor]):
-    """A plain dict of boolean tensors, True where the weight is kept, that can be saved and loaded."""
+    """A plain dict of boolean tensors, True where the weight is kept, that can be saved and loaded.
 
-    def __init__(self, tensors: MaskLike) -> None:
+    Attributes:
+        shared: for each other name that a tied weight has in the model, the name under which it is in the mask. It
+            counts once, and what is pruned of it is pruned under all its names.
+    """
+
+    def __init__(self, tensors: MaskLike, shared: Mapping[str, str] | None = None) -> None:
         super().__init__({name: t.to(torch.bool) for name, t in tensors.items()})
+        names = getattr(tensors, "shared", {}) if shared is None else shared
+        self.shared: dict[str, str] = {other: name for other, name in names.items() if name in self}
 
     @property
     @checked
@@ -79,14 +91,20 @@ class Mask(dict[str, Tensor]):
     @checked
     def save(self, path: str | Path) -> None:
         """Write the mask as safetensors, atomically."""
-        files.save_tensors(Path(path), self, {"format": "lotto.mask", "version": "1"})
+        files.save_tensors(Path(path), self, {"format": "lotto.mask", "version": "1", **shared_metadata(self)})
 
     @classmethod
     @checked
     def load(cls, path: str | Path) -> Mask:
         """Read a mask file; raises ``UsageError`` if it is not one."""
-        tensors, _ = files.load_tensors(Path(path), "lotto.mask")
-        return cls(tensors)
+        tensors, metadata = files.load_tensors(Path(path), "lotto.mask")
+        return cls(tensors, json.loads(metadata.get(SHARED, "{}")))
+
+
+def shared_metadata(mask: Mapping[str, Tensor]) -> dict[str, str]:
+    """What a file says of a mask's tied weights: nothing where there are none."""
+    names = getattr(mask, "shared", None)
+    return {SHARED: json.dumps(names, sort_keys=True)} if names else {}
 
 
 @checked
@@ -105,7 +123,11 @@ def ones(model: nn.Module | RecipeLike, exclude: Collection[str] = (), include: 
         exclude, include = (*rule.exclude, *exclude), (*rule.include, *include)
     parameters = dict(module.named_parameters(remove_duplicate=False))
     names = prunable_names(module, exclude, include)
-    return Mask({n: torch.ones(parameters[n].shape, dtype=torch.bool) for n in names})
+    shared = {other: n for group in shared_names(module) for n in group if n in names for other in group}
+    return Mask(
+        {n: torch.ones(parameters[n].shape, dtype=torch.bool) for n in names},
+        {o: n for o, n in shared.items() if o not in names},
+    )
 
 
 @checked
@@ -122,10 +144,14 @@ def cover_shared(mask: MaskLike, model: nn.Module) -> dict[str, Tensor]:
     """The mask under every name that a tied weight has: pruned under one name is pruned under all."""
     full = dict(mask)
     for names in shared_names(model):
-        for name in names:
-            if (found := next((mask[n] for n in names if n in mask), None)) is not None:
-                full[name] = found
+        if found := [mask[n].to(torch.bool) for n in names if n in mask]:
+            full |= dict.fromkeys(names, reduce(torch.logical_and, found))
     return full
+
+
+def under_all_names(mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same as far as the mask itself knows the other names, see `Mask`."""
+    return {**{other: mask[name] for other, name in getattr(mask, "shared", {}).items()}, **mask}
 
 
 @checked
@@ -185,14 +211,18 @@ def empty_layers(mask: MaskLike) -> list[str]:
 
 @checked
 def apply(weights: Mapping[str, Tensor], mask: MaskLike | None) -> dict[str, Tensor]:
-    """Return ``m * w``: pruned weights are exactly +0, everything else is the same tensor."""
+    """Return ``m * w``: pruned weights are exactly +0, everything else is the same tensor.
+
+    A tied weight is masked under all names that the mask knows (`Mask.shared`).
+    """
     if mask is None:
         return dict(weights)
     check_fits(mask, weights)
+    full = under_all_names(mask)
     # where, not a product: a product would turn a negative weight into -0 and keep a NaN.
     return {
-        n: torch.where(mask[n].to(t.device, torch.bool), t, torch.zeros((), dtype=t.dtype, device=t.device))
-        if n in mask
+        n: torch.where(full[n].to(t.device, torch.bool), t, torch.zeros((), dtype=t.dtype, device=t.device))
+        if n in full
         else t
         for n, t in weights.items()
     }
@@ -222,4 +252,4 @@ def random_like(mask: MaskLike, seed: int) -> Mask:
         flat = np.zeros(keep.numel(), dtype=bool)
         flat[chosen] = True
         result[name] = torch.from_numpy(flat).reshape(keep.shape)
-    return Mask(result)
+    return Mask(result, getattr(mask, "shared", None))

@@ -118,7 +118,7 @@ def prune(
             is NaN.
     """
     rule = Pruning(rate, score, scope, rates or {})
-    mask = Mask({n: m.detach().cpu() for n, m in mask.items()})
+    mask = Mask({n: m.detach().cpu() for n, m in mask.items()}, getattr(mask, "shared", None))
     masks.check_fits(mask, weights)
     weights = {n: weights[n].detach().cpu() for n in mask}
     start = None if start is None else {n: start[n].detach().cpu() for n in mask}
@@ -137,7 +137,7 @@ def prune(
             total = keep_count(masks.count(pool), rate)
             counts = erk_counts(pool, total) if rule.scope == "erk" else total
         result |= keep_top(scores, counts, within=pool)
-    return Mask({n: result[n] for n in mask})
+    return Mask({n: result[n] for n in mask}, mask.shared)
 
 
 def _own_rates(rates: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

@@ -59,6 +59,7 @@ class Ticket:
             "rewind_step": str(self.rewind_step),
             "density": repr(self.density),
             "info": json.dumps(dict(self.info)),
+            **masks.shared_metadata(self.mask),
         }
         files.save_tensors(Path(path), tensors, metadata)
         return Path(path)
@@ -72,7 +73,8 @@ class Ticket:
             UsageError: if the file is missing or not a ticket.
         """
         tensors, metadata = files.load_tensors(Path(path), "lotto.ticket")
-        mask = Mask({n.removeprefix(MASK): t for n, t in tensors.items() if n.startswith(MASK)})
+        shared = json.loads(metadata.get(masks.SHARED, "{}"))
+        mask = Mask({n.removeprefix(MASK): t for n, t in tensors.items() if n.startswith(MASK)}, shared)
         start = {n.removeprefix(START): t for n, t in tensors.items() if n.startswith(START)}
         masks.check_fits(mask, start)
         return cls(start, mask, int(metadata["rewind_step"]), json.loads(metadata["info"]))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lotto.core.errors import UsageError
+from lotto.pruning.masks import shared_names
 from lotto.recipe.recipe import PRECISIONS, Recipe
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -74,7 +75,8 @@ class Network:
         self.module: nn.Module = recipe.build()
         if self.dtype == torch.float64:
             self.module.double()  # before loading, which would round to the module's type
-        self.module.load_state_dict(dict(weights))
+        self.shared = shared_names(self.module)
+        self.load(weights)
         self.module.to(self.device)
         if self.layout == torch.channels_last:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -86,7 +88,19 @@ class Network:
         return other
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Give the module other weights."""
+        """Give the module other weights.
+
+        Raises:
+            UsageError: if a tied weight has different values under its names: one would silently win.
+        """
+        for first, *others in self.shared:
+            for other in others:
+                pair = [weights[n].nan_to_num() for n in (first, other) if n in weights]
+                if len(pair) == 2 and not torch.equal(*pair):
+                    raise UsageError(
+                        f"{first!r} and {other!r} are one tensor of the model (tied weights), but the weights have "
+                        "different values for them; lotto.masks.ones(recipe) gives masks that know all names."
+                    )
         self.module.load_state_dict(dict(weights))
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Hessian:
         self.recipe = recipe
         mask = masks.ones(recipe) if mask is None else mask
         check_not_empty(mask)
-        self.network = Network(recipe, masks.apply(weights, mask))
+        self.network = Network(recipe, masks.apply(weights, masks.cover_shared(mask, recipe.meta_model())))
         module = self.network.module.eval().requires_grad_(False)
         for name, part in module.named_modules():
             if isinstance(part, NORMS) and not part.track_running_stats:
