@@ -77,16 +77,16 @@ def store(
 
 
 def _list(store: Store, keys: Sequence[str]) -> None:
-    from lotto.execution.admin import ASIDE, FINISHED, FORMER, UNFINISHED, survey, words
+    from lotto.execution.admin import ASIDE, DAMAGED, FINISHED, FORMER, UNFINISHED, survey, words
 
     found = [e for e in survey(store) if not keys or e.key.startswith(keys[0].lower())]
     for entry in found:
         if entry.status == FINISHED:
             label = entry.manifest.get("label") or ""
             say(f"{entry.key[:10]}  {_size(entry.size):>8}  {_date(entry.modified)}  {label}: {words(entry)}".rstrip())
-        elif entry.status == UNFINISHED:
-            say(f"{entry.key[:10]}  {_size(entry.size):>8}  {_date(entry.modified)}  unfinished")
-    counts = [(s, [e for e in found if e.status == s]) for s in (FINISHED, UNFINISHED, FORMER, ASIDE)]
+        elif entry.status in (UNFINISHED, DAMAGED):
+            say(f"{entry.key[:10]}  {_size(entry.size):>8}  {_date(entry.modified)}  {entry.status}")
+    counts = [(s, [e for e in found if e.status == s]) for s in (FINISHED, UNFINISHED, DAMAGED, FORMER, ASIDE)]
     words_of = {FORMER: "of a former version, ignored", ASIDE: "set aside as damaged"}
     parts = [f"{len(e)} {words_of.get(s, s)} ({_size(sum(x.size for x in e))})" for s, e in counts if e]
     say(f"{store.root}: {', '.join(parts) or 'nothing is remembered here'}.")
@@ -119,9 +119,10 @@ def _show(entry: Entry) -> None:
 
 
 def _verify(store: Store, keys: Sequence[str]) -> None:
-    from lotto.execution.admin import FINISHED, find, problem, survey
+    from lotto.execution.admin import DAMAGED, FINISHED, find, problem, survey
 
-    entries = [find(store, key) for key in keys] if keys else [e for e in survey(store) if e.status == FINISHED]
+    every = [entry for entry in survey(store) if entry.status in (FINISHED, DAMAGED)]
+    entries = [find(store, key) for key in keys] if keys else every
     damaged = [(entry, found) for entry in entries if (found := problem(store, entry))]
     for entry, found in damaged:
         say(f"{entry.key}: {found}")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,20 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        StorageError: if the system does not let us see.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {reason(error)}.") from error
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Write named tensors with metadata as safetensors, atomically; returns the checksum."""
     separate: dict[str, Tensor] = {}
@@ -140,7 +155,7 @@ def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[s
         UsageError: if the file is missing, not safetensors, of another format, or its content was changed.
         StorageError: if the system refuses to read it.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"There is no file {path}.")
     try:
         with safe_open(path, framework="pt") as handle:

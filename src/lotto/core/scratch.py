@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
 import tempfile
 import time
@@ -14,6 +16,8 @@ from lotto.core.locks import PathLock
 
 PREFIX = "lotto-scratch-"
 OWNED = "owned.lock"
+NOTED = "semaphores"
+SEMAPHORES = Path("/dev/shm")
 HOUR = 3600.0
 
 
@@ -33,6 +37,12 @@ class Scratch:
         except OSError as error:
             raise StorageError(f"Cannot make a folder in {tempfile.gettempdir()}: {reason(error)}.") from error
 
+    def note_semaphores(self) -> None:
+        """Write down the named semaphores of this process's workers: if all are killed, nobody else removes them."""
+        with contextlib.suppress(OSError):
+            names = [path.name for path in SEMAPHORES.glob(f"sem.loky-{os.getpid()}-*")]
+            (self.folder / NOTED).write_text("\n".join(names))
+
     def close(self) -> None:
         """Remove the folder, as far as the system lets us."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -44,10 +54,20 @@ def sweep(parent: Path) -> None:
     with contextlib.suppress(OSError):
         for folder in list(parent.glob(f"{PREFIX}*")):
             with contextlib.suppress(OSError):
+                if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+                    continue
                 if (folder / OWNED).exists():
                     lock = PathLock(folder / OWNED)
                     if lock.acquire(wait=False):
+                        _remove_semaphores(folder / NOTED)
                         shutil.rmtree(folder, ignore_errors=True)
                         lock.release()
                 elif time.time() - folder.stat().st_mtime > HOUR:
                     folder.rmdir()  # if it is empty: a process was killed between making and owning it
+
+
+def _remove_semaphores(noted: Path) -> None:
+    if noted.exists():
+        for name in noted.read_text().split():
+            if re.fullmatch(r"sem\.loky-\d+-\w+", name):
+                (SEMAPHORES / name).unlink(missing_ok=True)

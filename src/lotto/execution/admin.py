@@ -14,10 +14,10 @@ from typing import Any
 
 from lotto.core import files
 from lotto.core.errors import StorageError, UsageError
-from lotto.execution.entries import KEY, LOCK, NUMBERED, is_former, manifest_name, parsed, read_manifest
+from lotto.execution.entries import KEY, LOCK, NUMBERED, is_former, manifest_name, parsed
 from lotto.execution.store import CHECKPOINT, Store, state_name
 
-FINISHED, UNFINISHED, FORMER, ASIDE = "finished", "unfinished", "former", "set aside"
+FINISHED, UNFINISHED, FORMER, DAMAGED, ASIDE = "finished", "unfinished", "former", "damaged", "set aside"
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
@@ -29,7 +29,8 @@ class Entry:
         key: what its key is, or was.
         folder: where it is.
         status: ``finished``; ``unfinished``, a training on its way or cut off; ``former``, made by a version whose
-            keys meant something else, never used; ``set aside`` because it was damaged.
+            keys meant something else, never used; ``damaged``, without a manifest that can be read; ``set aside``
+            because it was damaged.
         size: in bytes.
         modified: when it was last written to, seconds since 1970.
         manifest: what it says of itself; empty if it is unfinished.
@@ -61,9 +62,18 @@ def _entry(store: Store, folder: Path) -> Entry | None:
         if not folder.is_dir():
             return None  # a lock of a former version
         return Entry(key, folder, ASIDE, sum(s.st_size for s in stats), modified)
-    manifest = read_manifest(folder)
-    status = UNFINISHED if not manifest else FORMER if is_former(manifest) else FINISHED
+    manifest = _newest(store, folder)
+    if not manifest:
+        status = DAMAGED if store.entries.manifests(folder) else UNFINISHED
+    else:
+        status = FORMER if is_former(manifest) else FINISHED
     return Entry(key, folder, status, sum(s.st_size for s in stats), modified, manifest)
+
+
+def _newest(store: Store, folder: Path) -> dict[str, Any]:
+    """The newest manifest of an entry that can be read; empty if there is none."""
+    numbers = reversed(store.entries.manifests(folder))
+    return next((manifest for n in numbers if (manifest := parsed(folder / manifest_name(n)))), {})
 
 
 def find(store: Store, prefix: str) -> Entry:
@@ -102,7 +112,7 @@ def words(entry: Entry) -> str:
 
 def problem(store: Store, entry: Entry) -> str:
     """What is wrong with an entry, after every checksum has been computed; empty if nothing is."""
-    if entry.status != FINISHED:
+    if entry.status not in (FINISHED, DAMAGED):
         return ""
     try:
         return store.entries.problem(entry.key)
@@ -167,17 +177,19 @@ def collect(
     before = time.time() - (older_than or 0.0)
     if not dry_run:
         store.entries.sweep()
-    gone = list(_old_locks(store, dry_run))
-    for entry in survey(store):
-        old = entry.modified <= before
-        if entry.status in (FORMER, ASIDE):
-            gone += _remove(store, entry, _WHY[entry.status], dry_run)
-        elif entry.status == UNFINISHED and unfinished and old:
-            gone += _remove(store, entry, _WHY[UNFINISHED], dry_run)
-        elif entry.status == FINISHED and older_than is not None and old and not (unfinished or keep_ends):
-            gone += _remove(store, entry, "older", dry_run)
-        elif entry.status == FINISHED:
-            gone += _trim(store, entry, keep_ends and old, dry_run)
+    with _reading(store):
+        gone = list(_old_locks(store, dry_run))
+        for entry in survey(store):
+            old = entry.modified <= before
+            finished = entry.status in (FINISHED, DAMAGED)
+            if entry.status in (FORMER, ASIDE):
+                gone += _remove(store, entry, _WHY[entry.status], dry_run)
+            elif entry.status == UNFINISHED and unfinished and old:
+                gone += _remove(store, entry, _WHY[UNFINISHED], dry_run)
+            elif finished and older_than is not None and old and not (unfinished or keep_ends):
+                gone += _remove(store, entry, "older", dry_run)
+            elif entry.status == FINISHED:
+                gone += _trim(store, entry, keep_ends and old, dry_run)
     return gone
 
 
@@ -197,13 +209,13 @@ def _remove(store: Store, entry: Entry, why: str, dry_run: bool) -> Iterator[Rem
 
 def _trim(store: Store, entry: Entry, keep_ends: bool, dry_run: bool) -> Iterator[Removal]:
     """Remove files of a finished entry that no manifest names and, if asked, all states but the last."""
-    if not _superfluous(entry.folder, keep_ends):
+    if not _superfluous(store, entry.folder, keep_ends):
         return
     with _held(store, entry.key) as free:
         if not free or problem(store, entry):
             return  # whoever extends it is about to name them; or it is made anew when it is asked for
-        manifest, numbers = read_manifest(entry.folder), store.entries.manifests(entry.folder)
-        superfluous = _superfluous(entry.folder, keep_ends)
+        manifest, numbers = _newest(store, entry.folder), store.entries.manifests(entry.folder)
+        superfluous = _superfluous(store, entry.folder, keep_ends)
         if not dry_run and (wanted := _ends(manifest)) and keep_ends:
             more = {k: v for k, v in manifest.items() if k not in ("job", "checksums", "finished", "versions")}
             store.entries.finish(
@@ -220,17 +232,19 @@ def _trim(store: Store, entry: Entry, keep_ends: bool, dry_run: bool) -> Iterato
             yield Removal(path, "a state on the way" if path.name.startswith("state-") else "no longer read", size)
 
 
-def _superfluous(folder: Path, keep_ends: bool) -> list[Path]:
+def _superfluous(store: Store, folder: Path, keep_ends: bool) -> list[Path]:
     """Files of a finished entry that no manifest names, or that an end alone does not need."""
-    manifests = [m for path in folder.glob("manifest*.json") if (m := parsed(path))]
+    manifests = [parsed(folder / manifest_name(number)) for number in store.entries.manifests(folder)]
     named = {name for manifest in manifests for name in manifest.get("checksums", ())}
-    if keep_ends and (ends := _ends(read_manifest(folder))) is not None:
+    if keep_ends and (ends := _ends(_newest(store, folder))) is not None:
         named = set(ends)
     return sorted(p for p in folder.iterdir() if p.name not in named and not NUMBERED.fullmatch(p.name))
 
 
 def _ends(manifest: Mapping[str, Any]) -> dict[str, str] | None:
     """The checksums of a training without its states on the way; None if there are none to remove."""
+    if not manifest:
+        return None
     last, states = manifest["job"].get("steps", [0, 0])[1], manifest.get("states", [])
     if last not in states or len(states) == 1:
         return None

@@ -216,18 +216,16 @@ class Entries:
 
 
 def parsed(path: Path) -> dict[str, Any]:
-    """A manifest; empty if it cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
+    """A manifest; empty if it is gone or is none.
+
+    Raises:
+        OSError: if the system refuses to read it, which is no damage.
+    """
+    try:
         manifest = json.loads(path.read_text())
-        if isinstance(manifest, dict) and isinstance(manifest.get("job"), dict):
-            return manifest
-    return {}
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The newest manifest of an entry that can be read; empty if there is none."""
-    paths = sorted(folder.glob("manifest*.json"), key=lambda path: (len(path.name), path.name), reverse=True)
-    return next((manifest for path in paths if (manifest := parsed(path))), {})
+    except (ValueError, FileNotFoundError, IsADirectoryError):
+        return {}
+    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("job"), dict) else {}
 
 
 def is_former(manifest: Mapping[str, Any]) -> bool:

@@ -122,6 +122,7 @@ class Processes(Engine):
             free.jobs, free.report, free.seen = jobs, report, b""
             with held():
                 free.future = free.pool.submit(work, *arguments)
+            self._scratch.note_semaphores()
         except BrokenProcessPool:  # it was killed while it had nothing to do
             assert free is not None
             self._remove(free)
@@ -145,7 +146,7 @@ class Processes(Engine):
             return job
         assert self._scratch is not None
         path = self._scratch.folder / f"data-{data.fingerprint}.safetensors"
-        if not path.exists():
+        if not os.path.exists(path):
             tensors = {f"{part}/{k}": t for part in ("x", "y") for k, t in getattr(data, part).items()}
             scale = {n: t for n, t in (("scale", data._scale), ("shift", data._shift)) if t is not None}
             files.save_tensors(path, tensors | scale, {"format": "lotto.arrays", "name": data.name})

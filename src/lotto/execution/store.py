@@ -204,7 +204,7 @@ class Store:
         """Where a training that was cut off stood; None if there is nothing that it can go on from."""
         assert job.key is not None
         path = self.folder(job.key) / CHECKPOINT
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
             tensors, metadata = files.load_tensors(path, "lotto.checkpoint")
