@@ -1,11 +1,12 @@
 # make demo: find a winning ticket in one to two minutes.   make test: the tests.   make lint: style and types.
+# make test-extras: longer tests, and a campaign of kills, faults and damaged files on the store, in two minutes.
 # make golden BASE=COMMIT: keys, bits, rows and printed texts against a former commit, on this machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint golden install clean
+.PHONY: demo test test-extras lint golden install clean
 install: $(READY)
 
 $(READY): constraints.txt pyproject.toml
@@ -20,6 +21,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-extras: $(READY)
+	$(BIN)/python -m pytest -m extras
+	PYTHONPATH=tests $(BIN)/python tests/campaign/campaign.py --kills 40 --faults 150 --damages 50
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -297,10 +297,11 @@ SCENARIOS: dict[str, tuple[Callable[[Store], None], Callable[[Store], bool]]] = 
 }
 
 
-def all_faults(campaign: Campaign) -> list[tuple[str, int, int, bool]]:
+def all_faults(campaign: Campaign, names: Iterable[str] = SCENARIOS) -> list[tuple[str, int, int, bool]]:
     """Every operation of every scenario with every error, once and from there on."""
     found = []
-    for name, (prepare, work) in SCENARIOS.items():
+    for name in names:
+        prepare, work = SCENARIOS[name]
         campaign.clean()
         store = Store(campaign.root)
         prepare(store)
@@ -338,7 +339,6 @@ def one_fault(campaign: Campaign, tally: Tally, fault: tuple[str, int, int, bool
     tally["wrong"] += "wrong" in words
     tally["refused"] += "refused" in words
     said = campaign.root.with_name("store.said").read_text(errors="replace")
-    tally["false damage"] += len(list(campaign.root.glob("??/*.damaged-*")))
     tally["raw"] += "Traceback" in said and "raw" not in words
     if prepare in (_one, _killed):
         kept = _job(()) if work is _collect else _job()
@@ -348,6 +348,7 @@ def one_fault(campaign: Campaign, tally: Tally, fault: tuple[str, int, int, bool
         tally["wrong"] += found is not None and not is_right(found, kept)
     again = work(Store(campaign.root))
     tally["wrong"] += not again
+    tally["false damage"] += len(list(campaign.root.glob("??/*.damaged-*")))
     Store(campaign.root).begin()
     admin.collect(Store(campaign.root))
     tally["left"] += len(_left(campaign.root))
