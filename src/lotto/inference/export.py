@@ -20,6 +20,7 @@ from lotto.data import load as load_data
 from lotto.inference.compaction import compact
 from lotto.inference.rows import sparse_rows
 from lotto.recipe.recipe import Recipe
+from lotto.training.evaluation import BATCH, Tally
 
 TRAINED, FORMAT = "trained.safetensors", "lotto.trained"
 BATCHES = (1, 128)
@@ -99,15 +100,14 @@ def variants(recipe: Recipe, module: nn.Module) -> tuple[dict[str, nn.Module], l
 def _measured(
     recipe: Recipe, name: str, made: Mapping[str, nn.Module], seconds: Mapping[int, Mapping[str, float]]
 ) -> Variant:
-    wrong, difference, count = 0.0, 0.0, 0
-    for x, y in recipe.arrays.evaluation("test", 1000):
+    difference, tally = 0.0, Tally(recipe)
+    for x, y in recipe.arrays.evaluation("test", BATCH):
         outputs = made[name](x)
-        wrong += float(recipe.error_function(outputs, y)) * len(x)
+        tally.add(outputs, y)
         difference = max(difference, float((outputs - made["pruned"](x)).abs().max()))
-        count += len(x)
     tensors = [*made[name].parameters(), *made[name].buffers()]
     times = {batch: 1000 * found[name] for batch, found in seconds.items()}
-    return Variant(name, sum(map(_bytes, tensors)) / 1000, wrong / count, difference, times)
+    return Variant(name, sum(map(_bytes, tensors)) / 1000, tally.metrics().error, difference, times)
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -16,7 +16,7 @@ from lotto.core.weights import Weights
 from lotto.data import Split
 from lotto.models.fully_connected import is_plain_mlp
 from lotto.recipe.recipe import Recipe
-from lotto.training.evaluation import BATCH, Metrics
+from lotto.training.evaluation import Metrics, Tally, examples_of
 from lotto.training.network import Network
 
 Point = Callable[[int, Iterable[str]], Weights]
@@ -44,6 +44,8 @@ def evaluate_combinations(
 ) -> list[Metrics]:
     """Evaluate a perceptron at combinations of ``corners``; see `first_layer_dominates`.
 
+    Batches must add up (`evaluation.adds_up`): nobody keeps the outputs of all positions.
+
     Args:
         recipe: data, loss, error.
         network: for its device and precision.
@@ -59,22 +61,19 @@ def evaluate_combinations(
     later = [f"{name}.{part}" for name in names[1:] for part in ("weight", "bias")]
     rest = [_on(at(i, later), device, dtype) for i in range(len(coefficients))]
     firsts = [_on({n: w[n] for n in (f"{names[0]}.weight", f"{names[0]}.bias")}, device, dtype) for w in corners]
-    sums = torch.zeros(len(coefficients), 2, dtype=torch.float64, device=device)
+    tallies = [Tally(recipe) for _ in coefficients]
     count, total = 0, min(examples or recipe.arrays.size(split), recipe.arrays.size(split))
-    for x, y in recipe.arrays.to(device).evaluation(split, BATCH):
+    for x, y in examples_of(recipe, network, split, examples):
         flat = x.flatten(1).to(dtype)
         outputs = [torch.addmm(w[f"{names[0]}.bias"], flat, w[f"{names[0]}.weight"].t()) for w in firsts]
         for i, hidden in enumerate(_combined(outputs, coefficients)):
             for name in names[1:]:
                 weight, bias = rest[i][f"{name}.weight"], rest[i][f"{name}.bias"]
                 hidden = torch.addmm(bias, hidden.relu_(), weight.t())
-            found = [recipe.loss_function(hidden, y).double(), recipe.error_function(hidden, y).double()]
-            sums[i] += torch.stack(found) * len(x)
+            tallies[i].add(hidden, y)
         count += len(x)
         on_batch(count / total)
-        if examples is not None and count >= examples:
-            break
-    return [Metrics(loss, error) for loss, error in (sums / count).tolist()]
+    return [tally.metrics() for tally in tallies]
 
 
 def _combined(outputs: Sequence[Tensor], coefficients: Sequence[Sequence[float]]) -> Iterator[Tensor]:

@@ -24,7 +24,7 @@ from lotto.execution.task import OnStep, Task
 from lotto.landscape.batchnorm import has_batchnorm, recompute_statistics
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
 from lotto.recipe.recipe import Recipe
-from lotto.training.evaluation import Metrics, evaluate_network
+from lotto.training.evaluation import Metrics, adds_up, evaluate_network
 from lotto.training.network import Network, constant_buffers
 
 BASELINES = ("mean", "line")
@@ -137,7 +137,7 @@ class PathTask(Task):
         """Evaluate every position; returns ``alphas``, ``loss``, ``error``."""
         alphas = np.linspace(0.0, 1.0, self.points).tolist()
         network = Network(self.recipe, self.a)
-        if first_layer_dominates(network):
+        if adds_up(self.recipe) and first_layer_dominates(network):
             return {"alphas": alphas, **self._combined(network, alphas, on_step)}
         loss: dict[str, list[float]] = {s: [] for s in self.splits}
         error: dict[str, list[float]] = {s: [] for s in self.splits}

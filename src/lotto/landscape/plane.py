@@ -27,7 +27,7 @@ from lotto.landscape.combinations import evaluate_combinations, first_layer_domi
 from lotto.landscape.path import check_ends
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
-from lotto.training.evaluation import Metrics, evaluate_network
+from lotto.training.evaluation import Metrics, adds_up, evaluate_network
 from lotto.training.network import Network
 
 COLLINEAR = 1e-6
@@ -132,7 +132,7 @@ class PlaneTask(Task):
 
     def _evaluate(self, places: Sequence[tuple[float, float]], on_step: OnStep | None) -> list[Metrics]:
         network = Network(self.recipe, self.a)
-        if first_layer_dominates(network):
+        if adds_up(self.recipe) and first_layer_dominates(network):
 
             def advanced(fraction: float) -> None:
                 if on_step is not None:

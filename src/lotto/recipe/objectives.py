@@ -10,10 +10,16 @@ from torch.nn import functional as F
 from lotto.core.errors import UsageError
 
 Objective = Callable[[Tensor, Tensor], Tensor]
+IGNORED = -100
+"""The class that torch's cross-entropy leaves out."""
 
 
-def misclassification(outputs: Tensor, targets: Tensor) -> Tensor:
+def misclassification(outputs: Tensor, targets: Tensor, ignore_index: int = IGNORED) -> Tensor:
     """Wrong predictions in percent; ``outputs`` (batch, classes, ...), ``targets`` (batch, ...) integers.
+
+    Args:
+        outputs, targets: see above.
+        ignore_index: targets of this class are left out, as torch's cross-entropy leaves them out.
 
     Raises:
         UsageError: if the targets are not integer classes.
@@ -23,7 +29,8 @@ def misclassification(outputs: Tensor, targets: Tensor) -> Tensor:
             f"Misclassification needs integer targets, one class for each prediction; got {targets.dtype} of shape "
             f"{tuple(targets.shape)} for outputs {tuple(outputs.shape)}. For regression use error='mse'."
         )
-    return (outputs.argmax(1) != targets).double().mean() * 100
+    counted = targets != ignore_index
+    return ((outputs.argmax(1) != targets) & counted).double().sum() / counted.sum() * 100
 
 
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
@@ -28,8 +29,9 @@ from lotto.pruning import masks
 from lotto.pruning.rule import Pruning, patterns
 from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
 from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
-from lotto.recipe.objectives import ERRORS, LOSSES, Objective
+from lotto.recipe.objectives import ERRORS, IGNORED, LOSSES, Objective, misclassification
 from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
+from lotto.recipe.totals import ignored, target_weight
 
 Data = Arrays | ImageFolder
 KINDS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
@@ -60,9 +62,11 @@ class Recipe:
         init: ``kaiming-normal``, ``glorot-normal`` (biases 0), or ``module`` for the model's own.
         norm_init: the scale of normalisation layers: ``ones`` or ``uniform`` in (0, 1).
         augment: random shift-crop and flip of training images.
-        loss: ``cross-entropy``, ``mse``, or a function (outputs, targets) -> mean over the batch.
-        error: what is reported: ``misclassification`` (percent), ``mse``, or a function like a loss; None takes
-            ``mse`` for floating targets, else ``misclassification``.
+        loss: ``cross-entropy``, ``mse``, or a function (outputs, targets) of a batch to a number, such as
+            ``torch.nn.CrossEntropyLoss(weight=...)``.
+        error: what is reported: ``misclassification`` (percent; what the loss leaves out is left out), ``mse``, or a
+            function like a loss; None takes ``mse`` for floating targets, else ``misclassification``. Losses and
+            errors of a split are those of all its outputs at once, see `lotto.recipe.totals`.
         precision: ``float32``, ``bfloat16`` (autocast; weights stay float32) or ``float64``.
         channels_last: memory layout of image batches; None = with bfloat16.
         validation: training examples held out.
@@ -199,7 +203,10 @@ class Recipe:
 
     def __getstate__(self) -> dict[str, Any]:
         # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
-        derived = ("arrays", "loss_function", "error_function", "_meta_model", "parameter_count", "_fingerprints")
+        derived = (
+            "arrays", "loss_function", "error_function", "target_weight", "_meta_model", "parameter_count",
+            "_fingerprints",
+        )  # fmt: skip
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
     # --- what the recipe stands for -------------------------------------------------------------------
@@ -248,14 +255,22 @@ class Recipe:
 
     @cached_property
     def loss_function(self) -> Objective:
-        """The loss: (outputs, targets) to the mean over the batch."""
+        """The loss: (outputs, targets) of a batch to a number."""
         return LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
 
     @cached_property
     def error_function(self) -> Objective:
-        """The error: (outputs, targets) to the mean over the batch."""
+        """The error: (outputs, targets) to a number."""
         name = self.error_name
+        if name == "misclassification" and (left_out := ignored(self.loss_function)) != IGNORED:
+            return functools.partial(misclassification, ignore_index=left_out)  # what the loss leaves out, it does
         return ERRORS[name] if isinstance(name, str) else name
+
+    @cached_property
+    def target_weight(self) -> Callable[[Tensor], Tensor] | None:
+        """From a batch's targets to their weight in the mean training loss; None = all batches weigh alike."""
+        labels = self.arrays.class_labels()
+        return target_weight(self.loss_function, lambda label: bool((labels == label).any()))
 
     @checked
     def build(self, seed: int = 0) -> nn.Module:

@@ -6,6 +6,7 @@ from lotto.core.errors import LottoError, UsageError
 from lotto.core.rng import private_torch_rng
 from lotto.recipe.optimizers import OptimizerState
 from lotto.recipe.recipe import Recipe
+from lotto.training.evaluation import adds_up, evaluate_network, number
 from lotto.training.network import Network, trainable_parameters
 
 
@@ -22,10 +23,14 @@ def check_trainable(recipe: Recipe) -> None:
             x, y = x.to(network.device), y.to(network.device)
             optimizer = OptimizerState(recipe.optimizer, trainable_parameters(network.module))
             loss = recipe.loss_function(network(x), y)
+            number(loss)
             loss.backward()
             optimizer.step(recipe.learning_rate(0))
-            network.module.eval()
-            float(recipe.error_function(network(x), y))
+            if not adds_up(recipe):
+                evaluate_network(recipe, network, "test")  # a batch may have no F1 or AUC
+            else:
+                network.module.eval()
+                number(recipe.error_function(network(x), y))
         except LottoError:
             raise
         except Exception as error:  # whatever a user's code may raise

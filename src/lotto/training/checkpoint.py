@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from lotto.core.shown import shown
@@ -17,7 +18,7 @@ class Checkpoint:
         state: weights and optimizer before it.
         kept: the states kept so far.
         history: the records so far.
-        loss_sum, loss_count: training losses since the last record.
+        loss_sum, loss_count: training losses since the last record, and how many they are (or their weights).
         seconds: duration so far.
     """
 
@@ -26,7 +27,12 @@ class Checkpoint:
     kept: dict[int, State] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     loss_sum: float = 0.0
-    loss_count: int = 0
+    loss_count: float = 0
     seconds: float = 0.0
 
     __repr__ = shown
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean training loss since the last record; NaN if there was no step."""
+        return self.loss_sum / self.loss_count if self.loss_count else math.nan

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lotto.core.check import checked
+from lotto.core.errors import UsageError
 from lotto.data import Split
+from lotto.data.in_memory import Batch
 from lotto.recipe.recipe import Recipe
+from lotto.recipe.totals import totals_of
 from lotto.training.network import Network
 
 BATCH = 1000
+GATHERED_BYTES = 4 << 30
+"""So much memory at most for the outputs of a split that an objective needs at once."""
 SPLITS: tuple[Split, ...] = ("test", "validation")
 
 
 class Metrics(NamedTuple):
-    """Means over a split: the recipe's loss, and its error (percent by default)."""
+    """Over a split: the recipe's loss, and its error (percent by default)."""
 
     loss: float
     error: float
@@ -51,15 +57,86 @@ def evaluate_network(recipe: Recipe, network: Network, split: Split, examples: i
     """The same for a network on its device, over at most ``examples``; leaves it in the mode it was in."""
     training = network.module.training
     network.module.eval()
-    sums = torch.zeros(2, dtype=torch.float64, device=network.device)
-    count = 0
-    for x, y in recipe.arrays.to(network.device).evaluation(split, BATCH):
-        outputs = network(x)
-        batch = torch.stack([recipe.loss_function(outputs, y).double(), recipe.error_function(outputs, y).double()])
-        sums += batch * len(x)
-        count += len(x)
-        if examples is not None and count >= examples:
-            break
+    tally = Tally(recipe)
+    for x, y in examples_of(recipe, network, split, examples):
+        tally.add(network(x), y)
     network.module.train(training)
-    loss, error = (sums / count).tolist()
-    return Metrics(loss, error)
+    return tally.metrics()
+
+
+def examples_of(recipe: Recipe, network: Network, split: Split, examples: int | None = None) -> Iterator[Batch]:
+    """Batches of the first ``examples`` of a split, None = all, in their own order, on the network's device."""
+    left = recipe.arrays.size(split) if examples is None else examples
+    for x, y in recipe.arrays.to(network.device).evaluation(split, BATCH):
+        yield x[:left], y[:left]
+        left -= len(y)
+        if left <= 0:
+            return
+
+
+def adds_up(recipe: Recipe) -> bool:
+    """Whether loss and error of a split are sums over its batches."""
+    return None not in map(totals_of, (recipe.loss_function, recipe.error_function))
+
+
+class Tally:
+    """The recipe's loss and error over batches, which add up to their values for all outputs at once.
+
+    What is a sum over a weight is added up; for anything else outputs and targets are gathered, on the CPU.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.objectives = (recipe.loss_function, recipe.error_function)
+        self.totals = tuple(map(totals_of, self.objectives))
+        self.sums: list[Any] = [0.0, 0.0]
+        self.weights: list[Any] = [0, 0]
+        self.gathered: list[Batch] = []
+        self.bytes, self.device = 0, torch.device("cpu")
+
+    def add(self, outputs: Tensor, y: Tensor) -> None:
+        """Count one batch."""
+        for i, totals in enumerate(self.totals):
+            if totals is not None:
+                total, weight = totals(outputs, y)
+                self.sums[i], self.weights[i] = self.sums[i] + total.double(), self.weights[i] + weight
+        if None in self.totals:
+            self._gather(outputs, y)
+
+    def _gather(self, outputs: Tensor, y: Tensor) -> None:
+        self.device = outputs.device
+        self.gathered.append((outputs.cpu(), y.cpu()))
+        self.bytes += outputs.nbytes + y.nbytes
+        if self.bytes > GATHERED_BYTES:
+            raise UsageError(
+                f"The value of a loss or error of your own is computed from all outputs of a split at once, and these "
+                f"take more than {GATHERED_BYTES >> 30} GB. If it is a mean, say of what: "
+                "lotto.recipe.totals.Ratio(function that returns its sum and its weight)."
+            )
+
+    def metrics(self) -> Metrics:
+        """Loss and error of all that was counted."""
+        outputs, y = (torch.cat(parts) for parts in zip(*self.gathered, strict=True)) if self.gathered else (None, None)
+        found = []
+        for objective, totals, total, weight in zip(self.objectives, self.totals, self.sums, self.weights, strict=True):
+            if totals is None:
+                assert outputs is not None
+                assert y is not None
+                found.append(number(objective(outputs.to(self.device), y.to(self.device))))
+            else:
+                found.append(float(total / weight))
+        return Metrics(*found)
+
+
+def number(value: Any) -> float:
+    """What a loss or an error returned, as a number.
+
+    Raises:
+        UsageError: if it is not one.
+    """
+    count = value.numel() if isinstance(value, Tensor) else np.size(value)
+    if count != 1:
+        raise UsageError(
+            f"A loss or an error gives one number for all the outputs that it is given; got {count}, of shape "
+            f"{tuple(getattr(value, 'shape', (count,)))}. Take their mean (reduction='mean')."
+        )
+    return float(value.detach() if isinstance(value, Tensor) else value)

@@ -170,18 +170,25 @@ def _advance(
     wanted = {last, *(step for (job, _), at in zip(members, records, strict=True) for step in (*at, *job.steps))}
     log_interval, last_logged = steps_between_logs(recipe, learner.network.device), first
     losses: list[Tensor] = []
+    weights: list[Tensor] = []
+    weigh = recipe.target_weight
 
     def settle(done: int) -> None:
         """Fetch the losses since the last time."""
-        rows = torch.stack(losses).double().reshape(len(losses), -1).tolist() if losses else []
+        rows, heavy = (
+            torch.stack(found).double().reshape(len(found), -1).tolist() if found else [] for found in (losses, weights)
+        )
         losses.clear()
+        weights.clear()
         took = (time.perf_counter() - began) / len(members)
         for i, (job, point) in enumerate(members):
             point.step, point.seconds = done, before[i] + took
-            collect(point, [row[i] for row in rows], job)
+            collect(point, [row[i] for row in rows], job, [row[i] for row in heavy] or None)
 
     for step, batch in enumerate(learner.batches(first, last), start=first):
         losses.append(learner.train_step(batch, step))
+        if weigh is not None:
+            weights.append(learner.weigh(batch, weigh))
 
         done = step + 1
         if done - last_logged == log_interval or done in wanted:
@@ -189,7 +196,7 @@ def _advance(
             settle(done)
             for i, (_, point) in zip(chosen, members, strict=True):
                 if on_step is not None:
-                    on_step(i, done, point.loss_sum / max(1, point.loss_count))
+                    on_step(i, done, point.mean_loss)
         if done in wanted:
             for i, (job, point) in enumerate(members):
                 if done in records[i]:
@@ -219,17 +226,26 @@ def steps_between_logs(recipe: Recipe, device: torch.device) -> int:
     return LOG_EVERY if device.type == "cpu" else min(max(LOG_EVERY, recipe.per_epoch), LOG_RARELY)
 
 
-def collect(point: Checkpoint, losses: Sequence[float], job: Job) -> None:
-    """Add the losses of the last steps, one by one so that the sum does not depend on when it is called."""
+def collect(point: Checkpoint, losses: Sequence[float], job: Job, weights: Sequence[float] | None = None) -> None:
+    """Add the losses of the last steps, one by one so that the sum does not depend on when it is called.
+
+    Args:
+        point: where they are added.
+        losses: of each step.
+        job: what is trained.
+        weights: of each loss in their mean; None = they weigh alike. One of weight 0 is of no target: it is NaN.
+    """
     first = point.step - len(losses)
-    for i, value in enumerate(losses):
+    for i, (value, weight) in enumerate(zip(losses, weights or [1] * len(losses), strict=True)):
+        if not weight:
+            continue
         if not math.isfinite(value):
             raise DivergedError(
                 f"The loss of {job.label or job.recipe.name} became {value} at step {first + i} (learning rate "
                 f"{job.recipe.learning_rate(first + i):.3g}). Try a lower learning rate, a warm-up, or float32."
             )
-        point.loss_sum += value
-    point.loss_count += len(losses)
+        point.loss_sum += value * weight
+        point.loss_count += weight
 
 
 def record(point: Checkpoint, recipe: Recipe, network: Network) -> dict[str, float]:
@@ -237,6 +253,6 @@ def record(point: Checkpoint, recipe: Recipe, network: Network) -> dict[str, flo
     return {
         "step": point.step,
         "learning_rate": recipe.learning_rate(max(0, point.step - 1)),
-        "train_loss": point.loss_sum / point.loss_count if point.loss_count else math.nan,
+        "train_loss": point.mean_loss,
         **evaluate_splits(recipe, network),
     }

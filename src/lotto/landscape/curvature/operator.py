@@ -23,7 +23,8 @@ from lotto.landscape.subspace import check_not_empty
 from lotto.pruning import masks
 from lotto.pruning.masks import MaskLike
 from lotto.recipe.recipe import Recipe
-from lotto.training.evaluation import BATCH
+from lotto.recipe.totals import mean_of
+from lotto.training.evaluation import BATCH, examples_of
 from lotto.training.network import Network, flushed_denormals
 
 HELD_EXAMPLES = 4 * BATCH
@@ -73,46 +74,66 @@ class Hessian:
         self.index = [keep.flatten().nonzero().squeeze(1).to(device) for keep in mask.values()]
         self.size = sum(len(i) for i in self.index)
         self.split, self.examples = split, examples
-        self._held: list[tuple[int, tuple[Tensor, ...]]] = []
+        self._mean = mean_of(recipe.loss_function)
+        self._held: list[tuple[float, tuple[Tensor, ...]]] = []
         self._check_determined()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The examples in their own order, not augmented."""
-        left = self.examples or self.recipe.arrays.size(self.split)
-        for x, y in self.recipe.arrays.to(self.network.device).evaluation(self.split, BATCH):
-            yield x[:left], y[:left]
-            left -= len(x)
-            if left <= 0:
-                return
+        yield from examples_of(self.recipe, self.network, self.split, self.examples)
+
+    def _loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+        """The loss of a batch and its weight in the mean over all."""
+        if self._mean is None:
+            return self.recipe.loss_function(self.network(x), y), len(x)
+        loss, weight = self._mean(self.network(x), y)
+        return loss, float(weight)
 
     def _check_determined(self) -> None:
         x, y = next(self.batches())
         with torch.no_grad():
             first, second = (self.recipe.loss_function(self.network(x), y) for _ in range(2))
-        if not torch.equal(first, second):
+        if not torch.equal(first.nan_to_num(), second.nan_to_num()):  # a batch of no target has no loss
             raise UsageError(
                 "The loss of the same batch differs between two evaluations: some module draws random numbers in "
                 "evaluation mode (dropout called with training=True?), so there is no Hessian."
+            )
+        if self._mean is None and len(y) < (self.examples or self.recipe.arrays.size(self.split)):
+            self._check_mean(first, x, y)
+
+    @torch.no_grad()
+    def _check_mean(self, whole: Tensor, x: Tensor, y: Tensor) -> None:
+        """A loss that nobody has said anything about is taken as a mean over examples, if it is one."""
+        at = len(y) // 3
+        parts = [
+            len(b) * float(self.recipe.loss_function(self.network(a), b))
+            for a, b in ((x[:at], y[:at]), (x[at:], y[at:]))
+        ]
+        if abs(sum(parts) / len(y) - float(whole)) > 1e-4 * sum(map(abs, parts)) / len(y):
+            raise UsageError(
+                "The loss of a batch is not the mean over its examples, so batches do not add up to the loss of all. "
+                "Say what it is a mean of, loss=lotto.recipe.totals.Ratio(function that returns its sum and its "
+                f"weight), or take at most examples={len(y)}."
             )
 
     def __matmul__(self, vector: np.ndarray) -> np.ndarray:
         """``H v`` in float64, summed over batches in float64."""
         direction = self._scatter(vector)
         total = torch.zeros(self.size, dtype=torch.float64, device=self.network.device)
-        count = 0
+        count = 0.0
         with flushed_denormals():
-            for number, first in self._first_derivatives():
+            for weight, first in self._first_derivatives():
                 along = [(g, d) for g, d in zip(first, direction, strict=True) if g.requires_grad]
                 if along:
                     second = torch.autograd.grad(
                         [g for g, _ in along], self.parameters, [d for _, d in along],
                         retain_graph=bool(self._held), allow_unused=True,
                     )  # fmt: skip
-                    total += number * self._gather(second)
-                count += number
+                    total += weight * self._gather(second)
+                count += weight
         return (total / count).cpu().numpy()
 
-    def _first_derivatives(self) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    def _first_derivatives(self) -> Iterator[tuple[float, tuple[Tensor, ...]]]:
         """Gradients of each batch as functions of the weights; few batches are kept from product to product."""
         if self._held:
             yield from self._held
@@ -120,8 +141,10 @@ class Hessian:
         keep = (self.examples or self.recipe.arrays.size(self.split)) <= HELD_EXAMPLES
         made = []
         for x, y in self.batches():
-            loss = self.recipe.loss_function(self.network(x), y)
-            item = len(x), torch.autograd.grad(loss, self.parameters, create_graph=True)
+            loss, weight = self._loss(x, y)
+            if not weight:  # of no target
+                continue
+            item = weight, torch.autograd.grad(loss, self.parameters, create_graph=True)
             if keep:
                 made.append(item)
             else:
@@ -132,11 +155,13 @@ class Hessian:
     def gradient(self) -> np.ndarray:
         """The gradient of the same loss over the same coordinates, in float64."""
         total = torch.zeros(self.size, dtype=torch.float64, device=self.network.device)
-        count = 0
+        count = 0.0
         for x, y in self.batches():
-            loss = self.recipe.loss_function(self.network(x), y)
-            total += len(x) * self._gather(torch.autograd.grad(loss, self.parameters))
-            count += len(x)
+            loss, weight = self._loss(x, y)
+            if not weight:
+                continue
+            total += weight * self._gather(torch.autograd.grad(loss, self.parameters))
+            count += weight
         return (total / count).cpu().numpy()
 
     def dense(self) -> np.ndarray:

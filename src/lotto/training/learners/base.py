@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -41,6 +41,10 @@ class Learner(ABC):
         """One step on a batch; returns the losses, one number for each job."""
 
     @abstractmethod
+    def weigh(self, batch: Any, weight: Callable[[Tensor], Tensor]) -> Tensor:
+        """The weights of a batch's losses in their mean over steps, by the targets: one number for each job."""
+
+    @abstractmethod
     def state(self, i: int) -> State:
         """A copy of weights and optimizer of job ``i``, on the CPU."""
 
@@ -68,6 +72,9 @@ class SingleLearner(Learner):
         """See `Learner.batches`: inputs and targets."""
         recipe, data = self.job.recipe, self.job.recipe.arrays.to(self.network.device)
         return data.batches(self.job.order_seed, first, last, recipe.batch_size, recipe.augment, self.feature_major)
+
+    def weigh(self, batch: tuple[Tensor, Tensor], weight: Callable[[Tensor], Tensor]) -> Tensor:
+        return weight(batch[1])
 
     def state(self, i: int = 0) -> State:
         optimizer = {

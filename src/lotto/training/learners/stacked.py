@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -155,6 +155,9 @@ class Stacked(Learner):
                 continue
             by_seed = dict(zip(streams, found, strict=True))
             yield torch.stack([by_seed[s][0] for s in seeds]), torch.stack([by_seed[s][1] for s in seeds])
+
+    def weigh(self, batch: tuple[Tensor, Tensor], weight: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.stack([weight(targets) for targets in batch[1]])
 
     def state(self, i: int) -> State:
         optimizer = {
