@@ -12,7 +12,6 @@ import pytest
 
 import lotto
 from lotto.core import moved
-from lotto.core.fingerprint import function_fingerprint
 
 OLD_NAMES = [
     "After",
@@ -91,13 +90,6 @@ def test_a_class_renamed_in_place_is_found_by_both_names():
         assert folder.Folder is lotto.data.ImageFolder
     with pytest.raises(AttributeError, match=r"module 'lotto\.data' has no attribute 'gather'"):
         lotto.data.gather  # noqa: B018
-
-
-def test_keys_call_our_definitions_as_they_were_and_others_as_they_are():
-    assert function_fingerprint(lotto.data.ImageFolder) == {"name": "lotto.data.folder.Folder"}
-    for name in ("prune", "magnitude", "keep_top", "levels_for"):
-        assert function_fingerprint(getattr(lotto.pruning, name)) == {"name": f"lotto.pruning.{name}"}
-    assert moved.former_name("torchvision.datasets", "ImageFolder") == "torchvision.datasets.ImageFolder"
 
 
 @pytest.mark.parametrize(

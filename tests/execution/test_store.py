@@ -308,8 +308,9 @@ def test_a_store_that_cannot_be_used(recipe, tmp_path):
 
 
 def test_unidentified_jobs_are_trained_but_not_remembered(store, caplog):
-    width = 7
-    recipe = small_recipe(model=lambda: lotto.models.build(f"mlp-{width}", (12,), 6), steps="2it")
+    namespace = {"build": lotto.models.build}
+    exec("def made_by_a_program(): return build('mlp-7', (12,), 6)", namespace)
+    recipe = small_recipe(model=namespace["made_by_a_program"], steps="2it")
     engine = lotto.engine.make(1, store)
     for _ in range(2):
         assert engine.run([Job(recipe)])[0].key is None

@@ -185,13 +185,19 @@ def test_the_source_of_a_users_model_is_its_identity(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_identified_has_no_key():
-    width = 8
-    assert key(model=lambda: Net(width), init="module") is None
     namespace: dict = {"nn": nn}
     exec("def net():\n    return nn.Linear(12, 6)", namespace)
     assert key(model=namespace["net"], init="module") is None
-    with pytest.raises(fingerprint.NotCacheableError, match="neither a function nor a class"):
-        fingerprint.function_fingerprint(5)
+    assert "no source" in Job(small_recipe(model=namespace["net"], init="module")).not_cacheable
+
+
+def test_variables_of_the_scope_around_are_part_of_a_models_identity():
+    def made(width):
+        return lambda: Net(width)
+
+    found = {key(model=made(width), init="module") for width in (8, 8, 9)}
+    assert len(found) == 2
+    assert None not in found
 
 
 def test_canonical_numbers():

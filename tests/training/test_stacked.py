@@ -226,13 +226,9 @@ def test_a_stack_that_was_killed_goes_on(tmp_path, monkeypatch):
 
 
 def test_unidentified_jobs_are_stacked_too(tmp_path):
-    width = 7
-
-    class Local(nn.Sequential):
-        def __init__(self):
-            super().__init__(nn.Linear(12, width), nn.ReLU(), nn.Linear(width, 6))
-
-    recipe = small_recipe(model=Local, init="module", precision="float64", steps="4it")
+    namespace = {"nn": nn}
+    exec("def local(): return nn.Sequential(nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 6))", namespace)
+    recipe = small_recipe(model=namespace["local"], init="module", precision="float64", steps="4it")
     jobs = [Job(recipe, seed) for seed in range(3)]
     assert jobs[0].key is None
     for engine in (Serial(Store(tmp_path / "a"), stack=3), Processes(Store(tmp_path / "b"), 2, stack=2)):

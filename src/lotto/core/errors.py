@@ -34,6 +34,10 @@ class WorkerError(LottoError):
     """A worker process died twice on the same job."""
 
 
+class NotCacheableError(Exception):
+    """What a value computes cannot be fingerprinted: it is computed and not stored; the text says why."""
+
+
 def check_positional(kind: type, given: int, allowed: Sequence[str]) -> None:
     """Raise ``UsageError`` if a class of ours is given more than the ``allowed`` arguments by position.
 

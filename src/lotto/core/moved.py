@@ -65,22 +65,6 @@ ALSO = {
 PERMANENT = ("lotto.engine", "lotto.weights", "lotto.recipes")
 """Public names of packages that are what they were: no warning."""
 
-FORMER = {
-    **{now: before for before, now in MODULES.items()},
-    "lotto.models.fully_connected": "lotto.models.mlp",
-    "lotto.training.evaluation": "lotto.training.evaluate",
-    **dict.fromkeys((f"lotto.pruning.{part}" for part in ("rule", "scores", "allocation", "density")), "lotto.pruning"),
-    "lotto.recipe.recipe": "lotto.recipe",
-    "lotto.lottery.search": "lotto.imp",
-    "lotto.execution.factory": "lotto.engine",
-    "lotto.execution.procedures": "lotto.engine.base",
-    "lotto.lottery.replicate": "lotto.levels",
-    "lotto.landscape.batchnorm": "lotto.landscape.path",
-    "lotto.landscape.curvature.operator": "lotto.landscape.curvature",
-    "lotto.landscape.curvature.eigenvalues": "lotto.landscape.hessian",
-}
-"""Where definitions of ours stood when the keys of stored runs were defined: a user's code is identified by them."""
-
 NAMES = {
     **dict.fromkeys(("DataError", "DivergedError", "StorageError", "UsageError", "WorkerError"), "lotto.core.errors"),
     **dict.fromkeys(("Distances", "Instability", "Path", "Plane", "barrier", "evaluate_path"), "lotto.landscape"),
@@ -109,7 +93,6 @@ RENAMED = {
     "averaged_chain": "averaged_procedure",
     "companies": "stacks",
     "data_order_chain": "data_order_procedure",
-    "function_identity": "function_fingerprint",
     "instability_chain": "instability_procedure",
     "level_chain": "level_procedure",
     "model_identity": "model_fingerprint",
@@ -122,8 +105,6 @@ RENAMED = {
     "train_together": "train_stack",
 }
 """Names that are called otherwise where they are now."""
-
-_BEFORE = {now: before for before, now in RENAMED.items()}
 
 
 def moved_name(name: str) -> Any:
@@ -153,13 +134,6 @@ def renamed_name(package: str, name: str) -> Any:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
     _warn(f"{package}.{name}", f"{package}.{now}")
     return getattr(home, now)
-
-
-def former_name(module: str | None, name: str) -> str:
-    """What a definition was called, module and all, when the keys of stored runs were defined."""
-    if module is not None and module.split(".")[0] == "lotto":
-        module, name = FORMER.get(module, module), _BEFORE.get(name, name)
-    return f"{module}.{name}"
 
 
 def serve_moved_modules() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from lotto.core.check import Bounds, Count, Few, checked
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.data.augment import Augment
+from lotto.data.file_digests import file_digests
 from lotto.data.in_memory import Batch, Split, check_batch_size, check_split, held_out, permutation
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
@@ -62,6 +62,9 @@ class _Images(Dataset[tuple[Tensor, int]]):
         left = int(draws[2] * (image.width - width + 1))
         top = int(draws[3] * (image.height - height + 1))
         return image.resize((self.size, self.size), box=(left, top, left + width, top + height))
+
+
+_OWN = ("root", "image_size", "workers", "shorter", "random_crop", "name", "_mean", "_std", "labels", "items", "device")
 
 
 @checked
@@ -148,16 +151,22 @@ class ImageFolder:
         """The class of every image."""
         return torch.tensor([label for _, label in self.items[split]])
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Hash of the relative paths and file sizes (not of every pixel: that would read it all)."""
+        """Hash of the relative paths and of what is in the files."""
         how = f"{self.image_size}:{self.shorter}:{self.random_crop}:{self._mean}{self._std}"
         digest = hashlib.blake2b(how.encode(), digest_size=16)
+        contents = file_digests([path for items in self.items.values() for path, _ in items])
         for split, items in sorted(self.items.items()):
-            for path, _ in items:
-                line = f"{split}:{path.relative_to(self.root).as_posix()}:{path.stat().st_size}\n"
-                digest.update(line.encode())
+            for path, label in items:
+                name = path.relative_to(self.root).as_posix()
+                digest.update(f"{split}:{name}:{label}:{contents[path]}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+    @property
+    def additions(self) -> dict[str, Any]:
+        """What a subclass holds besides the images."""
+        return {k: v for k, v in sorted(vars(self).items()) if k not in _OWN}
 
     @checked
     def hold_out(self, count: int) -> ImageFolder:
@@ -165,8 +174,8 @@ class ImageFolder:
         if count == 0:
             return self
         held = set(held_out(count, self.size(), "images").tolist())
-        other = object.__new__(ImageFolder)
-        other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "fingerprint"})
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         train = self.items["train"]
         other.items = {
             **self.items,
@@ -177,7 +186,7 @@ class ImageFolder:
 
     def to(self, device: torch.device) -> ImageFolder:
         """The same images, delivered to another device."""
-        other = object.__new__(ImageFolder)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.__dict__["device"] = device
         return other

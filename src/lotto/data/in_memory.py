@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from lotto.core.rng import stream
 from lotto.data.augment import Augment
 from lotto.data.convert import inputs_from, targets_from
 from lotto.data.normalise import Picker, normalised, picker, supports
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Split = Literal["train", "validation", "test"]
 Batch = tuple[Tensor, Tensor]
@@ -53,6 +57,10 @@ def check_split(data: Sized, split: Split) -> None:
     """Raise ``UsageError`` if a split is empty."""
     if not data.size(split):
         raise UsageError(f"The data set {data.name!r} has no {split} split; set validation=N in the recipe.")
+
+
+_DERIVED = ("_moved", "_hashed", "classes")
+_OWN = ("name", "x", "y", "_scale", "_shift", *_DERIVED)
 
 
 @checked
@@ -176,44 +184,65 @@ class Arrays:
         """The class of every example, where targets are classes."""
         return self.y[split]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Hash of the content, so that a run is remembered for exactly this data."""
+        """Hash of the content, so that a run is remembered for exactly this data; what is edited has another one."""
+        edition = self._edition()
+        if self.__dict__.get("_hashed", (None,))[0] != edition:
+            self.__dict__["_hashed"] = (edition, self._hash())
+        return str(self.__dict__["_hashed"][1])
+
+    def _edition(self) -> tuple[Any, ...]:
+        """What tells an edited set from the former one, many times as fast as a hash of all."""
+        parts = [(p, s, t) for p in ("x", "y") for s, t in sorted(getattr(self, p).items())]
+        return tuple((p, s, t.dtype, tuple(t.shape), str(t.device), zlib.crc32(_bytes(t))) for p, s, t in parts)
+
+    def _hash(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for part in ("x", "y"):
             for split, tensor in sorted(getattr(self, part).items()):
                 digest.update(f"{part}.{split}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-                digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+                digest.update(_bytes(tensor))
         for tensor_ in (self._scale, self._shift):
-            digest.update(b"-" if tensor_ is None else tensor_.numpy().tobytes())
+            digest.update(b"-" if tensor_ is None else tensor_.cpu().numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def additions(self) -> dict[str, Any]:
+        """What a subclass holds besides the arrays."""
+        return {k: v for k, v in sorted(vars(self).items()) if k not in _OWN}
+
+    def _like(self, cached: Mapping[str, Any]) -> Self:
+        """A set of the same class that holds the same, but for what is derived from the arrays."""
+        other = object.__new__(type(self))
+        other.__dict__.update({k: v for k, v in vars(self).items() if k not in _DERIVED}, **cached)
+        return other
+
     @checked
-    def hold_out(self, count: int) -> Arrays:
+    def hold_out(self, count: int) -> Self:
         """The same set with ``count`` training examples, always the same ones, set aside to validate."""
         if count == 0:
             return self
         chosen = torch.from_numpy(np.sort(held_out(count, self.size())))
         rest = torch.ones(self.size(), dtype=torch.bool)
         rest[chosen] = False
-        other = object.__new__(Arrays)
-        other.name, other._scale, other._shift = self.name, self._scale, self._shift
-        other.__dict__["classes"] = self.classes  # even if the last example of a class is held out
+        other = self._like({"classes": self.classes})  # even if the last example of a class is held out
         for part in ("x", "y"):
             old = getattr(self, part)
             new = {**old, "train": old["train"][rest], "validation": old["train"][chosen]}
             setattr(other, part, new)
         return other
 
-    def to(self, device: torch.device) -> Arrays:
+    def to(self, device: torch.device) -> Self:
         """The same set on another device, moved there once."""
         if self.x["train"].device == device:
             return self
-        moved: dict[torch.device, Arrays] = self.__dict__.setdefault("_moved", {})
-        if device in moved:
-            return moved[device]
-        other = moved[device] = object.__new__(Arrays)
-        other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "_moved"})
+        moved: dict[Any, Self] = self.__dict__.setdefault("_moved", {})
+        edition = (device, self._edition())
+        if edition in moved:
+            return moved[edition]
+        moved.clear()
+        other = moved[edition] = self._like({"classes": self.classes})
         other.x = {k: v.to(device) for k, v in self.x.items()}
         other.y = {k: v.to(device) for k, v in self.y.items()}
         if self._scale is not None and self._shift is not None:
@@ -282,3 +311,7 @@ def image_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         mean.append(m)
         std.append(float(fraction.dot((levels - m) ** 2)) ** 0.5 or 1.0)  # a constant channel stays constant
     return tuple(mean), tuple(std)
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -11,8 +11,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from lotto.core.errors import StorageError
+from lotto.core.errors import NotCacheableError, StorageError, UsageError
 from lotto.core.files import is_unwritable
+from lotto.core.fingerprint import digest
 from lotto.execution.arithmetic import ENTRY, arithmetic_of
 from lotto.execution.recovery import LastingStates
 from lotto.execution.store import Store, WorkItem
@@ -56,6 +57,7 @@ def get_or_compute(
         return (item.execute(on_step) if isinstance(item, Task) else train(item, on_step=on_step)), True
     if (found := lookup(store, item)) is not None:
         return found, False
+    check_unchanged(item)
     execution = _recorded(execution, item.recipe)
     with _locked(store, [item.key]):
         if (found := lookup(store, item, locked=True)) is not None:
@@ -97,6 +99,7 @@ def get_or_compute_stack(
     """
     if any(job.key is None for job in jobs):
         return [(run, True) for run in train_stack(jobs, on_step=on_step)]
+    check_unchanged(jobs[0])
     with _locked(store, [job.key for job in jobs if job.key is not None]):
         found = [lookup(store, job, locked=True) for job in jobs]
         missing = [i for i, run in enumerate(found) if run is None]
@@ -187,6 +190,21 @@ def _extended(store: Store, job: Job, on_step: OnStep | None) -> Run | None:
 def _recorded(execution: Mapping[str, Any] | None, recipe: Recipe) -> dict[str, Any]:
     """How it is executed, for the manifest: by which engine, where, with what arithmetic."""
     return {**(execution or {}), "device": str(device_of(recipe)), ENTRY: arithmetic_of(recipe)}
+
+
+def check_unchanged(item: WorkItem) -> None:
+    """Raise ``UsageError`` if the code or the values that a key was made from have become others in this process."""
+    try:
+        now = item.recipe.fingerprint() if isinstance(item, Job) else item.description
+    except NotCacheableError as error:
+        now = {str(error): None}
+    before = item.description["recipe"] if isinstance(item, Job) else None
+    if digest(now) != (item.key if before is None else digest(before)):
+        which = [n for n in sorted({*now, *before}) if now.get(n) != before.get(n)] if before else ["code or values"]
+        raise UsageError(
+            f"What {item.recipe.name} is made of ({', '.join(which)}) has changed since it was asked for, or is "
+            "another in this worker process; ask once more, with jobs=1 if a value was set while the program ran."
+        )
 
 
 def _missing_states(job: Job, older: Run, on_step: OnStep | None) -> Mapping[int, State]:

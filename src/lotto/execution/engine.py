@@ -191,11 +191,7 @@ class Engine(ABC):
     def _warn_once_if_not_cacheable(self, job: WorkItem) -> None:
         if job.key is None and not self._warned_not_cacheable:
             self._warned_not_cacheable = True
-            log.warning(
-                "Runs of %s are not remembered: its model or a function of it has no source file, or uses "
-                "variables of the scope around it. Define it in a module to have runs remembered.",
-                job.recipe.name,
-            )
+            log.warning("Runs of %s are not remembered: %s.", job.recipe.name, job.not_cacheable)
 
 
 def job_name(job: WorkItem) -> str:

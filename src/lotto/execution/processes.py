@@ -21,7 +21,7 @@ from typing import Any
 
 from loky import ProcessPoolExecutor
 
-from lotto.core import files, orphans
+from lotto.core import files, fingerprint, orphans
 from lotto.core.errors import WorkerError
 from lotto.core.scratch import Scratch
 from lotto.core.signals import held
@@ -145,14 +145,18 @@ class Processes(Engine):
         if not isinstance(data, Arrays):
             return job
         assert self._scratch is not None
-        path = self._scratch.folder / f"data-{data.fingerprint}.safetensors"
+        try:
+            name = fingerprint.digest(fingerprint.content(data))
+        except fingerprint.NotCacheableError:  # what else it holds has no name: it travels with each job
+            return job
+        path = self._scratch.folder / f"data-{name}.safetensors"
         if not os.path.exists(path):
             tensors = {f"{part}/{k}": t for part in ("x", "y") for k, t in getattr(data, part).items()}
             scale = {n: t for n, t in (("scale", data._scale), ("shift", data._shift)) if t is not None}
             files.save_tensors(path, tensors | scale, {"format": "lotto.arrays", "name": data.name})
         # Copies: the frozen job and recipe stay as the user made them, and are not validated again.
         stand_in, recipe = copy.copy(job), copy.copy(job.recipe)
-        object.__setattr__(recipe, "data", SpooledArrays(str(path)))
+        object.__setattr__(recipe, "data", SpooledArrays(str(path), type(data), data.additions))
         object.__setattr__(stand_in, "recipe", recipe)
         return stand_in
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,15 +27,22 @@ PROGRESS = struct.Struct("=qd")
 class SpooledArrays:
     """Where a worker finds the user's arrays."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, kind: type[Arrays], additions: Mapping[str, Any]) -> None:
+        self.path, self.kind, self.additions = path, kind, additions
+
+    def read(self) -> Arrays:
+        """The arrays: of the same class, with all that it holds."""
+        kind: Any = self.kind
+        arrays = unspool(self.path, kind)
+        vars(arrays).update(self.additions)
+        return arrays
 
 
 @lru_cache(maxsize=4)
-def unspool(path: str) -> Arrays:
-    """The user's arrays, read once in each worker."""
+def unspool(path: str, kind: Any) -> Arrays:
+    """The user's arrays, read once in each worker; the path says which content and class."""
     tensors, metadata = files.load_tensors(Path(path), "lotto.arrays")
-    arrays = object.__new__(Arrays)
+    arrays: Arrays = object.__new__(kind)
     arrays.name = metadata["name"]
     arrays._scale, arrays._shift = tensors.get("scale"), tensors.get("shift")
     for part in ("x", "y"):
@@ -60,7 +69,7 @@ def work(jobs: list[WorkItem], root: str, report: str, threads: int, workers: in
     for job in jobs:
         data = job.recipe.data
         if isinstance(data, SpooledArrays):
-            object.__setattr__(job.recipe, "data", unspool(data.path))
+            object.__setattr__(job.recipe, "data", data.read())
     reached = [(job.from_step, math.nan) for job in jobs]
 
     def on_step(number: int, step: int, loss: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -22,6 +23,7 @@ from lotto.core.errors import UsageError, text, unknown
 from lotto.core.fingerprint import affects
 from lotto.core.rng import private_torch_rng, torch_seed
 from lotto.core.shown import shown
+from lotto.core.watch import watched
 from lotto.data.augment import Augment
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, check_batch_size
@@ -83,12 +85,10 @@ class Recipe:
     """
 
     model: str | Callable[[], nn.Module] = field(metadata=affects("loss", of=lambda r: r._model_fingerprint()))
-    data: str | Data = field(
-        metadata=affects("loss", of=lambda r: {"content": r.arrays.fingerprint, "validation": r.validation})
-    )
+    data: str | Data = field(metadata=affects("loss", of=lambda r: {**r._content, "validation": r.validation}))
     optimizer: Optimizer = field(
         default_factory=lambda: SGD(0.1, momentum=0.9),
-        metadata=affects("training", of=lambda r: {"kind": fingerprint.kind(r.optimizer), **vars(r.optimizer)}),
+        metadata=affects("training", of=lambda r: _typed(r.optimizer)),
     )
     schedule: Schedule = field(
         default_factory=Constant,
@@ -101,7 +101,7 @@ class Recipe:
     init: str = field(default="module", metadata=affects("training", of=lambda r: [r.init, r.norm_init]))
     norm_init: str = field(default="ones", metadata=affects("training", entry=None))
     augment: Augment | None = field(
-        default=None, metadata=affects("training", of=lambda r: None if r.augment is None else vars(r.augment))
+        default=None, metadata=affects("training", of=lambda r: None if r.augment is None else _typed(r.augment))
     )
     loss: str | Objective = field(default="cross-entropy", metadata=affects("loss"))
     error: str | Objective | None = field(default=None, metadata=affects("evaluation", of=lambda r: r.error_name))
@@ -205,7 +205,7 @@ class Recipe:
         # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
         derived = (
             "arrays", "loss_function", "error_function", "target_weight", "_meta_model", "parameter_count",
-            "_fingerprints",
+            "_examined",
         )  # fmt: skip
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
@@ -314,16 +314,51 @@ class Recipe:
         Raises:
             fingerprint.NotCacheableError: if the model or a function cannot be fingerprinted.
         """
-        if of not in self._fingerprints:
-            self._fingerprints[of] = fingerprint.canonical(fingerprint.entries(self, DECIDES[of]))
-        return self._fingerprints[of]
+        found: dict[str, Any] = fingerprint.canonical(fingerprint.entries(self, DECIDES[of]))
+        if self._has_users_code and (reason := self._examine(fingerprint.digest(found), self._what_it_reads)):
+            raise fingerprint.NotCacheableError(reason)
+        return found
 
     @cached_property
-    def _fingerprints(self) -> dict[str, dict[str, Any]]:
+    def _examined(self) -> dict[str, Any]:
+        """What has been found out by running the user's code, by the fingerprint of the code."""
         return {}
 
+    def _examine(self, code: str, how: Callable[[], Any]) -> Any:
+        if code not in self._examined:
+            self._examined[code] = how()
+        return self._examined[code]
+
+    @property
+    def _content(self) -> dict[str, Any]:
+        """What the data are; a user's own arrays may be edited meanwhile."""
+        if isinstance(self.data, str):
+            named: dict[str, Any] = self._examine("data", lambda: fingerprint.content(self.arrays))
+            return named
+        return fingerprint.content(self.arrays)
+
     def _model_fingerprint(self) -> Any:
-        return self.model if isinstance(self.model, str) else fingerprint.model_fingerprint(self.model, self.build())
+        if isinstance(self.model, str):
+            return self.model
+        builder = fingerprint.record(self.model, "the model")
+        made = self._examine(fingerprint.digest(builder), lambda: fingerprint.structure(self.build()))
+        return {"builder": builder, **made, "parts": fingerprint.record(made["parts"], "a part of the model")}
+
+    @property
+    def _has_users_code(self) -> bool:
+        parts = (self.model, self.loss, self.error, self.augment, self.data, self.optimizer, self.schedule)
+        return any(fingerprint.is_users(part) for part in parts)
+
+    def _what_it_reads(self) -> str:
+        """Which file or the like the user's code reads on the way to a loss: what no key covers; empty = nothing."""
+        with private_torch_rng(), watched() as seen, contextlib.suppress(Exception):
+            # Whatever fails here fails once more where it is said what to do about it.
+            module = self.build()
+            x, y = next(self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment))
+            outputs = module(x)
+            self.loss_function(outputs, y)
+            self.error_function(outputs, y)
+        return f"{seen[0]}, which no key can cover" if seen else ""
 
     @property
     def uses_channels_last(self) -> bool:
@@ -349,6 +384,11 @@ class Recipe:
 
 Recipe.include = property(lambda self: self.pruning.include)  # type: ignore[attr-defined]
 Recipe.exclude = property(lambda self: self.pruning.exclude)  # type: ignore[attr-defined]
+
+
+def _typed(value: Any) -> dict[str, Any]:
+    """The fields of a part of a recipe, and which class it is of."""
+    return {**vars(value), "kind": fingerprint.kind(value)}
 
 
 def _change_kind(outer: str, base: Any, kind: str, kinds: Mapping[str, type], values: Mapping[str, Any]) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lotto.data.image_folder import ImageFolder
+from lotto.data.in_memory import Arrays
 from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
 from lotto.training.network import Network
@@ -71,7 +73,12 @@ class SingleLearner(Learner):
     def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Learner.batches`: inputs and targets."""
         recipe, data = self.job.recipe, self.job.recipe.arrays.to(self.network.device)
-        return data.batches(self.job.order_seed, first, last, recipe.batch_size, recipe.augment, self.feature_major)
+        which = (self.job.order_seed, first, last, recipe.batch_size, recipe.augment)
+        if not self.feature_major:
+            return data.batches(*which)
+        if type(data) in (Arrays, ImageFolder):
+            return data.batches(*which, feature_major=True)
+        return ((x.flatten(1).t().contiguous(), y) for x, y in data.batches(*which))
 
     def weigh(self, batch: tuple[Tensor, Tensor], weight: Callable[[Tensor], Tensor]) -> Tensor:
         return weight(batch[1])

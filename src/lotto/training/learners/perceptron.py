@@ -130,8 +130,9 @@ def _loss(job: Job, outputs: float = math.inf) -> Callable[[Tensor, Tensor], tup
     data = job.recipe.arrays
     if job.recipe.loss != "cross-entropy" or not data.class_targets:
         return partial(differentiated, job.recipe.loss_function)
-    # torch leaves out class -100, and refuses a class without an output; the kernel looks for neither.
-    every = not isinstance(data, Arrays) or int(data.y["train"].min()) >= 0
+    # torch leaves out class -100, and refuses a class without an output; the kernel looks for neither. A subclass's
+    # batches may have other targets than its arrays.
+    every = type(data) is ImageFolder or (type(data) is Arrays and int(data.y["train"].min()) >= 0)
     return cross_entropy if every and data.classes <= outputs else by_operators
 
 
