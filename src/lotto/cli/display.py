@@ -6,29 +6,27 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 
 from lotto.cli.screen import say
 from lotto.data import Progress as DataProgress
-from lotto.execution.engine import JobAdvanced, JobFinished, JobStarted
+from lotto.execution.events import JobFinished
+from lotto.execution.progress import Bars
 from lotto.lottery.procedure import LevelFinished
 
 log = logging.getLogger(__name__)
 
 
-class Display:
-    """A bar for all jobs, one for each job on its way, a line for each finished level of IMP.
+class Display(Bars):
+    """The library's bars, and a line for each finished level of IMP.
 
     Without a terminal only the lines are printed.
 
@@ -38,59 +36,24 @@ class Display:
     """
 
     def __init__(self, console: Console, jobs: int | None = None) -> None:
-        self.console = console
-        self.trained = self.remembered = 0
-        self.began = time.monotonic()
-        self.bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_interactive,
-        )
-        self.total = self.bars.add_task("all jobs", total=jobs, note="")
-        self.tasks: dict[str, TaskID] = {}
+        super().__init__(console, jobs, delay=0.0)
         self.errors: dict[int, list[float]] = {}
 
-    def __enter__(self) -> Display:
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bars.stop()
-
     def __call__(self, event: object) -> None:
+        super().__call__(event)
         match event:
-            case JobStarted(job):
-                self.tasks[job.label] = self.bars.add_task(job.label, total=job.end - job.from_step, note="")
-            case JobAdvanced(job, step, loss):
-                if job.label in self.tasks:
-                    self.bars.update(
-                        self.tasks[job.label],
-                        completed=step - job.from_step,
-                        note=f"loss {loss:.3f}",
-                    )
-            case JobFinished(job, _, trained):
-                if (task := self.tasks.pop(job.label, None)) is not None:
-                    self.bars.remove_task(task)
-                self.trained += trained
-                self.remembered += not trained
-                self.bars.advance(self.total)
-                if trained and not self.console.is_interactive and not self.errors:
-                    say(f"{time.monotonic() - self.began:6.1f} s  {job.label}", to=self.console)
+            case JobFinished(job, _, True) if not self.console.is_interactive and not self.errors:
+                self._line(job.label)
             case LevelFinished(replicate, level, density, error):
                 self.errors.setdefault(level, []).append(error)
                 dense = self.errors[0]
-                say(
-                    f"{time.monotonic() - self.began:6.1f} s  replicate {replicate + 1}  level {level:2}  "
-                    f"{100 * density:6.2f} % left  error {error:6.2f}  (dense {sum(dense) / len(dense):.2f})",
-                    to=self.console,
+                self._line(
+                    f"replicate {replicate + 1}  level {level:2}  {100 * density:6.2f} % left  error {error:6.2f}  "
+                    f"(dense {sum(dense) / len(dense):.2f})"
                 )
+
+    def _line(self, text: str) -> None:
+        say(f"{time.monotonic() - self.began:6.1f} s  {text}", to=self.console)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from lotto.core.moved import renamed_name
-from lotto.execution.engine import Engine, JobAdvanced, JobFinished, JobStarted, Progress
+from lotto.execution.engine import Engine
+from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
 from lotto.execution.factory import available_cores, make
 from lotto.execution.procedures import Procedure, gather
 from lotto.execution.processes import Processes

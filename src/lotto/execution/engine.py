@@ -7,15 +7,15 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
 from lotto.core.check import checked
-from lotto.core.shown import shown
 from lotto.execution.autotune import measured_width
 from lotto.execution.compute import lookup
+from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
 from lotto.execution.procedures import Position, Procedure, T
+from lotto.execution.progress import showing
 from lotto.execution.store import Result, Store, WorkItem
 from lotto.execution.task import Task
 from lotto.execution.threads import limited_threads
@@ -23,42 +23,9 @@ from lotto.recipe.recipe import Recipe
 from lotto.training.check import check_trainable
 from lotto.training.job import Job
 
+__all__ = ["Engine", "JobAdvanced", "JobFinished", "JobStarted", "Progress", "job_name"]
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class JobStarted:
-    """A job has been given to a worker."""
-
-    job: WorkItem
-
-    __repr__ = shown
-
-
-@dataclass(frozen=True)
-class JobAdvanced:
-    """A job has reached ``step``; ``loss`` is its mean training loss lately."""
-
-    job: WorkItem
-    step: int
-    loss: float
-
-    __repr__ = shown
-
-
-@dataclass(frozen=True)
-class JobFinished:
-    """A job's run is there; ``trained`` is False when it was remembered."""
-
-    job: WorkItem
-    run: Result
-    trained: bool
-
-    __repr__ = shown
-
-
-Progress = Callable[[object], None]
-"""Called with the events above, and with those of an experiment."""
 
 
 class Engine(ABC):
@@ -96,31 +63,37 @@ class Engine(ABC):
         """Let go of what `_submit` holds; ``finished`` is False when an error or Ctrl-C ends the run."""
 
     @checked
-    def run(self, jobs: Iterable[WorkItem], progress: Progress | None = None) -> list[Any]:
-        """Run independent jobs; returns their runs in order."""
+    def run(self, jobs: Iterable[WorkItem], progress: Progress | bool | None = None) -> list[Any]:
+        """Run independent jobs; returns their runs in order. For ``progress`` see `execution.progress.showing`."""
         jobs = list(jobs)
 
         def procedure() -> Procedure[list[Any]]:
             return (yield jobs)
 
-        return self.run_procedures([procedure()], progress)[0]
+        return self.run_procedures([procedure()], progress, len(jobs))[0]
 
-    def run_procedures(self, procedures: Sequence[Procedure[T]], progress: Progress | None = None) -> list[T]:
+    def run_procedures(
+        self, procedures: Sequence[Procedure[T]], progress: Progress | bool | None = None, expected: int | None = None
+    ) -> list[T]:
         """Advance procedures until each has returned; returns their results in order.
 
         Jobs with the same identity are trained once, whichever procedures ask for them. The procedures' own arithmetic
         has as few threads as a training: the other cores are busy with trainings.
-        """
-        with limited_threads(self.threads):
-            return self._advance(procedures, progress)
 
-    def drive(self, procedures: Sequence[Procedure[T]], progress: Progress | None = None) -> list[T]:
+        Args:
+            procedures: what is advanced.
+            progress: called with events; default: shown on a terminal or in a notebook; False: not shown.
+            expected: how many jobs there will be, for displays.
+        """
+        with limited_threads(self.threads), showing(progress, expected) as emit:
+            return self._advance(procedures, emit)
+
+    def drive(self, procedures: Sequence[Procedure[T]], progress: Progress | bool | None = None) -> list[T]:
         """What `run_procedures` was called in the first edition."""
         warnings.warn("Engine.drive is Engine.run_procedures now.", DeprecationWarning, stacklevel=2)
         return self.run_procedures(procedures, progress)
 
-    def _advance(self, procedures: Sequence[Procedure[T]], progress: Progress | None) -> list[T]:
-        emit = progress or (lambda event: None)
+    def _advance(self, procedures: Sequence[Procedure[T]], emit: Progress) -> list[T]:
         self.store.begin()
         positions = [Position(procedure) for procedure in procedures]
         ready: deque[WorkItem] = deque()

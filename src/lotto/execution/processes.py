@@ -28,7 +28,8 @@ from lotto.core.signals import held
 from lotto.data.in_memory import Arrays
 from lotto.execution import worker
 from lotto.execution.compute import lookup
-from lotto.execution.engine import Engine, JobAdvanced, Progress
+from lotto.execution.engine import Engine
+from lotto.execution.events import JobAdvanced, Progress
 from lotto.execution.stacking import stacks
 from lotto.execution.store import Result, Store, WorkItem
 from lotto.execution.worker import PROGRESS, SpooledArrays, work

@@ -7,14 +7,15 @@ compute is remembered: the same call again, in whichever process, computes nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from lotto.core.errors import UsageError
-from lotto.execution.engine import Engine, JobAdvanced, Progress
+from lotto.execution.engine import Engine
+from lotto.execution.events import JobAdvanced, Progress
 from lotto.execution.factory import make
+from lotto.execution.progress import callback
 from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
 from lotto.recipe.recipe import Recipe
@@ -57,14 +58,14 @@ def outcome_of(
     task: Task,
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     on_step: OnStep | None = None,
 ) -> Any:
     """What a task gives, computed or remembered; ``on_step`` is called as it advances, with (step, loss)."""
     return chosen_engine(task.recipe, engine, store).run([task], stepping(progress, on_step))[0]
 
 
-def stepping(progress: Progress | None, on_step: OnStep | None) -> Callable[[object], None] | None:
+def stepping(progress: Progress | bool | None, on_step: OnStep | None) -> Progress | bool | None:
     """``progress``, and ``on_step`` for those events that are steps."""
     if on_step is None:
         return progress
@@ -72,7 +73,6 @@ def stepping(progress: Progress | None, on_step: OnStep | None) -> Callable[[obj
     def both(event: object) -> None:
         if isinstance(event, JobAdvanced):
             on_step(event.step, event.loss)
-        if progress is not None:
-            progress(event)
+        callback(progress)(event)
 
     return both

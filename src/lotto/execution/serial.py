@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lotto.execution.engine import Engine, JobAdvanced, Progress
+from lotto.execution.engine import Engine
+from lotto.execution.events import JobAdvanced, Progress
 from lotto.execution.stacking import compute_stack, stacks
 from lotto.execution.store import Result, Store, WorkItem
 

@@ -33,7 +33,7 @@ def train(
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Run:
     """Train one network, or remember that it has been trained.
 
@@ -50,7 +50,7 @@ def train(
         engine: how it is run; default in this process.
         store: where runs are remembered; default ``LOTTO_STORE``, or the user's cache. An engine has its own.
         device: where it is computed; default the recipe's.
-        progress: called with engine events.
+        progress: called with engine events; default: how far it is, on a terminal or in a notebook; False: not shown.
 
     Returns:
         The run: ``weights``, ``at(step)``, ``test_error``, ``history``.

@@ -80,7 +80,7 @@ class Experiment:
         return {name: options.own.get(name, default) for name, default in defaults.items()}
 
     @checked
-    def run(self, options: Options, engine: Engine, progress: Progress | None = None) -> pd.DataFrame:
+    def run(self, options: Options, engine: Engine, progress: Progress | bool | None = None) -> pd.DataFrame:
         """Measure; returns one row per sample of each measure."""
         cases = [Case(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
         own = self.own(options)

@@ -213,7 +213,7 @@ def evaluate_path(
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Path:
     """Evaluate the straight line between two networks, or remember that it has been evaluated.
 
@@ -246,7 +246,7 @@ def barrier(
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> float:
     """The error barrier between two networks, in the recipe's error unit (percentage points).
 

@@ -193,7 +193,7 @@ def evaluate_plane(
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Plane:
     """Evaluate the plane through three networks, or remember that it has been evaluated.
 

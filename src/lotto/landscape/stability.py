@@ -198,7 +198,7 @@ def stability_to_data_order(
     jobs: int | str = "auto",
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Distances:
     """Distance between trainings of ``m * W_k`` that differ in the data order only (STAB section 4).
 
@@ -234,7 +234,7 @@ def stability_to_pruning(
     jobs: int | str = "auto",
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Distances:
     """Distance between the dense network and the subnetwork, trained on the same data order (STAB section 4).
 
@@ -267,7 +267,7 @@ def instability(
     jobs: int | str = "auto",
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Instability:
     """Barrier between copies of a network trained from step k under different SGD noise (LMC section 3).
 

@@ -17,6 +17,7 @@ from lotto.core.check import Few, checked
 from lotto.core.errors import UsageError
 from lotto.core.shown import number, table
 from lotto.execution.engine import Engine, Progress
+from lotto.execution.progress import callback
 from lotto.execution.rule import chosen_engine, on_device
 from lotto.execution.store import Store
 from lotto.lottery.adaptive import Trial, adaptive_procedure
@@ -194,7 +195,7 @@ def imp(
     jobs: int | str = "auto",
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> ImpResult:
     """Find winning tickets: iterative pruning with rewinding.
 
@@ -222,7 +223,8 @@ def imp(
         jobs: worker processes, see `lotto.engine.make`.
         store: where runs are remembered; default ``LOTTO_STORE``, or the user's cache. An engine has its own.
         device: where it is computed; default the recipe's.
-        progress: called with engine events and `LevelFinished`.
+        progress: called with engine events and `LevelFinished`; default: how far it is, on a terminal or in a
+            notebook; False: not shown.
 
     Returns:
         The result, with `ImpResult.table` and `ImpResult.sparsest_matching`.
@@ -241,15 +243,13 @@ def imp(
     return run_plan(plan, chosen_engine(recipe, engine, store, jobs), progress)
 
 
-def run_plan(plan: Plan, engine: Engine, progress: Progress | None = None) -> ImpResult:
+def run_plan(plan: Plan, engine: Engine, progress: Progress | bool | None = None) -> ImpResult:
     """Carry out a plan of `make_plan`; see `imp`."""
     if plan.adaptive:
-        ((levels, trials),) = engine.run_procedures(
-            [adaptive_procedure(plan, progress or (lambda event: None))], progress
-        )
+        ((levels, trials),) = engine.run_procedures([adaptive_procedure(plan, callback(progress))], progress)
         return ImpResult(plan, levels, trials)
-    procedures = [level_procedure(plan, r, progress or (lambda event: None)) for r in range(plan.replicates)]
-    return ImpResult(plan, engine.run_procedures(procedures, progress))
+    procedures = [level_procedure(plan, r, callback(progress)) for r in range(plan.replicates)]
+    return ImpResult(plan, engine.run_procedures(procedures, progress, plan.jobs))
 
 
 def _errors(runs: Sequence[Run]) -> np.ndarray:

@@ -40,7 +40,7 @@ def top(
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Top:
     """The ``k`` largest (algebraic) eigenvalues by the implicitly restarted Lanczos method (``scipy``'s ``eigsh``).
 
@@ -77,7 +77,7 @@ def spectrum(
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Spectrum:
     """The spectral density by stochastic Lanczos quadrature (Golub and Welsch; Ghorbani et al., 1901.10159).
 
