@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 from lotto.core.errors import StorageError
@@ -15,27 +15,30 @@ from lotto.core.files import reason
 from lotto.core.locks import PathLock
 
 PREFIX = "lotto-scratch-"
-OWNED = "owned.lock"
 NOTED = "semaphores"
 SEMAPHORES = Path("/dev/shm")
-HOUR = 3600.0
 
 
 class Scratch:
     """A temporary folder, for as long as this process lives and does not close it.
+
+    Beside it stands its lock: made before it, removed after it, and held as long as it is there.
 
     Raises:
         StorageError: if it cannot be made.
     """
 
     def __init__(self) -> None:
-        sweep(Path(tempfile.gettempdir()))
+        parent = Path(tempfile.gettempdir())
+        sweep(parent)
+        self.folder = parent / f"{PREFIX}{secrets.token_hex(8)}"
+        self._lock = PathLock(_lock_of(self.folder))
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-            self._lock = PathLock(self.folder / OWNED)
             self._lock.acquire()
+            self.folder.mkdir(mode=0o700)
         except OSError as error:
-            raise StorageError(f"Cannot make a folder in {tempfile.gettempdir()}: {reason(error)}.") from error
+            self._lock.release()
+            raise StorageError(f"Cannot make a folder in {parent}: {reason(error)}.") from error
 
     def note_semaphores(self) -> None:
         """Write down the named semaphores of this process's workers: if all are killed, nobody else removes them."""
@@ -50,20 +53,22 @@ class Scratch:
 
 
 def sweep(parent: Path) -> None:
-    """Remove scratch folders whose owner is dead: nobody holds their lock, or they never got one."""
+    """Remove the scratch folders of this user's processes that are dead, which is when their lock is free."""
     with contextlib.suppress(OSError):
-        for folder in list(parent.glob(f"{PREFIX}*")):
+        for path in list(parent.glob(f"{PREFIX}*")):
+            folder = path.with_suffix("")
             with contextlib.suppress(OSError):
-                if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+                if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
                     continue
-                if (folder / OWNED).exists():
-                    lock = PathLock(folder / OWNED)
-                    if lock.acquire(wait=False):
-                        _remove_semaphores(folder / NOTED)
-                        shutil.rmtree(folder, ignore_errors=True)
-                        lock.release()
-                elif time.time() - folder.stat().st_mtime > HOUR:
-                    folder.rmdir()  # if it is empty: a process was killed between making and owning it
+                lock = PathLock(_lock_of(folder))
+                if lock.acquire(wait=False):
+                    _remove_semaphores(folder / NOTED)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    lock.release()
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _remove_semaphores(noted: Path) -> None:
