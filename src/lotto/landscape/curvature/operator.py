@@ -2,17 +2,21 @@
 
 It is that of the recipe's mean loss over the training set, in evaluation mode, without augmentation, in float32 at
 least, with respect to the prunable weights that the mask keeps (D of them). Everything else (biases, normalisation
-parameters and statistics) stays where it is.
+parameters and statistics, what is frozen) stays where it is. A shared weight is one variable; what the loss does not
+depend on has rows of zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lotto.core.check import Count, checked
 from lotto.core.errors import UsageError
@@ -44,7 +48,8 @@ class Hessian:
 
     Raises:
         UsageError: if nothing is unpruned, the mask does not fit, or the loss is not a function of the weights
-            (BatchNorm without running statistics, dropout that evaluation mode does not switch off).
+            (BatchNorm without running statistics, dropout that evaluation mode does not switch off); in products, if
+            it cannot be differentiated twice.
     """
 
     def __init__(
@@ -61,21 +66,24 @@ class Hessian:
         mask = masks.ones(recipe) if mask is None else mask
         check_not_empty(mask)
         self.network = Network(recipe, masks.apply(weights, masks.cover_shared(mask, recipe.meta_model())))
-        module = self.network.module.eval().requires_grad_(False)
+        module = self.network.module.eval()
+        parameters = _variables(module, mask)
+        self.mask = {name: mask[name] for name in parameters}
+        check_not_empty(self.mask)
+        module.requires_grad_(False)
         for name, part in module.named_modules():
             if isinstance(part, NORMS) and not part.track_running_stats:
                 raise UsageError(
                     f"{name!r} normalises by the statistics of each batch even in evaluation mode, so the loss is not "
                     "a mean over examples; curvature needs running statistics."
                 )
-        parameters = dict(module.named_parameters(remove_duplicate=False))
-        self.parameters = [parameters[name].requires_grad_(True) for name in mask]
+        self.parameters = [parameter.requires_grad_(True) for parameter in parameters.values()]
         device = self.network.device
-        self.index = [keep.flatten().nonzero().squeeze(1).to(device) for keep in mask.values()]
+        self.index = [keep.flatten().nonzero().squeeze(1).to(device) for keep in self.mask.values()]
         self.size = sum(len(i) for i in self.index)
         self.split, self.examples = split, examples
         self._mean = mean_of(recipe.loss_function)
-        self._held: list[tuple[float, tuple[Tensor, ...]]] = []
+        self._held: list[tuple[float, tuple[Tensor | None, ...]]] = []
         self._check_determined()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -91,7 +99,7 @@ class Hessian:
 
     def _check_determined(self) -> None:
         x, y = next(self.batches())
-        with torch.no_grad():
+        with torch.no_grad(), twice_differentiable(self.network.module):
             first, second = (self.recipe.loss_function(self.network(x), y) for _ in range(2))
         if not torch.equal(first.nan_to_num(), second.nan_to_num()):  # a batch of no target has no loss
             raise UsageError(
@@ -123,17 +131,19 @@ class Hessian:
         count = 0.0
         with flushed_denormals():
             for weight, first in self._first_derivatives():
-                along = [(g, d) for g, d in zip(first, direction, strict=True) if g.requires_grad]
+                pairs = zip(first, direction, strict=True)
+                along = [(g, d) for g, d in pairs if g is not None and g.requires_grad]
                 if along:
-                    second = torch.autograd.grad(
-                        [g for g, _ in along], self.parameters, [d for _, d in along],
-                        retain_graph=bool(self._held), allow_unused=True,
-                    )  # fmt: skip
+                    with _explained():
+                        second = torch.autograd.grad(
+                            [g for g, _ in along], self.parameters, [d for _, d in along],
+                            retain_graph=bool(self._held), allow_unused=True,
+                        )  # fmt: skip
                     total += weight * self._gather(second)
                 count += weight
         return (total / count).cpu().numpy()
 
-    def _first_derivatives(self) -> Iterator[tuple[float, tuple[Tensor, ...]]]:
+    def _first_derivatives(self) -> Iterator[tuple[float, tuple[Tensor | None, ...]]]:
         """Gradients of each batch as functions of the weights; few batches are kept from product to product."""
         if self._held:
             yield from self._held
@@ -141,10 +151,9 @@ class Hessian:
         keep = (self.examples or self.recipe.arrays.size(self.split)) <= HELD_EXAMPLES
         made = []
         for x, y in self.batches():
-            loss, weight = self._loss(x, y)
-            if not weight:  # of no target
+            item = self._gradients(x, y, create_graph=True)
+            if not item[0]:  # of no target
                 continue
-            item = weight, torch.autograd.grad(loss, self.parameters, create_graph=True)
             if keep:
                 made.append(item)
             else:
@@ -152,16 +161,25 @@ class Hessian:
         self._held = made
         yield from made
 
+    def _gradients(self, x: Tensor, y: Tensor, create_graph: bool = False) -> tuple[float, tuple[Tensor | None, ...]]:
+        """Of one batch, and its weight in the mean; None for what its loss does not depend on."""
+        with twice_differentiable(self.network.module):
+            loss, weight = self._loss(x, y)
+            if not weight or not loss.requires_grad:
+                return weight, (None,) * len(self.parameters)
+            with _explained(), _watched(loss) if create_graph else contextlib.nullcontext():
+                found = torch.autograd.grad(loss, self.parameters, create_graph=create_graph, allow_unused=True)
+            return weight, found
+
     def gradient(self) -> np.ndarray:
         """The gradient of the same loss over the same coordinates, in float64."""
         total = torch.zeros(self.size, dtype=torch.float64, device=self.network.device)
         count = 0.0
         for x, y in self.batches():
-            loss, weight = self._loss(x, y)
-            if not weight:
-                continue
-            total += weight * self._gather(torch.autograd.grad(loss, self.parameters))
-            count += weight
+            weight, found = self._gradients(x, y)
+            if weight:
+                total += weight * self._gather(found)
+                count += weight
         return (total / count).cpu().numpy()
 
     def dense(self) -> np.ndarray:
@@ -183,9 +201,75 @@ class Hessian:
             at += len(index)
         return made
 
-    def _gather(self, tensors: Any) -> Tensor:
+    def _gather(self, tensors: Sequence[Tensor | None]) -> Tensor:
         parts = []
         for tensor, parameter, index in zip(tensors, self.parameters, self.index, strict=True):
             flat = torch.zeros_like(parameter) if tensor is None else tensor
             parts.append(flat.reshape(-1)[index].double())
         return torch.cat(parts)
+
+
+@contextlib.contextmanager
+def twice_differentiable(module: nn.Module) -> Iterator[None]:
+    """Forward by kernels that have second derivatives: fused attention has none, nor have cuDNN's recurrent layers."""
+    fast, cudnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.enabled
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.cudnn.enabled = cudnn and not any(isinstance(part, nn.RNNBase) for part in module.modules())
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.cudnn.enabled = cudnn
+
+
+@contextlib.contextmanager
+def _watched(loss: Tensor) -> Iterator[None]:
+    """Notice a function of the user's own whose backward is cut off from the graph: torch would take it as constant."""
+    seen, nodes, handles = {loss.grad_fn}, [loss.grad_fn], []
+    while nodes:
+        node: Any = nodes.pop()
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            handles.append(node.register_hook(partial(_check_connected, type(node).__name__)))
+        following = {n for n, _ in node.next_functions if n is not None} - seen
+        seen |= following
+        nodes.extend(following)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_connected(name: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> None:
+    """A gradient is linear in the one that it is made of: where that depends on the weights, so does it, or it is 0."""
+    if not any(g is not None and g.requires_grad for g in outputs):
+        return
+    for g in inputs:
+        cut = g is not None and ("Error" in g.grad_fn.name() if g.grad_fn else bool(g.any()))
+        if cut:
+            raise RuntimeError(f"the backward of {name.removesuffix('Backward')} is not itself differentiable")
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """What has no derivative, or no second one, in one sentence."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"The loss cannot be differentiated twice, as curvature needs: {reason[:200]}") from error
+
+
+def _variables(module: nn.Module, mask: MaskLike) -> dict[str, nn.Parameter]:
+    """The parameters of a mask that are trained, a shared one under its first name."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    found: dict[int, str] = {}
+    for name in mask:
+        if name not in parameters:
+            raise UsageError(f"Curvature is over parameters; the mask has {name!r}, which is none.")
+        if parameters[name].requires_grad:
+            found.setdefault(id(parameters[name]), name)
+    return {name: parameters[name] for name in found.values()}
