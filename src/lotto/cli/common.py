@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lotto.cli.screen import console
+from lotto.cli.screen import console, say
 from lotto.core.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lotto.data import Arrays, ImageFolder
+    from lotto.report.folders import Place
 
 
-def writable(folder: Path) -> Path:
-    """Make the folder of the results before anything is trained for it."""
+def writable(wanted: Path, places: Sequence[Place]) -> Path:
+    """The folder of the results, made and tried before anything is trained for it.
+
+    If another experiment lies in the one that is wanted it is a new one, which is said.
+
+    Raises:
+        StorageError: if nothing can be written there.
+    """
+    from lotto.core.files import reason
+    from lotto.report.folders import own_folder
+
+    folder = own_folder(wanted, places)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise StorageError(f"Cannot write to {folder}: {error.strerror}. Name another folder with --out.") from error
+        raise StorageError(f"Cannot write to {folder}: {reason(error)}. Name another folder with --out.") from error
+    if folder != wanted:
+        say(f"{wanted} holds another experiment; the results go to {folder}.")
     return folder
 
 

@@ -63,7 +63,7 @@ def imp(
     from lotto.cli.display import Display
     from lotto.lottery.plan import make_plan
     from lotto.lottery.search import run_plan
-    from lotto.report.save import save_result
+    from lotto.report.save import place, save_result
     from lotto.report.table import adaptive_summary, console_table
 
     stopping.unwind()
@@ -87,7 +87,7 @@ def imp(
     }
     plan = make_plan(chosen, **options)
     engine = execution.engine(chosen)
-    folder = writable(execution.out or Path("lotto-results") / recipe)
+    folder = writable(execution.out or Path("lotto-results") / recipe, [place(plan)])
     with Display(console, plan.jobs) as display:
         result = run_plan(plan, engine, display)
     seconds = time.perf_counter() - began

@@ -51,7 +51,7 @@ def run(
     """
     from lotto import papers
     from lotto.cli.display import Display
-    from lotto.report.experiments import readable, save_experiment
+    from lotto.report.experiments import places_of, readable, save_experiment
     from lotto.report.table import frame_table
 
     stopping.unwind()
@@ -67,16 +67,17 @@ def run(
         "seed": seed,
         "eval_levels": tuple(whole_numbers(eval_levels, "--eval-levels")) if eval_levels else (),
     }
-    folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe)
+    asked = {experiment: experiment.options(chosen, given) for experiment in experiments}
+    places = [place for experiment, options in asked.items() for place in places_of(experiment, options)]
     engine = execution.engine(chosen)
-    for experiment in experiments:
+    folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe, places)
+    for experiment, options in asked.items():
         began = time.perf_counter()
-        options = experiment.options(chosen, given)
         with Display(console) as display:
             frame = experiment.run(options, engine, display)
         seconds = time.perf_counter() - began
         command, known = f"lotto {shlex.join(sys.argv[1:])}", [*papers.EXPERIMENTS.values()]
         page = save_experiment(experiment, options, frame, folder, command, seconds, known)
         console.print(frame_table(readable(frame), f"{experiment.title} ({experiment.source})"))
-        say(f"Rows    {folder / experiment.name}.csv\nReport  {page}")
+        say(f"Rows    {page.parent / experiment.name}.csv\nReport  {page}")
         say(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from lotto.experiments.measures import BARRIER, ERROR, IMP, ONLY_DRAWN, RANDOM
 from lotto.experiments.options import Options
 from lotto.experiments.results import FORMAT, read
 from lotto.report import plots
+from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, Place, made_by, saving
 from lotto.report.pages import render
 from lotto.report.table import OF_ALL, percent, spread
 
@@ -37,9 +39,12 @@ def save_experiment(
 ) -> Path:
     """Write ``NAME.csv`` and ``NAME.json``, draw ``NAME.svg`` and the folder's report; returns the report's path.
 
+    If another result of this experiment is there, the folder is ``folder-2``, ``folder-3``, ...
+
     ``known`` are the experiments whose results the folder may hold beside this one's, to be drawn with it.
     """
-    files.write_text(folder / f"{experiment.name}.csv", frame.to_csv(index=False))
+    table = frame.to_csv(index=False)
+    places = places_of(experiment, options, table)
     about = {
         "format": FORMAT,
         "name": experiment.name,
@@ -52,9 +57,23 @@ def save_experiment(
         "training": options.training(),
         "options": experiment.describe(options),
         "versions": versions(),
+        MADE_BY: places[0].made_by,
     }
-    files.write_json(folder / f"{experiment.name}.json", about)
-    return write_experiments(folder, (*known, experiment))
+    with saving(Path(folder), places) as own:
+        files.write_json(own / f"{experiment.name}.json", about)  # first: it says what the others are of
+        files.write_text(own / f"{experiment.name}.csv", table)
+        return write_experiments(own, (*known, experiment))
+
+
+def places_of(experiment: Experiment, options: Options, outcome: str = "") -> list[Place]:
+    """Where the result of an experiment lies in its folder, which is not that of tickets.
+
+    ``outcome`` stands for trainings that cannot be recognised.
+    """
+    asked = {"paper": experiment.paper, **experiment.describe(options)}
+    made = made_by(options.recipe, asked, options.seed, hashlib.sha256(outcome.encode()).hexdigest())
+    of_tickets = Place(RESULT, {}, [name for name in OTHERS if name != PAGE])
+    return [Place(f"{experiment.name}.json", made, [f"{experiment.name}.csv", f"{experiment.name}.svg"]), of_tickets]
 
 
 @checked
@@ -83,7 +102,7 @@ def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
         )
     if not sections:
         raise UsageError(f"{folder} holds no experiment.")
-    page = folder / "report.html"
+    page = folder / PAGE
     files.write_text(page, render("experiments.html", sections=sections, recipe=sections[0]["recipe"]["name"]))
     return page
 

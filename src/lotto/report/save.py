@@ -12,19 +12,21 @@ import pandas as pd
 from lotto.core import files
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.core.weights import digest
 from lotto.execution.entries import versions
 from lotto.inference.export import TRAINED, save_trained
-from lotto.lottery.plan import Retraining
+from lotto.lottery.plan import Plan, Retraining
 from lotto.lottery.search import ImpResult
 from lotto.pruning import masks
+from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, TICKET, Place, made_by, saving
 from lotto.report.html import write_report
-
-RESULT = "result.json"
 
 
 @checked
 def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -> dict[str, Path]:
     """Write everything a reader of the result needs into ``folder``.
+
+    If that holds another experiment, into ``folder-2``, ``folder-3``, ...; the returned paths say where.
 
     Args:
         result: what `imp` returned.
@@ -36,26 +38,40 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
         The paths by kind: ``table``, ``runs``, ``result``, ``report``, ``trained`` (the weights of the sparsest
         matching level's training); where weights were rewound ``ticket``, and ``trials`` of adaptive pruning.
     """
-    folder = Path(folder)
+    with saving(Path(folder), [_place(result)]) as own:
+        return _write(result, own, command, seconds)
+
+
+def place(plan: Plan, outcome: str = "") -> Place:
+    """Where the result of a plan lies in its folder; ``outcome`` stands for runs that cannot be recognised."""
+    options = {**plan.describe(), "finetune_lr": plan.finetune_lr, "target": plan.target}
+    return Place(RESULT, made_by(plan.recipe, options, plan.seed, outcome), OTHERS)
+
+
+def _place(result: ImpResult) -> Place:
+    return place(result.plan, digest(result.replicates[0][0].run.weights))
+
+
+def _write(result: ImpResult, folder: Path, command: str, seconds: float) -> dict[str, Path]:
     paths = {
         "table": folder / "table.csv",
         "runs": folder / "runs.csv",
         "result": folder / RESULT,
-        "report": folder / "report.html",
+        "report": folder / PAGE,
         "trained": folder / TRAINED,
     }
     table = result.table()
+    files.write_json(paths["result"], describe(result, command, seconds))  # first: it says what the others are of
     files.write_text(paths["table"], table.to_csv(index=False))
     files.write_text(paths["runs"], result.runs_table().to_csv(index=False))
     if result.trials:
         paths["trials"] = folder / "trials.csv"
         files.write_text(paths["trials"], result.trials_table().to_csv(index=False))
-    files.write_json(paths["result"], describe(result, command, seconds))
     best = result.replicates[0][int(table[table["matching"]]["level"].max())]
     about = {"level": str(best.level), "density": repr(masks.density(best.mask))}
     save_trained(paths["trained"], best.run.weights, result.plan.recipe, about)
     if result.plan.after is Retraining.WEIGHTS:
-        paths["ticket"] = result.sparsest_matching().save(folder / "ticket.safetensors")
+        paths["ticket"] = result.sparsest_matching().save(folder / TICKET)
     write_report(load_result(folder), paths["report"])
     return paths
 
@@ -72,6 +88,7 @@ def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "recipe": result.plan.recipe.describe(),
         "plan": result.plan.describe(),
+        MADE_BY: _place(result).made_by,
         "versions": versions(),
         "training_seconds": float(result.runs_table()["seconds"].sum()),
         "table": [{k: _plain(v) for k, v in row.items()} for row in rows],
