@@ -158,7 +158,7 @@ def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[s
     if not is_file(path):
         raise UsageError(f"There is no file {path}.")
     try:
-        with safe_open(path, framework="pt") as handle:
+        with _openable(path) as name, safe_open(name, framework="pt") as handle:
             metadata = handle.metadata() or {}
             found = metadata.get("format", "unknown")
             if found != expected:
@@ -172,6 +172,16 @@ def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[s
         raise UsageError(f"{path} is not a {expected} file: {error}.") from error
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {reason(error)}.") from error
+
+
+@contextlib.contextmanager
+def _openable(path: Path) -> Iterator[str]:
+    """A name that safetensors takes: it wants text, and not every name is."""
+    try:
+        yield str(path).encode().decode()
+    except UnicodeEncodeError:
+        with path.open("rb") as handle:
+            yield f"/dev/fd/{handle.fileno()}"
 
 
 def _ordered(content: bytes) -> bytes:
