@@ -13,7 +13,7 @@ import torch
 
 from lotto.core import fingerprint
 from lotto.core.errors import UsageError
-from lotto.core.rng import private_torch_rng
+from lotto.core.rng import private_rng
 from lotto.core.shown import shown
 from lotto.execution.compute import get_or_compute
 from lotto.execution.store import Store
@@ -67,7 +67,7 @@ class PaceTask(Task):
     def execute(self, on_step: Callable[[int, float], None] | None = None) -> Outcome:
         """``alone`` and ``stacked``: seconds per step and network; ``stacked`` is None where it is impossible."""
         jobs, device = [Job(self.recipe, i, i) for i in range(self.width)], device_of(self.recipe)
-        with limited_threads(self.threads), flushed_denormals(), private_torch_rng():
+        with limited_threads(self.threads), flushed_denormals(), private_rng():
             one = _best(steps_of(learner_of(jobs[:1])), device)
             try:
                 each = _best(steps_of(learner_of(jobs)), device) / self.width

@@ -14,6 +14,7 @@ from typing import Any, cast
 from lotto.core.errors import NotCacheableError, StorageError, UsageError
 from lotto.core.files import is_unwritable
 from lotto.core.fingerprint import digest
+from lotto.core.rng import private_rng, torch_seed
 from lotto.execution.arithmetic import ENTRY, arithmetic_of
 from lotto.execution.recovery import LastingStates
 from lotto.execution.store import Store, WorkItem
@@ -54,7 +55,7 @@ def get_or_compute(
         StorageError: if the store cannot be used.
     """
     if item.key is None:
-        return (item.execute(on_step) if isinstance(item, Task) else train(item, on_step=on_step)), True
+        return (_outcome(item, on_step) if isinstance(item, Task) else train(item, on_step=on_step)), True
     if (found := lookup(store, item)) is not None:
         return found, False
     check_unchanged(item)
@@ -65,7 +66,7 @@ def get_or_compute(
         _prepare(store, item.key)
         if isinstance(item, Task):
             began = time.perf_counter()
-            outcome = item.execute(on_step)
+            outcome = _outcome(item, on_step)
             write = partial(store.write_outcome, item, outcome, time.perf_counter() - began, execution)
             return _kept(store, item, outcome, write), True
         if (run := _extended(store, item, on_step)) is not None:
@@ -205,6 +206,12 @@ def check_unchanged(item: WorkItem) -> None:
             f"What {item.recipe.name} is made of ({', '.join(which)}) has changed since it was asked for, or is "
             "another in this worker process; ask once more, with jobs=1 if a value was set while the program ran."
         )
+
+
+@private_rng(torch_seed(0, "task"))
+def _outcome(task: Task, on_step: OnStep | None) -> Any:
+    """A task's outcome; what a user's network draws in it is the same every time."""
+    return task.execute(on_step)
 
 
 def _missing_states(job: Job, older: Run, on_step: OnStep | None) -> Mapping[int, State]:

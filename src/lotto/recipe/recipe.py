@@ -21,7 +21,7 @@ from lotto.core.check import checked
 from lotto.core.duration import iterations
 from lotto.core.errors import UsageError, text, unknown
 from lotto.core.fingerprint import affects
-from lotto.core.rng import private_torch_rng, torch_seed
+from lotto.core.rng import private_rng, torch_seed
 from lotto.core.shown import shown
 from lotto.core.watch import watched
 from lotto.data.augment import Augment
@@ -31,6 +31,7 @@ from lotto.pruning import masks
 from lotto.pruning.rule import Pruning, patterns
 from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
 from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
+from lotto.recipe.module_state import check_state
 from lotto.recipe.objectives import ERRORS, IGNORED, LOSSES, Objective, misclassification
 from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
 from lotto.recipe.totals import ignored, target_weight
@@ -274,14 +275,14 @@ class Recipe:
 
     @checked
     def build(self, seed: int = 0) -> nn.Module:
-        """Build the module; ``seed`` fixes what its own constructor draws."""
-        with private_torch_rng():
-            torch.manual_seed(torch_seed(seed, "module"))
+        """Build the module; ``seed`` fixes what its own constructor draws, from torch, random or numpy.random."""
+        with private_rng(torch_seed(seed, "module")):
             if isinstance(self.model, str):
                 return models.build(self.model, self.arrays.shape, self.arrays.classes)
             module = self.model()
         if not isinstance(module, nn.Module):
             raise UsageError(f"model() must return a torch.nn.Module; it returned {type(module).__name__}.")
+        check_state(module)
         return module
 
     def meta_model(self) -> nn.Module:

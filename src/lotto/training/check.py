@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lotto.core.errors import LottoError, UsageError
-from lotto.core.rng import private_torch_rng
+from lotto.core.rng import private_rng
 from lotto.recipe.optimizers import OptimizerState
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import adds_up, evaluate_network, number
@@ -16,7 +16,7 @@ def check_trainable(recipe: Recipe) -> None:
     Raises:
         UsageError: if model, data, loss, error and optimizer do not work together.
     """
-    with private_torch_rng():
+    with private_rng():
         try:
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
             network = Network(recipe, recipe.initial(0))

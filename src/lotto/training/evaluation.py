@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.core.rng import private_rng, torch_seed
 from lotto.data import Split
 from lotto.data.in_memory import Batch
 from lotto.recipe.recipe import Recipe
@@ -52,6 +53,7 @@ def evaluate_splits(recipe: Recipe, network: Network) -> dict[str, float]:
     return found
 
 
+@private_rng(torch_seed(0, "evaluation"))  # numbers that a network draws are the same for all weights
 @torch.no_grad()
 def evaluate_network(recipe: Recipe, network: Network, split: Split, examples: int | None = None) -> Metrics:
     """The same for a network on its device, over at most ``examples``; leaves it in the mode it was in."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lotto.core.errors import DivergedError, UsageError
-from lotto.core.rng import private_torch_rng
+from lotto.core.rng import Draws, private_rng
 from lotto.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.evaluation import evaluate_splits
@@ -21,7 +21,7 @@ from lotto.training.learners.base import Learner
 from lotto.training.learners.channel_skipping import ChannelSkipping
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.stacked import Stacked, steps_taken
-from lotto.training.network import Network, flushed_denormals
+from lotto.training.network import Network, flushed_denormals, has_own_data, is_ours
 
 LEARNERS: tuple[type[Learner], ...] = (Stacked, Perceptron, ChannelSkipping, Autograd)
 """The first that supports a job trains it."""
@@ -104,7 +104,7 @@ def train_stack(
     firsts = [point.step for point in points]
     bounds = sorted({*firsts, *(job.end for job in jobs)})
     saving, about = _Saving(on_checkpoint, checkpoint_seconds), "no steps"
-    with flushed_denormals(), private_torch_rng():
+    with flushed_denormals(), private_rng():
         for first, last in pairwise(bounds):
             active = [i for i, job in enumerate(jobs) if firsts[i] <= first < job.end]
             clocks = {i: steps_taken(points[i].state) for i in active}
@@ -185,7 +185,8 @@ def _advance(
             point.step, point.seconds = done, before[i] + took
             collect(point, [row[i] for row in rows], job, [row[i] for row in heavy] or None)
 
-    for step, batch in enumerate(learner.batches(first, last), start=first):
+    draws = Draws(not is_ours(recipe), data=not has_own_data(recipe))
+    for step, batch in draws.steps(learner.batches(first, last), members[0][0].order_seed, first):
         losses.append(learner.train_step(batch, step))
         if weigh is not None:
             weights.append(learner.weigh(batch, weigh))
@@ -193,6 +194,7 @@ def _advance(
         done = step + 1
         if done - last_logged == log_interval or done in wanted:
             last_logged = done
+            draws.check(recipe.name)
             settle(done)
             for i, (_, point) in zip(chosen, members, strict=True):
                 if on_step is not None:
@@ -204,6 +206,8 @@ def _advance(
                     point.loss_sum, point.loss_count = 0.0, 0
                 if done in job.steps:
                     point.kept[done] = learner.state(i)
+        if last_logged == done:
+            draws.rest()
         if done < last and saving.due():
             settle(done)
             for i, (_, point) in enumerate(members):

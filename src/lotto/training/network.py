@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lotto.core.errors import UsageError
+from lotto.data.augment import Augment
+from lotto.data.image_folder import ImageFolder
+from lotto.data.in_memory import Arrays
 from lotto.pruning.masks import shared_names
 from lotto.recipe.recipe import PRECISIONS, Recipe
 
@@ -26,6 +29,17 @@ def constant_buffers(module: nn.Module) -> set[str]:
         for name, _ in part.named_buffers(recurse=False)
     }
     return set(module.state_dict()) - {n for n, _ in module.named_parameters(remove_duplicate=False)} - statistics
+
+
+def has_own_data(recipe: Recipe) -> bool:
+    """Whether batches are made by code of ours alone, which draws from no global generator."""
+    return type(recipe.arrays) in (Arrays, ImageFolder) and type(recipe.augment) in (type(None), Augment)
+
+
+def is_ours(recipe: Recipe) -> bool:
+    """The same for all that runs in a step; models of torchvision may have dropout."""
+    named = isinstance(recipe.model, str) and not recipe.model.startswith("torchvision/")
+    return named and isinstance(recipe.loss, str) and has_own_data(recipe)
 
 
 def trainable_parameters(module: nn.Module) -> dict[str, Tensor]:

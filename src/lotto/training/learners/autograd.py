@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lotto.core.errors import UsageError
-from lotto.core.rng import torch_seed
+from lotto.core.rng import seed_torch, torch_seed
 from lotto.core.weights import clone
 from lotto.models.norm_relu import by_operators
 from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
 from lotto.training.learners.base import SingleLearner
-from lotto.training.network import Network, trainable_parameters
+from lotto.training.network import Network, is_ours, trainable_parameters
 
 
 class Autograd(SingleLearner):
@@ -33,8 +33,7 @@ class Autograd(SingleLearner):
         self.masked = [
             (by_name[n], network.like(m.to(by_name[n].dtype), by_name[n])) for n, m in (self.job.mask or {}).items()
         ]
-        # Someone's own model or loss may draw random numbers (dropout); ours do not.
-        self.draws = not (isinstance(self.job.recipe.model, str) and isinstance(self.job.recipe.loss, str))
+        self.draws = not is_ours(self.job.recipe)  # someone's own model or loss may draw random numbers (dropout)
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, self.parameters)
         self.outputs = self._forward(self.module)
         self.restore(state.optimizer)
@@ -61,7 +60,7 @@ class Autograd(SingleLearner):
     def _backward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Set the gradients of a batch; returns its loss."""
         if self.draws:
-            torch.manual_seed(torch_seed(self.job.order_seed, "forward", step))
+            seed_torch(torch_seed(self.job.order_seed, "forward", step), self.network.device)
         loss = self.job.recipe.loss_function(self.outputs(x), y)
         for parameter in self.parameters.values():
             parameter.grad = None  # as zero_grad does, without its profiling
