@@ -127,7 +127,7 @@ class Draws:
         """Raise ``UsageError`` if numbers were drawn after a first step in which none were."""
         if self.possible and self.seen is False and host_state() != self._resting:
             raise UsageError(
-                f"{name} draws from Python's random or from numpy.random in some steps and in others not, so a training "
+                f"{name} draws from Python's random or numpy.random in some steps and in others not, so a training "
                 "that goes on from the middle would draw others. Draw in every step, or by torch's functions."
             )
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
 from lotto.core.errors import LottoError, UsageError
-from lotto.core.rng import private_rng
+from lotto.core.pytree import flatten
+from lotto.core.rng import private_rng, torch_seed
+from lotto.core.weights import digest
 from lotto.recipe.optimizers import OptimizerState
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import adds_up, evaluate_network, number
@@ -18,13 +25,17 @@ def check_trainable(recipe: Recipe) -> None:
     """
     with private_rng():
         try:
+            check_repeatable(recipe)
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
             network = Network(recipe, recipe.initial(0))
             x, y = x.to(network.device), y.to(network.device)
             optimizer = OptimizerState(recipe.optimizer, trainable_parameters(network.module))
-            loss = recipe.loss_function(network(x), y)
+            outputs = network(x)
+            _check_outputs(recipe, outputs)
+            loss = recipe.loss_function(outputs, y)
             number(loss)
             loss.backward()
+            _check_gradients(network)
             optimizer.step(recipe.learning_rate(0))
             if not adds_up(recipe):
                 evaluate_network(recipe, network, "test")  # a batch may have no F1 or AUC
@@ -39,3 +50,56 @@ def check_trainable(recipe: Recipe) -> None:
                 f"The recipe cannot be trained (a batch has inputs {tuple(x.shape)} and targets {tuple(y.shape)}): "
                 f"{lines[0]}"
             ) from error
+
+
+def check_repeatable(recipe: Recipe) -> None:
+    """Raise ``UsageError`` unless a model built twice with one seed is the same, and gives the same outputs.
+
+    What draws from torch, random or numpy.random is; other sources of chance nobody can seed.
+    """
+    if isinstance(recipe.model, str):
+        return
+    (first, state, outputs), (_, other_state, other_outputs) = _built_and_called(recipe), _built_and_called(recipe)
+    for name, tensor in state.items():
+        if digest({name: tensor}) != digest({name: other_state[name]}):
+            raise _not_repeatable(first, f"two networks built with one seed differ in {name!r}")
+    pairs = zip(outputs, other_outputs, strict=True)
+    if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in pairs):
+        raise _not_repeatable(first, "two networks with the same weights give different outputs for the same inputs")
+
+
+def _built_and_called(recipe: Recipe) -> tuple[nn.Module, Mapping[str, Tensor], list[Tensor]]:
+    """A network of seed 0, its weights and buffers before a first training batch, and what it gives for that."""
+    weights = recipe.initial(0)
+    network = Network(recipe, weights)
+    state = {n: t.clone() for n, t in network.module.named_buffers()} | weights
+    x, _ = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size())))
+    with private_rng(torch_seed(0, "check")), torch.no_grad():
+        outputs = network(x.to(network.device))
+    return network.module, state, [leaf for leaf in flatten(outputs) if isinstance(leaf, Tensor)]
+
+
+def _not_repeatable(module: nn.Module, what: str) -> UsageError:
+    return UsageError(
+        f"{type(module).__name__} is not the same twice: {what}, so it depends on what cannot be seeded "
+        "(numpy.random.default_rng() without a seed, os.urandom, the time). Draw from torch, random or numpy.random: "
+        "their generators are seeded for every network and every step."
+    )
+
+
+def _check_outputs(recipe: Recipe, outputs: object) -> None:
+    if isinstance(recipe.loss, str) and not isinstance(outputs, Tensor):
+        raise UsageError(
+            f"The network returns a {type(outputs).__name__}, and loss={recipe.loss!r} reads one tensor: return it "
+            "alone, or give functions for both, such as loss=lambda outputs, targets: cross_entropy(outputs[0], "
+            "targets) and error=..."
+        )
+
+
+def _check_gradients(network: Network) -> None:
+    for name, parameter in network.module.named_parameters():
+        if parameter.grad is not None and parameter.grad.layout != torch.strided:
+            raise UsageError(
+                f"The gradient of {name!r} is sparse, which masks and optimizers here do not take: build the layer "
+                "with sparse=False."
+            )

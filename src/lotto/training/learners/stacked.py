@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from lotto.core.errors import UsageError
+from lotto.core.rng import host_state
 from lotto.models.norm_relu import by_operators
 from lotto.models.plain import has_separate_parameters, is_unhooked
 from lotto.recipe.optimizers import OptimizerState
@@ -37,7 +38,7 @@ class Stacked(Learner):
         module = self.network.module.train()
         if not (is_unhooked(module) and has_separate_parameters(module)):
             raise self._refused("it has hooks, or parameters that share their memory.")
-        self.proved, self.places = False, _places(module)
+        self.proved, self.places, self.undrawn = False, _places(module), host_state()
         by_operators(module)
         parameters: list[dict[str, Tensor]] = []
         buffers: list[dict[str, Tensor]] = []
@@ -89,6 +90,8 @@ class Stacked(Learner):
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise self._refused((str(error).splitlines() or [type(error).__name__])[0]) from error
+        if not self.proved and host_state() != self.undrawn:
+            raise self._refused("it draws from Python's random or from numpy.random, each network its own numbers.")
         losses.sum().backward()
         if not self.proved:
             self._prove(x[0], y[0], losses[0].detach())
@@ -146,6 +149,7 @@ class Stacked(Learner):
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Learner.batches`: those of all data orders; equal orders share one."""
+        self.undrawn = host_state()
         seeds, recipe = [job.order_seed for job in self.jobs], self.recipe
         data = recipe.arrays.to(self.network.device)
         streams = {s: data.batches(s, first, last, recipe.batch_size, recipe.augment) for s in dict.fromkeys(seeds)}
