@@ -352,7 +352,7 @@ class Recipe:
 
     def _what_it_reads(self) -> str:
         """Which file or the like the user's code reads on the way to a loss: what no key covers; empty = nothing."""
-        with private_torch_rng(), watched() as seen, contextlib.suppress(Exception):
+        with private_rng(), watched() as seen, contextlib.suppress(Exception):
             # Whatever fails here fails once more where it is said what to do about it.
             module = self.build()
             x, y = next(self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment))

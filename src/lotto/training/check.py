@@ -25,8 +25,8 @@ def check_trainable(recipe: Recipe) -> None:
     """
     with private_rng():
         try:
-            check_repeatable(recipe)
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
+            check_repeatable(recipe)
             network = Network(recipe, recipe.initial(0))
             x, y = x.to(network.device), y.to(network.device)
             optimizer = OptimizerState(recipe.optimizer, trainable_parameters(network.module))

@@ -61,7 +61,7 @@ class Job(fingerprint.Cacheable):
     init_seed: int = 0
     order_seed: int = 0
     start: State | None = None
-    mask: masks.Mask | None = None
+    mask: masks.MaskLike | None = None
     from_step: int = 0
     to_step: int | None = None
     keep: tuple[int, ...] = ()
