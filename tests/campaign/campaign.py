@@ -280,9 +280,8 @@ def _collect(store: Store) -> bool:
 
 
 def _results(store: Store) -> bool:
-    file = store.root / "table.csv"
-    files.write_text(file, table(1))
-    return file.read_text() == table(1)
+    files.write_text(store.root / "table.csv", table(1))
+    return True
 
 
 SCENARIOS: dict[str, tuple[Callable[[Store], None], Callable[[Store], bool]]] = {
@@ -337,7 +336,8 @@ def one_fault(campaign: Campaign, tally: Tally, fault: tuple[str, int, int, bool
     tally["number"] += 1
     tally["rounds"] += 1
     tally["raw"] += "raw" in words or os.waitstatus_to_exitcode(status) not in (0, 2)
-    tally["wrong"] += "wrong" in words
+    results = campaign.root / "table.csv"
+    tally["wrong"] += "wrong" in words or (results.exists() and results.read_text() != table(1))
     tally["refused"] += "refused" in words
     said = campaign.root.with_name("store.said").read_text(errors="replace")
     tally["raw"] += "Traceback" in said and "raw" not in words

@@ -175,7 +175,7 @@ def test_an_engine_holds_no_recipe_that_nobody_uses(store):
 # --- what goes wrong later, or on the way, costs no training ------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["flip", "remove", "folder", "everything"])
+@pytest.mark.parametrize("damage", ["flip", "remove", "folder", "swap", "everything"])
 def test_a_state_that_is_damaged_after_it_was_found_is_computed_again(store, damage):
     job = Job(small_recipe(), keep=(10,))
     expected = train(job)
@@ -185,6 +185,11 @@ def test_a_state_that_is_damaged_after_it_was_found_is_computed_again(store, dam
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     elif damage == "everything":
         store.clear()
+    elif damage == "swap":
+        last = path.with_name("state-40.safetensors")
+        mine, other = path.read_bytes(), last.read_bytes()
+        path.write_bytes(other)
+        last.write_bytes(mine)
     else:
         path.unlink()
         if damage == "folder":

@@ -172,7 +172,8 @@ class Store:
             # The optimizer's state at the end is of no use to anyone: no training goes on from there.
             state = state if step != job.end else state.without_optimizer
             path = self.folder(job.key) / state_name(step)
-            checksums[path.name] = files.save_tensors(path, pack(state), {"format": "lotto.state", "key": job.key})
+            about = {"format": "lotto.state", "key": job.key, "step": str(step)}
+            checksums[path.name] = files.save_tensors(path, pack(state), about)
         return checksums
 
     def write_checkpoint(self, job: Job, point: Checkpoint) -> None:
@@ -267,8 +268,11 @@ class StoredStates(Mapping[int, State]):
             tensors, metadata = files.load_tensors(path, "lotto.state")
         except UsageError as error:  # it was whole when the manifest was read
             raise StorageError(str(error)) from error
-        if metadata.get("key", self.key) != self.key:  # the first edition's files do not say
+        # The first edition's files do not say.
+        if metadata.get("key", self.key) != self.key:
             raise StorageError(f"{path} is a state of another job.")
+        if metadata.get("step", str(step)) != str(step):
+            raise StorageError(f"{path} is the state of step {metadata['step']}.")
         return unpack(tensors)
 
     def __contains__(self, step: object) -> bool:
