@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 import lotto
+from conftest import small_recipe
 from lotto import Adam, Job, Recipe
 from lotto.core.errors import UsageError
 from lotto.pruning import masks
@@ -142,3 +143,22 @@ def test_a_level_of_imp_prunes_recurrent_matrices_as_all_others():
     for run in (level.run, *level.controls.values()):
         zeros = {n: (run.weights[n] == 0).sum() for n in level.mask}
         assert all(zeros[n] >= (~m).sum() for n, m in level.mask.items())
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("density", [0.1, 0.6])
+def test_a_mask_of_a_bias_is_held_in_perceptrons_too(momentum, density):
+    recipe = small_recipe(optimizer__momentum=momentum)
+    keep = torch.arange(24) % 2 == 0
+    mask = {**lotto.pruning.prune(recipe.initial(0), masks.ones(recipe), 1 - density), "fc1.bias": keep}
+    bias = train(Job(recipe, mask=lotto.Mask(mask))).weights["fc1.bias"]
+    assert not bias[~keep].any()
+    assert bias[keep].any()
+
+
+def test_a_mask_of_what_is_no_parameter_is_refused_before_training():
+    def net():
+        return nn.Sequential(nn.Linear(12, 6), nn.BatchNorm1d(6))
+
+    with pytest.raises(UsageError, match=r"The mask has '1\.running_mean', which the model has not"):
+        Job(small_recipe(model=net, init="module"), mask=lotto.Mask({"1.running_mean": torch.ones(6)}))

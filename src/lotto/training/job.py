@@ -92,7 +92,7 @@ class Job(fingerprint.Cacheable):
                 raise UsageError(f"The starting weights hold NaN or infinity in {bad!r}.")
             check_alike(expected, self.start.weights)
         if self.mask is not None:
-            masks.check_fits(self.mask, expected)
+            masks.check_fits(self.mask, dict(module.named_parameters(remove_duplicate=False)))
 
     @property
     def end(self) -> int:

@@ -63,7 +63,7 @@ class Perceptron(SingleLearner):
 
     @classmethod
     def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
-        """One network, loss and data of ours: a perceptron on a CPU in full precision, all of which is trained."""
+        """One network, loss and data of ours: a perceptron on a CPU in full precision, all trained, weights masked."""
         recipe, module = jobs[0].recipe, network.module
         ours = len(jobs) == 1 and isinstance(recipe.loss, str) and type(recipe.arrays) in (Arrays, ImageFolder)
         precise = network.device.type == "cpu" and network.dtype != torch.bfloat16
@@ -72,6 +72,7 @@ class Perceptron(SingleLearner):
             and precise
             and is_plain_mlp(module, network.dtype)
             and all(parameter.requires_grad for parameter in module.parameters())
+            and all(name.endswith(".weight") for name in jobs[0].mask or {})
         )
 
     def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
