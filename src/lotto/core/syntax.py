@@ -120,6 +120,8 @@ def _plain(node: Any, outermost: bool = False) -> Any:
         return [type(constant).__name__, hex(constant) if isinstance(constant, int) else repr(constant)]
     if isinstance(node, ast.arguments) and outermost:
         node = ast.arguments(**{**dict(ast.iter_fields(node)), "defaults": [], "kw_defaults": []})
+    if isinstance(node, ast.JoinedStr):
+        return ["JoinedStr", *_merged(node.values)]
     if isinstance(node, ast.AST):
         ignored = _IGNORED if outermost else _IGNORED - {"decorator_list"}
         fields = []
@@ -136,6 +138,17 @@ def _plain(node: Any, outermost: bool = False) -> Any:
     if isinstance(node, list):
         return [_plain(part) for part in node]
     return node
+
+
+def _merged(parts: list[ast.expr]) -> list[Any]:
+    """The parts of a formatted text; Python versions cut its constant stretches in other places."""
+    found: list[Any] = []
+    for part in map(_plain, parts):
+        if part[0] == "Constant" and found and found[-1][0] == "Constant":
+            found[-1] = ["Constant", found[-1][1] + part[1]]
+        elif part != ["Constant", ""]:
+            found.append(part)
+    return found
 
 
 def _without_docstring(node: ast.AST, body: list[Any]) -> list[Any]:
