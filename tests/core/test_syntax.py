@@ -8,7 +8,7 @@ import pytest
 from lotto.core.errors import NotCacheableError
 from lotto.core.syntax import reading
 
-TEXT = '''
+TEXT = """
 from __future__ import annotations
 import math
 K = 3
@@ -38,7 +38,7 @@ class A:
             t = K
             def g(self): return super().p + __class__.__name__ + math.pi
         yield from d
-'''
+"""
 
 DIGESTS = [
     "bf20b6587505e5d3c7826e4bce776144",

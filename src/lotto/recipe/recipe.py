@@ -343,7 +343,8 @@ class Recipe:
             return self.model
         builder = fingerprint.record(self.model, "the model")
         made = self._examine(fingerprint.digest(builder), lambda: fingerprint.structure(self.build()))
-        return {"builder": builder, **made, "parts": fingerprint.record(made["parts"], "a part of the model")}
+        parts = [self.model, *made["parts"]]  # in one record: most of the parts are what the builder reaches
+        return {**made, "parts": fingerprint.record(parts, "the model")}
 
     @property
     def _has_users_code(self) -> bool:
