@@ -14,8 +14,10 @@ import lotto
 from conftest import small_arrays, small_recipe
 from lotto.core.text import printable
 from lotto.execution.serial import Serial
+from lotto.recipe.tolerance import Tolerance
 from lotto.report import plots
 from lotto.report.fitting import FittedTable, fitting, needed
+from lotto.report.metric import Metric
 from lotto.report.save import load_result, save_result
 from lotto.report.table import console_table, frame_table
 
@@ -99,7 +101,7 @@ def test_names_of_layers_are_data_in_tables_plots_and_files(store, tmp_path):
     assert set(loaded["layers"]) >= {f"{name}.weight" for name in NAMES} or set(loaded["layers"]) >= set(NAMES)
     table = result.table()
     table["empty_layers"] = "[/b], $x$, " + "y" * 100
-    assert "[/b]" in "".join(lines(console_table(table, 1.0, " [%]"), 300))
+    assert "[/b]" in "".join(lines(console_table(table, Metric("error", " [%]", Tolerance(1.0))), 300))
 
 
 def test_cells_and_titles_with_markup():

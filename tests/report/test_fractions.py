@@ -14,8 +14,10 @@ import lotto
 from conftest import small_recipe
 from lotto.execution.serial import Serial
 from lotto.experiments.results import StoredResult, grouped
+from lotto.recipe.tolerance import Tolerance
 from lotto.report.experiments import readable
 from lotto.report.html import write_report
+from lotto.report.metric import Metric
 from lotto.report.save import load_result, save_result
 from lotto.report.table import console_table
 
@@ -93,7 +95,7 @@ def test_the_table_fits_eighty_columns():
     row |= {"dense_error": 50.1, "dense_std": 1.4, "matching": True, "empty_layers": ""}
     row |= {"reinit": 52.85, "reinit_std": 0.35, "random": 53.25, "random_std": 0.21}
     console = Console(width=80, record=True)
-    console.print(console_table(pd.DataFrame([row]), 1.0, " %"))
+    console.print(console_table(pd.DataFrame([row]), Metric("error", " %", Tolerance(1.0))))
     text = console.export_text()
     assert "…" not in text
     assert "10  2.82 %  3.13 %" in text

@@ -11,7 +11,9 @@ import lotto
 from conftest import small_recipe
 from lotto.core.errors import UsageError
 from lotto.execution.serial import Serial
+from lotto.recipe.tolerance import Tolerance
 from lotto.report.html import write_report
+from lotto.report.metric import Metric
 from lotto.report.save import load_result, save_result
 from lotto.report.table import console_table
 
@@ -53,7 +55,7 @@ def test_the_report_can_be_made_again_from_the_files(result, tmp_path):
 
 def test_the_table_reads_well(result):
     console = Console(width=100, record=True)
-    console.print(console_table(result.table(), 5.0, " %"))
+    console.print(console_table(result.table(), Metric("error", " %", Tolerance(5.0))))
     text = console.export_text()
     for word in ("level", "left", "(n=2)", "match", "new init", "random mask", "Dense:", "at most 5 above", "±"):
         assert word in text, word

@@ -48,8 +48,8 @@ class Display(Bars):
                 self.errors.setdefault(level, []).append(error)
                 dense = self.errors[0]
                 self._line(
-                    f"replicate {replicate + 1}  level {level:2}  {100 * density:6.2f} % left  error {error:6.2f}  "
-                    f"(dense {sum(dense) / len(dense):.2f})"
+                    f"replicate {replicate + 1}  level {level:2}  {100 * density:6.2f} % left  "
+                    f"error {brief(error):>6}  (dense {brief(sum(dense) / len(dense))})"
                 )
 
     def _line(self, text: str) -> None:
@@ -70,3 +70,8 @@ def download_display(console: Console) -> Iterator[DataProgress]:
             bars.update(tasks[what], completed=done, total=total or None)
 
         yield progress
+
+
+def brief(error: float) -> str:
+    """An error with two decimals, or three digits where these would be zeros."""
+    return f"{error:.2f}" if error >= 0.1 or error == 0 else f"{error:.3g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -63,8 +64,9 @@ def imp(
     from lotto.cli.display import Display
     from lotto.lottery.plan import make_plan
     from lotto.lottery.search import run_plan
+    from lotto.report.metric import Metric
     from lotto.report.save import place, save_result
-    from lotto.report.table import adaptive_summary, console_table
+    from lotto.report.table import adaptive_summary, console_table, spread
 
     stopping.unwind()
     began = time.perf_counter()
@@ -93,7 +95,7 @@ def imp(
     seconds = time.perf_counter() - began
     paths = save_result(result, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
     table = result.table()
-    console.print(console_table(table, chosen.tolerance, chosen.error_unit))
+    console.print(console_table(table, Metric.of(chosen)))
     if plan.adaptive:
         say(adaptive_summary(result))
     best = table[table["matching"]].iloc[-1]
@@ -101,9 +103,11 @@ def imp(
         say(
             f"Sparsest matching ticket: level {best['level']}, {100 * best['density']:.3g} % of the weights, "
             f"{100 * best['parameter_fraction']:.3g} % of all parameters "
-            f"(error {best['error']:.2f}, dense {best['dense_error']:.2f}).",
+            f"(error {spread(best['error'], math.nan)}, dense {spread(best['dense_error'], math.nan)}).",
             "bold",
         )
+        if best["empty_layers"]:
+            say(f"Warning: layers of it are pruned to nothing: {best['empty_layers']}.")
     else:
         say("No pruned level matches the dense network.", "bold")
     if result.left_out:

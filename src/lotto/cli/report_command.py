@@ -19,6 +19,7 @@ def report(folder: Positional[Path], /) -> None:
     from lotto import papers
     from lotto.report.experiments import write_experiments
     from lotto.report.html import write_report
+    from lotto.report.metric import Metric
     from lotto.report.save import load_result
     from lotto.report.table import console_table
 
@@ -28,5 +29,5 @@ def report(folder: Positional[Path], /) -> None:
         return
     result = load_result(folder)
     write_report(result, folder / "report.html")
-    console.print(console_table(result["table"], float(result["recipe"]["tolerance"]), result["error_unit"]))
+    console.print(console_table(result["table"], Metric.of_result(result)))
     say(f"Report  {folder / 'report.html'}")

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 from lotto.core.rng import derived_seed
 from lotto.execution.procedures import Procedure
-from lotto.experiments.measures import Kind, Measure
+from lotto.experiments.measures import LOSS, NATS, POINTS, Kind, Measure
 from lotto.experiments.options import Options
 from lotto.lottery.plan import Plan, make_plan
 from lotto.lottery.procedure import level_procedure
 from lotto.lottery.replicate import Level
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
+from lotto.recipe.totals import in_nats
 
 Row = dict[str, Any]
 
@@ -85,10 +86,16 @@ class Case:
             **axes,
             "kind": kind,
             "measure": measure.name,
-            "unit": measure.unit,
+            "unit": self._unit(measure),
             "sample": sample,
             "value": value,
         }
+
+    def _unit(self, measure: Measure) -> str:
+        """Points are of misclassification and nats of cross-entropy; other errors and losses have other units."""
+        if measure.unit == POINTS and not self.recipe.in_points:
+            return self.recipe.error_title
+        return LOSS if measure.unit == NATS and not in_nats(self.recipe.loss_function) else measure.unit
 
     def rows(self, at: Level | At, kind: Kind, measure: Measure, values: Sequence[float]) -> list[Row]:
         """A row for each sample."""

@@ -11,6 +11,10 @@ import pandas as pd
 
 POINTS, NATS, L2, DEGREES = "points", "nats", "L2", "degrees"
 SHARE, FRACTION, COUNT = "share", "fraction", "count"
+LOSS = "loss"
+"""The unit of a loss that is not in nats."""
+UNITS = (POINTS, NATS, L2, DEGREES, SHARE, FRACTION, COUNT)
+"""Those that plots and claims are made for: an error that is no percentage has a unit by its own name."""
 
 
 class Measure(NamedTuple):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pandas as pd
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.core.fingerprint import fields_that_affect
-from lotto.experiments.measures import Measure
+from lotto.experiments.measures import ERROR, Measure
 from lotto.recipe.recipe import Recipe
+from lotto.recipe.tolerance import POINTS, Tolerance
 
 FORMAT = "lotto.experiment"
 FIRST_PAPER = "stabilizing"
@@ -34,6 +36,11 @@ class StoredResult:
     about: dict[str, Any]
     frame: pd.DataFrame
     path: Path
+
+    @property
+    def tolerance(self) -> float:
+        """The recipe's, in the error's unit."""
+        return tolerance_of(self.about["recipe"], self.frame)
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,13 @@ class ResultGroup:
 
 
 @checked
+def tolerance_of(recipe: Mapping[str, Any], frame: pd.DataFrame) -> float:
+    """The tolerance of a stored recipe, in the unit of the error; a relative one is of the dense network's."""
+    dense = ERROR.of(frame)
+    mean = dense[dense["level"] == 0]["value"].mean()
+    return Tolerance.of(recipe.get("tolerance", POINTS)).above(0.0 if math.isnan(mean) else float(mean))
+
+
 def read(folder: Path) -> list[StoredResult]:
     """The results in a folder (not below it), by name.
 

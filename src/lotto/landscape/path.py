@@ -248,7 +248,7 @@ def barrier(
     device: str | torch.device | None = None,
     progress: Progress | bool | None = None,
 ) -> float:
-    """The error barrier between two networks, in the recipe's error unit (percentage points).
+    """The error barrier between two networks, in the recipe's error unit (percentage points of percentages).
 
     Args:
         recipe: model, data, error.

@@ -31,7 +31,8 @@ from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run, State
 
 STABLE = 2.0
-"""A network is stable when its error barrier is below this many percentage points (LMC section 3)."""
+"""A network is stable when its error barrier is below this many percentage points (LMC section 3). An error in any
+other unit has no such number: there the barrier is below twice the recipe's tolerance."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,12 @@ class Instability:
     Attributes:
         paths: BatchNorm policy -> the path of each pair. A model without BatchNorm has ``interpolate`` only.
         errors: test errors of the copies.
+        threshold: the barrier below which the network is stable, in the error's unit; see `STABLE`.
     """
 
     paths: Mapping[str, tuple[Path, ...]]
     errors: tuple[float, ...]
+    threshold: float = STABLE
 
     def barrier(
         self, split: Split = "test", what: str = "error", batchnorm: str = "interpolate", baseline: str = "mean"
@@ -105,8 +108,8 @@ class Instability:
 
     @property
     def stable(self) -> bool:
-        """Whether the mean barrier of the test error is below 2 percentage points (LMC section 3)."""
-        return self.barrier().mean < STABLE
+        """Whether the mean barrier of the test error is below the threshold: 2 percentage points (LMC section 3)."""
+        return self.barrier().mean < self.threshold
 
     __repr__ = shown
 
@@ -171,7 +174,8 @@ def instability_procedure(
         for policy in policies
     }  # fmt: skip
     paths = {policy: tuple(path_of(outcome) for outcome in found) for policy, found in outcomes.items()}
-    return Instability(paths, tuple(run.test_error for run in runs))
+    errors = tuple(run.test_error for run in runs)
+    return Instability(paths, errors, STABLE if recipe.in_points else 2 * recipe.margin.above(float(np.mean(errors))))
 
 
 def rewind_point_procedure(

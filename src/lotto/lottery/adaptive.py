@@ -3,11 +3,11 @@
 By trial with back-off, a rule of ours: cut by `FIRST_FRACTION`, rewind, train. Keep the level if it matches and no
 barrier lies between the last solution and this one; otherwise throw it away and try `BACK_OFF` times the fraction; one
 that worked is used once more. Where the projection alone says that more is free (the training loss, without any
-training, rises by at most `EPSILON`), that much is tried first. It ends at the target density, at the last level, or
-when the fraction falls below `LEAST_FRACTION`. All replicates cut by the same fraction, and their means decide. The
-claims behind it are UNM's: a level whose solution is cut off from the last one does not match (figure 2), and what can
-be pruned is what leaves the remaining subspace inside the sublevel set (section 5), of which the projection is one
-point.
+training, rises by at most `tolerated_rise`), that much is tried first. It ends at the target density, at the last
+level, or when the fraction falls below `LEAST_FRACTION`. All replicates cut by the same fraction, and their means
+decide. The claims behind it are UNM's: a level whose solution is cut off from the last one does not match (figure 2),
+and what can be pruned is what leaves the remaining subspace inside the sublevel set (section 5), of which the
+projection is one point.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from lotto.data import Split
 from lotto.execution.engine import Progress
 from lotto.execution.procedures import Procedure, gather
-from lotto.landscape.curvature.pruning_limit import EPSILON
+from lotto.landscape.curvature.pruning_limit import EPSILON, tolerated_rise
 from lotto.landscape.path import PathTask, path_of
 from lotto.lottery.plan import Plan
 from lotto.lottery.procedure import LevelFinished
@@ -41,13 +41,13 @@ tolerance, as do a first fraction of 0.4 and fractions that grow again after a s
 9); allowing for the standard error of the mean fails nowhere, but its levels no longer match."""
 LARGEST_BARRIER = 0.5
 """Barrier above the line between both ends, in percentage points, up to which two levels count as connected; the
-recipe's tolerance if that is larger, as it is for a small test set."""
+recipe's tolerance if that is larger, as it is for a small test set; twice the tolerance of errors in other units."""
 POINTS = 11
 """Positions on the path between two levels."""
 FREE_FRACTIONS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
 """Cuts larger than `FIRST_FRACTION` that are evaluated before a level is trained."""
 EXAMPLES = 10_000
-"""A projection is free if the loss rises by at most `EPSILON` on at most so many training examples."""
+"""A projection is free if the loss rises by at most `tolerated_rise` on at most so many training examples."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Trial:
         level: the level it was to become.
         share: fraction of the remaining weights pruned.
         density: fraction of the prunable weights left.
-        error, barrier: means over the replicates, in percentage points, on the validation examples if some are held
+        error, barrier: means over the replicates, in the error's unit, on the validation examples if some are held
             out, else on the test set.
         kept: whether it became the level.
     """
@@ -77,7 +77,9 @@ def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[
     split: Split = "validation" if recipe.validation else "test"
     replicates = yield from gather([trained_replicate(plan, index) for index in range(plan.replicates)])
     levels = [[replicate.dense] for replicate in replicates]
-    limit = float(_errors([at.run for (at,) in levels], split).mean()) + recipe.tolerance
+    dense = float(_errors([at.run for (at,) in levels], split).mean())
+    allowed = recipe.margin.above(dense)
+    limit, largest = dense + allowed, max(LARGEST_BARRIER, allowed) if recipe.in_points else 2 * allowed
     _emit(emit, levels)
     trials: list[Trial] = []
     fraction = FIRST_FRACTION
@@ -104,7 +106,8 @@ def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[
         ]  # fmt: skip
         barrier = float(np.mean([path_of(outcome).barrier("line", split) for outcome in outcomes]))
         errors = _errors([at.run for at in found], split)
-        kept = errors.mean() <= limit + 1e-9 and barrier <= max(LARGEST_BARRIER, recipe.tolerance)
+        empty = not all(masks.count(mask) for mask in chosen)
+        kept = plan.matches(float(errors.mean()), dense) and barrier <= largest and not empty
         trials.append(Trial(number, tried, left, float(errors.mean()), barrier, bool(kept)))
         if kept:
             for done, level in zip(levels, found, strict=True):
@@ -113,7 +116,7 @@ def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[
         else:
             fraction = fraction if tried > fraction else BACK_OFF * fraction
             log.info(
-                "Level %d at %.3g %% is not kept: error %.2f (limit %.2f), barrier %.2f. The next cut is %.3g %%.",
+                "Level %d at %.3g %% is not kept: error %.3g (limit %.3g), barrier %.3g. The next cut is %.3g %%.",
                 number, 100 * left, errors.mean(), limit, barrier, 100 * fraction,
             )  # fmt: skip
     # Level 0 has no controls: there is nothing to control when no cut was kept.
@@ -123,7 +126,7 @@ def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[
 
 
 def free_fraction(replicates: Sequence[Replicate], last: Sequence[Level]) -> Procedure[float]:
-    """The largest of `FREE_FRACTIONS` whose projections cost at most `EPSILON` on average; 0 for none."""
+    """The largest of `FREE_FRACTIONS` whose projections cost at most `tolerated_rise` on average; 0 for none."""
     plan = replicates[0].plan
     tasks = [
         PathTask(
@@ -137,7 +140,8 @@ def free_fraction(replicates: Sequence[Replicate], last: Sequence[Level]) -> Pro
     outcomes = yield tasks
     ends = [path_of(outcome).loss["train"] for outcome in outcomes]
     rises = np.array([end - start for start, end in ends]).reshape(len(FREE_FRACTIONS), len(last)).mean(1)
-    return max((f for f, rise in zip(FREE_FRACTIONS, rises, strict=True) if rise <= EPSILON), default=0.0)
+    largest = tolerated_rise(plan.recipe, float(np.mean([start for start, _ in ends])), EPSILON)
+    return max((f for f, rise in zip(FREE_FRACTIONS, rises, strict=True) if rise <= largest), default=0.0)
 
 
 def scaled(rule: Pruning, fraction: float) -> Pruning:

@@ -30,6 +30,8 @@ class Retraining(str, Enum):
     """New initial weights at every level, trained from the start."""
 
 
+ROUNDING = 1e-9
+"""Of a mean error, where two are equal."""
 CONTROLS = ("reinit", "random")
 ORDERS = ("shared", "fresh")
 
@@ -59,6 +61,10 @@ class Plan:
         """Seed of the data order: one for a replicate, or a fresh one for each of its levels."""
         base = self.seed + replicate
         return base if self.order == "shared" or level == 0 else derived_seed(base, "order", level)
+
+    def matches(self, error: float, dense: float) -> bool:
+        """Whether a mean error is within the recipe's tolerance of the dense one's."""
+        return bool(error <= dense + self.recipe.margin.above(dense) + ROUNDING * min(1.0, abs(dense)))
 
     @property
     def jobs(self) -> int | None:

@@ -32,6 +32,8 @@ from lotto.training.job import Run
 
 log = logging.getLogger(__name__)
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, eq=False)
 class ImpResult:
@@ -51,9 +53,10 @@ class ImpResult:
         """One row per level.
 
         Columns: ``level``; ``density`` (fraction of the prunable weights left); ``parameter_fraction`` (of all
-        parameters); ``error``, ``error_std`` and ``n`` (test error in percent over
-        the replicates); ``dense_error``, ``dense_std``; ``matching`` (mean error within the recipe's tolerance of
-        the dense mean); for each control ``NAME`` and ``NAME_std``; ``empty_layers``.
+        parameters); ``error``, ``error_std`` and ``n`` (test error, in percent unless the recipe says otherwise, over
+        the replicates); ``dense_error``, ``dense_std``; ``matching`` (mean error within the recipe's tolerance of the
+        dense mean, and weights left in every replicate); for each control ``NAME`` and ``NAME_std``;
+        ``empty_layers``.
         """
         rows = []
         dense = _errors([levels[0].run for levels in self.replicates])
@@ -69,7 +72,7 @@ class ImpResult:
                 "dense_error": dense.mean(),
                 "dense_std": _std(dense),
                 "matching": levels[0].level == 0
-                or bool(error.mean() <= dense.mean() + self.plan.recipe.tolerance + 1e-9),
+                or (all(masks.count(at.mask) for at in levels) and self.plan.matches(error.mean(), dense.mean())),
             }
             for control in self.plan.controls:
                 found = _errors([at.controls[control] for at in levels if control in at.controls])
@@ -150,7 +153,10 @@ class ImpResult:
             "dense_error": levels[0].run.test_error,
             "parameters": self.plan.recipe.parameter_count,
         }
-        return Ticket(masks.apply(start, levels[level].mask), levels[level].mask, self.plan.rewind_step, info)
+        made = Ticket(masks.apply(start, levels[level].mask), levels[level].mask, self.plan.rewind_step, info)
+        if made.warning:
+            log.warning("The ticket of level %d: %s", level, made.warning)
+        return made
 
     def __repr__(self) -> str:
         found = self.table()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lotto.core import files
 from lotto.core.check import checked
+from lotto.core.errors import UsageError
 from lotto.core.shown import brief, table
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
@@ -49,9 +50,21 @@ class Ticket:
         parameters = self.info.get("parameters")
         return None if parameters is None else 1 - (masks.size(self.mask) - masks.count(self.mask)) / parameters
 
+    @property
+    def warning(self) -> str:
+        """Which layers are pruned to nothing, in a sentence; empty if none is."""
+        dead = masks.empty_layers(self.mask)
+        return f"Pruned to nothing, so that no signal passes through its weights: {', '.join(dead)}." if dead else ""
+
     @checked
     def save(self, path: str | Path) -> Path:
-        """Write the ticket as one safetensors file, atomically; returns its path."""
+        """Write the ticket as one safetensors file, atomically; returns its path.
+
+        Raises:
+            UsageError: if no weight is left: that is no subnetwork.
+        """
+        if not masks.count(self.mask):
+            raise UsageError("The ticket keeps no weight at all, so it is not saved; take one of an earlier level.")
         tensors = {START + n: t for n, t in self.start.items()} | {MASK + n: t for n, t in self.mask.items()}
         metadata = {
             "format": "lotto.ticket",
@@ -59,6 +72,7 @@ class Ticket:
             "rewind_step": str(self.rewind_step),
             "density": repr(self.density),
             "info": json.dumps(dict(self.info)),
+            **({"warning": self.warning} if self.warning else {}),
             **masks.shared_metadata(self.mask),
         }
         files.save_tensors(Path(path), tensors, metadata)
@@ -82,7 +96,8 @@ class Ticket:
     def __repr__(self) -> str:
         said = "".join(f", {name}={brief(self.info[name])}" for name in TOLD if name in self.info)
         left = f"{100 * self.density:.3g} % of {masks.size(self.mask):,} weights"
-        return f"Ticket({left}, rewind_step={self.rewind_step}{said})"
+        warning = f"; {self.warning.rstrip('.')}" if self.warning else ""
+        return f"Ticket({left}, rewind_step={self.rewind_step}{said}{warning})"
 
     def _repr_html_(self) -> str:
         """A table of what it is and of its layers."""

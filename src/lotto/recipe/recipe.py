@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
@@ -34,6 +33,7 @@ from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
 from lotto.recipe.module_state import check_state
 from lotto.recipe.objectives import ERRORS, IGNORED, LOSSES, Objective, misclassification
 from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
+from lotto.recipe.tolerance import POINTS, RELATIVE, Tolerance
 from lotto.recipe.totals import ignored, target_weight
 
 Data = Arrays | ImageFolder
@@ -78,7 +78,9 @@ class Recipe:
         include, exclude: patterns of what is pruned as well, and of what is not; they are added to those of
             ``pruning``, see `Pruning`.
         rewind_to: default rewind step of IMP.
-        tolerance: a level matches when its mean error is at most this far above the dense mean, in the error's unit.
+        tolerance: a level matches when its mean error is at most this far above the dense mean: a number in the
+            error's unit, or a part of the dense mean, ``5%``. None = 0.2 percentage points of misclassification, 5 %
+            of anything else.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's fingerprint.
         compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
@@ -112,7 +114,7 @@ class Recipe:
     evaluations: int = field(default=10, metadata=affects("records"))
     pruning: Pruning = field(default_factory=Pruning, metadata=affects("levels"))
     rewind_to: str | int = field(default="0it", metadata=affects("nothing"))
-    tolerance: float = field(default=0.2, metadata=affects("nothing"))
+    tolerance: float | str | None = field(default=None, metadata=affects("nothing"))
     device: str = field(default="auto", metadata=affects("nothing"))
     compile: bool = field(default=False, metadata=affects("records", unless=False))
     name: str = field(default="custom", metadata=affects("nothing"))
@@ -164,8 +166,8 @@ class Recipe:
                 raise UsageError(f"{what} is a whole number from {least}; got {number!r}.")
         if not isinstance(self.compile, bool):
             raise UsageError(f"compile is True or False; got {self.compile!r}.")
-        if not isinstance(self.tolerance, (int, float)) or not 0 <= self.tolerance < math.inf:
-            raise UsageError(f"tolerance is a number from 0; got {self.tolerance!r}.")
+        if self.tolerance is not None:
+            Tolerance.of(self.tolerance)
         # Texts must be readable before anything is loaded.
         for step in (self.steps, self.rewind_to, self.schedule.warmup):
             iterations(step, 1)
@@ -200,7 +202,11 @@ class Recipe:
                     raise unknown(f"field of {outer}", inner, known)
             direct[outer] = dataclasses.replace(base, **values)
         direct |= dict.fromkeys(CHOOSE, ())  # `pruning` has them already
-        return dataclasses.replace(self, **direct)
+        made = dataclasses.replace(self, **direct)
+        stated = isinstance(self.tolerance, (int, float)) and "tolerance" not in direct
+        if stated and {"error", "data"} & {*direct} and made.in_points != self.in_points:
+            return dataclasses.replace(made, tolerance=None)  # the number is in the former error's unit
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
@@ -247,12 +253,33 @@ class Recipe:
         """The error, with its default settled by the targets."""
         if self.error is not None:
             return self.error
-        return "misclassification" if self.arrays.class_targets else "mse"
+        classes = isinstance(self.data, str) or self.data.class_targets  # all sets with names have classes
+        return "misclassification" if classes else "mse"
+
+    @property
+    def in_points(self) -> bool:
+        """Whether errors are percentages, whose differences are percentage points."""
+        return self.error_name in ("misclassification", misclassification)
+
+    @property
+    def error_title(self) -> str:
+        """What tables and axes call the error: ``error %``, ``mse``, or the name of the function."""
+        if self.in_points:
+            return f"error{self.error_unit}"
+        name = self.error_name
+        return name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
+
+    @property
+    def margin(self) -> Tolerance:
+        """The tolerance, with its default settled by the error."""
+        if self.tolerance is not None:
+            return Tolerance.of(self.tolerance)
+        return Tolerance.of(POINTS if self.in_points else RELATIVE)
 
     @property
     def error_unit(self) -> str:
         """What follows an error in tables: percent, or nothing."""
-        return " %" if self.error_name == "misclassification" else ""
+        return " %" if self.in_points else ""
 
     @cached_property
     def loss_function(self) -> Objective:
@@ -379,6 +406,7 @@ class Recipe:
             elif callable(value) and not dataclasses.is_dataclass(value):
                 value = f"{value.__module__}.{getattr(value, '__qualname__', value)}"
             described[f.name] = value if isinstance(value, (int, float)) else str(value)
+        described["tolerance"] = str(self.margin) if self.margin.relative else self.margin.amount
         return described
 
     __repr__ = shown

@@ -95,6 +95,11 @@ def weight(objective: Objective) -> Weight | None:
     return None
 
 
+def in_nats(objective: Objective) -> bool:
+    """Whether a loss is a log-likelihood of classes, so that it has a unit of its own."""
+    return _known(objective)[0] in BY_TARGETS - {misclassification}
+
+
 def ignored(objective: Objective) -> int:
     """The class of the targets that an objective leaves out: torch's -100 unless it says another."""
     return int(_known(objective)[1].get("ignore_index", IGNORED))

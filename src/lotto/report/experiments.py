@@ -15,7 +15,7 @@ from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.execution.entries import versions
 from lotto.experiments.experiment import Experiment, summary
-from lotto.experiments.measures import BARRIER, ERROR, IMP, ONLY_DRAWN, RANDOM
+from lotto.experiments.measures import BARRIER, ERROR, IMP, ONLY_DRAWN, RANDOM, UNITS
 from lotto.experiments.options import Options
 from lotto.experiments.results import FORMAT, read
 from lotto.report import plots
@@ -89,8 +89,8 @@ def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
         table = readable(result.frame)
         draw = drawn_by.get((result.about["paper"], result.about["name"]))
         plot = ""
-        if draw is not None:
-            plot = plots.svg(draw(summary(result.frame), float(result.about["recipe"]["tolerance"])))
+        if draw is not None and set(result.frame["unit"]) <= set(UNITS):  # axes and limits are in these units
+            plot = plots.svg(draw(summary(result.frame), result.tolerance))
             files.write_text(result.path.with_suffix(".svg"), plot)
         sections.append(
             {

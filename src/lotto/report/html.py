@@ -8,6 +8,7 @@ from typing import Any
 
 from lotto.core import files
 from lotto.report import plots
+from lotto.report.metric import Metric
 from lotto.report.pages import render
 from lotto.report.table import OF_ALL, columns, percent, spread
 
@@ -15,13 +16,12 @@ from lotto.report.table import OF_ALL, columns, percent, spread
 def write_report(result: Mapping[str, Any], path: Path) -> None:
     """Write the report of a loaded result, atomically, and its first plot as ``error.svg`` beside it."""
     table = result["table"]
-    tolerance = float(result["recipe"]["tolerance"])
+    metric = Metric.of_result(result)
     best = table[table["matching"]].iloc[-1]
     densities = list(table["density"])
     histories = dict(enumerate(result["histories"]))
-    unit = result["error_unit"]
-    cells = columns(table, unit)
-    error_plot = plots.svg(plots.error_against_density(table, tolerance, unit))
+    cells = columns(table, metric)
+    error_plot = plots.svg(plots.error_against_density(table, metric))
     page = render(
         "levels.html",
         name=result["recipe"]["name"],
@@ -46,10 +46,11 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
         },
         left_out=result.get("left_out", ""),
         dense=spread(table["dense_error"].iloc[0], table["dense_std"].iloc[0]),
-        tolerance=f"{tolerance:g}",
-        unit=unit,
+        tolerance=str(metric.margin),
+        metric=metric.name,
+        unit=metric.unit,
         error_plot=error_plot,
-        curves_plot=plots.svg(plots.training_curves(histories, densities, unit)),
+        curves_plot=plots.svg(plots.training_curves(histories, densities, metric)),
         layers_plot=plots.svg(plots.layer_densities(result["layers"], densities)),
     )
     files.write_text(path.with_name("error.svg"), error_plot)

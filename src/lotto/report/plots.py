@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lotto.core.text import printable
+from lotto.report.metric import Metric
 from lotto.report.table import CONTROL_TITLES
 
 COLOURS = {"imp": "#1b6ca8", "reinit": "#d1495b", "random": "#edae49", "dense": "#8a8a8a"}
@@ -50,21 +51,23 @@ def svg(made: Figure) -> str:
 def density_axis(axis: Axes, densities: Sequence[float]) -> None:
     """A logarithmic density axis from dense on the left to sparse on the right, in percent."""
     axis.set_xscale("log")
-    axis.set_xlim(max(densities) * 1.08, min(densities) / 1.08)
+    shown = [density for density in densities if density > 0]  # an empty network has no place on it
+    axis.set_xlim(max(shown) * 1.08, min(shown) / 1.08)
     axis.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel("weights left, %")
 
 
-def error_against_density(table: pd.DataFrame, tolerance: float, unit: str) -> Figure:
+def error_against_density(table: pd.DataFrame, metric: Metric) -> Figure:
     """Error of IMP and its controls against density, with the dense mean and its band."""
     made, axis = figure()
     dense, std = table["dense_error"].iloc[0], table["dense_std"].iloc[0]
     band = 0.0 if math.isnan(std) else std
     axis.axhspan(dense - band, dense + band, color=COLOURS["dense"], alpha=0.2, lw=0)
     axis.axhline(dense, color=COLOURS["dense"], lw=1, label="dense, mean ± std")
-    axis.axhline(dense + tolerance, color=COLOURS["dense"], lw=1, ls=":", label=f"matching: dense + {tolerance:g}")
+    limit, label = dense + metric.margin.above(dense), f"matching: dense + {metric.margin}"
+    axis.axhline(limit, color=COLOURS["dense"], lw=1, ls=":", label=label)
     names = {"imp": "error", **{c: c for c in CONTROL_TITLES if c in table}}
     for kind, column in names.items():
         found = table[table[column].notna()]
@@ -86,7 +89,7 @@ def error_against_density(table: pd.DataFrame, tolerance: float, unit: str) -> F
     density_axis(axis, list(table["density"]))
     if "parameter_fraction" in table and (always := _always_left(table)) >= 0.005:
         axis.set_xlabel(f"prunable weights left, % ({100 * (1 - always):.3g} % of all parameters are prunable)")
-    axis.set_ylabel(f"test error,{unit}" if unit else "test error", parse_math=False)
+    axis.set_ylabel(metric.axis, parse_math=False)
     axis.legend(frameon=False, fontsize=9)
     return made
 
@@ -101,7 +104,7 @@ def _always_left(table: pd.DataFrame) -> float:
 def training_curves(
     histories: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]],
     densities: Sequence[float],
-    unit: str,
+    metric: Metric,
 ) -> Figure:
     """Test error along training, a line per level (mean over replicates), dark = dense, bright = sparse."""
     made, axis = figure()
@@ -113,7 +116,7 @@ def training_curves(
         label = f"{100 * densities[level]:.3g} %" if level in {0, last // 2, last} else None
         axis.plot(steps, means, color=colours(0.92 * level / max(1, last)), lw=1.2, marker=".", ms=3, label=label)
     axis.set_xlabel("iteration")
-    axis.set_ylabel(f"test error,{unit}" if unit else "test error", parse_math=False)
+    axis.set_ylabel(metric.axis, parse_math=False)
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axis.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "2345" else ""))

@@ -20,6 +20,7 @@ from lotto.lottery.search import ImpResult
 from lotto.pruning import masks
 from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, TICKET, Place, made_by, saving
 from lotto.report.html import write_report
+from lotto.report.metric import Metric
 
 
 @checked
@@ -85,6 +86,7 @@ def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
         "version": 1,
         "command": command,
         "error_unit": result.plan.recipe.error_unit,
+        "error_name": Metric.of(result.plan.recipe).name,
         "seconds": seconds,
         "recipe": result.plan.recipe.describe(),
         "plan": result.plan.describe(),

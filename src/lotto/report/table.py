@@ -13,6 +13,7 @@ from lotto.inference.export import Variant
 from lotto.lottery.search import ImpResult
 from lotto.pruning import masks
 from lotto.report.fitting import FittedTable, cell
+from lotto.report.metric import Metric
 
 CONTROL_TITLES = {"reinit": "new init", "random": "random mask"}
 """What the controls are called where people read."""
@@ -35,7 +36,7 @@ def spread(mean: float, std: float) -> str:
     return f"{mean:{digits}}" if math.isnan(std) else f"{mean:{digits}} ± {std:{digits}}"
 
 
-def columns(table: pd.DataFrame, unit: str) -> list[tuple[str, list[str]]]:
+def columns(table: pd.DataFrame, metric: Metric) -> list[tuple[str, list[str]]]:
     """Titles and cells of the readable table, for the terminal and the report alike."""
     controls = [c for c in CONTROL_TITLES if c in table]
     n = int(table["n"].iloc[0])
@@ -43,8 +44,8 @@ def columns(table: pd.DataFrame, unit: str) -> list[tuple[str, list[str]]]:
         ("level", [str(v) for v in table["level"]]),
         ("left", [percent(v) for v in table["density"]]),
         *([("of all", [percent(v) for v in table[OF_ALL]])] if OF_ALL in table else []),
-        (f"error{unit} (n={n})", [spread(*v) for v in table[["error", "error_std"]].to_numpy(float)]),
-        ("vs dense", [f"{e - d:+.2f}" for e, d in zip(table["error"], table["dense_error"], strict=True)]),
+        (f"{metric.title} (n={n})", [spread(*v) for v in table[["error", "error_std"]].to_numpy(float)]),
+        ("vs dense", [metric.difference(e - d) for e, d in zip(table["error"], table["dense_error"], strict=True)]),
         ("match", ["yes" if v else "no" for v in table["matching"]]),
     ]
     for control in controls:
@@ -98,12 +99,12 @@ def frame_table(frame: pd.DataFrame, title: str) -> Table:
     return table
 
 
-def console_table(table: pd.DataFrame, tolerance: float, unit: str) -> FittedTable:
+def console_table(table: pd.DataFrame, metric: Metric) -> FittedTable:
     """The readable table; matching levels are green."""
     dense = spread(*table[["dense_error", "dense_std"]].iloc[0].to_numpy(float))
     caption = (
-        f"Dense: test error {dense}{unit} (n={int(table['n'].iloc[0])}). Matching: mean error at most {tolerance:g} "
-        "above the dense mean. Spread: sample standard deviation. Left: of the prunable weights; of all: of all "
-        "parameters."
+        f"Dense: test {metric.name} {dense}{metric.unit} (n={int(table['n'].iloc[0])}). "
+        f"Matching: mean {metric.name} at most {metric.margin} above the dense mean. "
+        "Spread: sample standard deviation. Left: of the prunable weights; of all: of all parameters."
     )
-    return FittedTable(columns(table, unit), caption, ["green" if v else None for v in table["matching"]])
+    return FittedTable(columns(table, metric), caption, ["green" if v else None for v in table["matching"]])

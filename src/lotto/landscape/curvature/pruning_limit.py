@@ -13,10 +13,19 @@ from lotto.core.errors import UsageError, unknown
 from lotto.core.weights import Weights
 from lotto.landscape.curvature.lanczos import Spectrum
 from lotto.pruning.masks import MaskLike
+from lotto.recipe.recipe import Recipe
+from lotto.recipe.totals import in_nats
 
 KINDS = ("random", "magnitude")
 EPSILON = 0.1
 """Rise of the training loss, in nats, up to which a point belongs to the sublevel set."""
+RELATIVE_EPSILON = 0.05
+"""The same for a loss in any other unit: part of the solution's loss."""
+
+
+def tolerated_rise(recipe: Recipe, loss: float, epsilon: float = EPSILON) -> float:
+    """``epsilon`` of a loss in nats, `RELATIVE_EPSILON` of the value ``loss`` of any other."""
+    return epsilon if in_nats(recipe.loss_function) else RELATIVE_EPSILON * abs(loss)
 
 
 @checked

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lotto.experiments.claims import Claim, Find, Finding, agreement, finding_of, gap
 from lotto.experiments.measures import BARRIER, ERROR, ERROR_BETWEEN, IMP, ONE_SHOT, RANDOM, Kind
-from lotto.experiments.results import ResultGroup
+from lotto.experiments.results import ResultGroup, tolerance_of
 from lotto.experiments.statistics import decide
 from lotto.landscape.stability import STABLE
 from lotto.papers.unmasking import measures as m
@@ -24,7 +24,7 @@ FACTOR = 2.0
 
 
 def _tolerance(group: ResultGroup) -> float:
-    return float(group.recipe.get("tolerance", 0.2))
+    return tolerance_of(group.recipe, group.frame)
 
 
 def _least_barrier(group: ResultGroup) -> float:

@@ -41,6 +41,7 @@ from lotto.papers.unmasking.pruning_limit import first_middle_last, pruning_limi
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
 from lotto.pruning.rule import prune
+from lotto.recipe.tolerance import Tolerance
 from lotto.training.job import Job, State
 
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
@@ -95,7 +96,7 @@ def projection(case: Case, *, points: int = 30, examples: int | None = None) -> 
     start = levels[0].run.at(case.k)
     projected = [masks.apply(here.run.weights, after.mask) for here, after in pairwise(levels)]
     # A plane for one level that matches and for the last one, of the first replicate.
-    shown = sorted({_last_matching(levels, recipe.tolerance), len(levels) - 2}) if case.replicate == 0 else []
+    shown = sorted({_last_matching(levels, recipe.margin), len(levels) - 2}) if case.replicate == 0 else []
     found = yield {
         "steps": [
             {
@@ -136,9 +137,9 @@ def projection(case: Case, *, points: int = 30, examples: int | None = None) -> 
     return rows
 
 
-def _last_matching(levels: Sequence[Level], tolerance: float) -> int:
+def _last_matching(levels: Sequence[Level], margin: Tolerance) -> int:
     dense = levels[0].run.test_error
-    return max(at.level for at in levels[:-1] if at.run.test_error <= dense + tolerance)
+    return max(at.level for at in levels[:-1] if at.run.test_error <= dense + margin.above(dense))
 
 
 @experiment(
