@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
+
+import torch
 
 from lotto.core.check import Few, checked
 from lotto.core.errors import UsageError, unknown
@@ -13,8 +16,12 @@ from lotto.core.rng import derived_seed
 from lotto.core.shown import shown
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS, levels_for
+from lotto.pruning.masks import Mask, layer_of
+from lotto.pruning.prunable import NAMED
 from lotto.pruning.rule import Pruning, prune
 from lotto.recipe.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 class Retraining(str, Enum):
@@ -33,6 +40,8 @@ class Retraining(str, Enum):
 ROUNDING = 1e-9
 """Of a mean error, where two are equal."""
 CONTROLS = ("reinit", "random")
+REINIT_CONTROL = 1_000_000
+"""Added to a replicate's seed for the initialisation of its control."""
 ORDERS = ("shared", "fresh")
 
 
@@ -56,6 +65,13 @@ class Plan:
     target: float = 0.0
     """Density at which adaptive pruning ends."""
     particles: int = 1
+    left_out: tuple[str, ...] = ()
+    """Those of the controls that would be none for this model, see `check_reinit`; their columns are empty."""
+
+    @property
+    def trained_controls(self) -> tuple[str, ...]:
+        """The controls that are trained."""
+        return tuple(control for control in self.controls if control not in self.left_out)
 
     def order_seed(self, replicate: int, level: int) -> int:
         """Seed of the data order: one for a replicate, or a fresh one for each of its levels."""
@@ -73,7 +89,7 @@ class Plan:
             return None
         # With particles every level has their average to evaluate, too.
         each = (self.levels + 1) * (self.particles + (self.particles > 1))
-        return self.replicates * (each + len(self.controls) * len(self.control_levels))
+        return self.replicates * (each + len(self.trained_controls) * len(self.control_levels))
 
     def describe(self) -> dict[str, Any]:
         """The plan in plain values, for files and reports."""
@@ -92,6 +108,7 @@ class Plan:
             "order": self.order,
             "replicates": self.replicates,
             "controls": list(self.controls),
+            **({"left_out": list(self.left_out)} if self.left_out else {}),
             "control_levels": list(self.control_levels),
             "seed": self.seed,
             "adaptive": self.adaptive,
@@ -153,6 +170,7 @@ def make_plan(
     # One cut of the initial weights, so that a score, a rate or a layer that does not fit is noticed now.
     first = recipe.initial(seed)
     prune(first, mask, pruning.rate, pruning.score, pruning.scope, pruning.rates, start=first)
+    left_out = () if check_reinit(recipe, seed, mask, controls, Retraining(after)) else ("reinit",)
     if adaptive:
         if one_shot:
             raise UsageError("Adaptive pruning chooses its cuts; it does not go with one_shot.")
@@ -174,4 +192,39 @@ def make_plan(
     return Plan(
         recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, Retraining(after), order,
         rewind_optimizer, finetune_lr or last, seed, adaptive, (density or 0.0) if adaptive else 0.0, particles,
+        left_out,
     )  # fmt: skip
+
+
+def check_reinit(recipe: Recipe, seed: int, mask: Mask, controls: Sequence[str], after: Retraining) -> bool:
+    """Whether another seed gives other weights to prune; says so where it does not, or not everywhere.
+
+    A model that loads its own weights, or seeds itself, has one initialisation: training it "anew" is IMP once more.
+
+    Raises:
+        UsageError: if there is one initialisation, and ``after='reinit'`` needs others.
+    """
+    if (
+        isinstance(recipe.model, str)
+        or recipe.init != "module"
+        or ("reinit" not in controls and after.value != "reinit")
+    ):
+        return True
+    one, two = recipe.initial(seed), recipe.initial(seed + REINIT_CONTROL)
+    same = [n for n in mask if torch.equal(one[n], two[n])]
+    why = f"{recipe.name} has the same initial weights for every seed (it loads them, or seeds itself)"
+    instead = "Other weights are drawn with init='kaiming-normal'."
+    if len(same) == len(mask):
+        if after is Retraining.REINIT:
+            raise UsageError(f"after='reinit' needs new initial weights, but {why}. {instead}")
+        log.warning(
+            "%s: the control 'reinit' would be no control and is left out, and replicates differ in the data order "
+            "alone. %s", why, instead,
+        )  # fmt: skip
+        return False
+    if drawn := [layer_of(n) for n in same if not bool((one[n] == one[n].flatten()[0]).all())]:
+        log.warning(
+            "%s in %d of %d layers (%s): there the control 'reinit' is none.",
+            why, len(drawn), len(mask), ", ".join(drawn[:NAMED]) + (", ..." if len(drawn) > NAMED else ""),
+        )  # fmt: skip
+    return True

@@ -9,16 +9,13 @@ from lotto.core.rng import derived_seed
 from lotto.core.shown import number, shown
 from lotto.execution.procedures import Procedure
 from lotto.lottery.averaging import averaged_procedure
-from lotto.lottery.plan import Plan, Retraining
+from lotto.lottery.plan import REINIT_CONTROL, Plan, Retraining
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS
 from lotto.pruning.masks import Mask
 from lotto.pruning.rule import Pruning, prune
 from lotto.recipe.lr_schedules import Constant
 from lotto.training.job import Job, Run, State
-
-REINIT_CONTROL = 1_000_000
-"""Added to a replicate's seed for the initialisation of its control."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +109,7 @@ class Replicate:
 
     def train_controls(self, levels: Sequence[Level], chosen: Collection[int]) -> Procedure[None]:
         """Train the plan's controls of the chosen levels and put them there."""
-        wanted = [(at, c) for at in levels if at.level in chosen for c in self.plan.controls]
+        wanted = [(at, c) for at in levels if at.level in chosen for c in self.plan.trained_controls]
         runs = yield [self._control_job(at, control) for at, control in wanted]
         for (at, control), run in zip(wanted, runs, strict=True):
             at.controls[control] = run

@@ -30,5 +30,6 @@ def check_state(module: nn.Module) -> None:
             raise UsageError(
                 f"{type(part).__name__} ({layer or 'the model itself'}) has extra state that is no tensor "
                 "(get_extra_state), which runs and tickets cannot keep. Make it a buffer (register_buffer), return a "
-                "tensor, or leave it out: get_extra_state = torch.nn.Module.get_extra_state in a subclass."
+                "tensor, or leave both out in a subclass: get_extra_state, set_extra_state = "
+                "nn.Module.get_extra_state, nn.Module.set_extra_state."
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.core.pytree import flatten, unflatten
 from lotto.core.rng import private_rng, torch_seed
 from lotto.data import Split
 from lotto.data.in_memory import Batch
@@ -105,9 +106,9 @@ class Tally:
             self._gather(outputs, y)
 
     def _gather(self, outputs: Tensor, y: Tensor) -> None:
-        self.device = outputs.device
-        self.gathered.append((outputs.cpu(), y.cpu()))
-        self.bytes += outputs.nbytes + y.nbytes
+        self.device = y.device
+        self.gathered.append((moved(outputs, torch.device("cpu")), y.cpu()))
+        self.bytes += sum(leaf.nbytes for leaf in flatten(outputs) if isinstance(leaf, Tensor)) + y.nbytes
         if self.bytes > GATHERED_BYTES:
             raise UsageError(
                 f"The value of a loss or error of your own is computed from all outputs of a split at once, and these "
@@ -117,16 +118,27 @@ class Tally:
 
     def metrics(self) -> Metrics:
         """Loss and error of all that was counted."""
-        outputs, y = (torch.cat(parts) for parts in zip(*self.gathered, strict=True)) if self.gathered else (None, None)
+        outputs, y = (joined(parts) for parts in zip(*self.gathered, strict=True)) if self.gathered else (None, None)
         found = []
         for objective, totals, total, weight in zip(self.objectives, self.totals, self.sums, self.weights, strict=True):
             if totals is None:
                 assert outputs is not None
                 assert y is not None
-                found.append(number(objective(outputs.to(self.device), y.to(self.device))))
+                found.append(number(objective(moved(outputs, self.device), y.to(self.device))))
             else:
                 found.append(float(total / weight))
         return Metrics(*found)
+
+
+def moved(tree: Any, device: torch.device) -> Any:
+    """Outputs on another device: a tensor, or the tensors in tuples and dicts."""
+    return unflatten(tree, [leaf.to(device) if isinstance(leaf, Tensor) else leaf for leaf in flatten(tree)])
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """The outputs of several batches as those of one; what is no tensor is that of the first."""
+    leaves = zip(*map(flatten, parts), strict=True)
+    return unflatten(parts[0], [torch.cat(each) if isinstance(each[0], Tensor) else each[0] for each in leaves])
 
 
 def number(value: Any) -> float:

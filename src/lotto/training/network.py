@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from lotto.core.errors import UsageError
+from lotto.core.pytree import flatten, unflatten
 from lotto.data.augment import Augment
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
@@ -127,7 +129,10 @@ class Network:
             return self.module(x)
         with torch.autocast(self.device.type, torch.bfloat16):
             outputs = self.module(x)
-        return outputs.float()
+        if isinstance(outputs, Tensor):
+            return outputs.float()
+        whole = [leaf.float() if isinstance(leaf, Tensor) else leaf for leaf in flatten(outputs)]
+        return cast(Tensor, unflatten(outputs, whole))  # what a loss of someone's own reads
 
     def like(self, tensor: Tensor, parameter: Tensor) -> Tensor:
         """A copy of ``tensor`` on the device and in the memory layout of ``parameter``."""
