@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import time
 
@@ -161,21 +160,6 @@ def test_a_store_of_this_version_says_nothing(filled, caplog):
     for _ in range(2):
         Serial(Store(filled.root)).run([Job(SHORT, 0)])
     assert "former" not in caplog.text
-
-
-def test_differences_are_named_path_by_path():
-    a = {"lr": 0.1, "same": [1, 2], "parts": [{"name": "A", "digest": "x"}, {"name": "B", "digest": "y"}], "n": 1}
-    b = {"lr": 0.2, "same": [1, 2], "parts": [{"name": "B", "digest": "z"}, {"name": "A", "digest": "x"}], "l": [1, 2]}
-    assert admin.differences({"recipe": a}, {"recipe": b}) == [
-        ("recipe.l", "(absent)", "[1, 2]"),
-        ("recipe.lr", "0.1", "0.2"),
-        ("recipe.n", "1", "(absent)"),
-        ("recipe.parts.B.digest", "y", "z"),
-    ]
-    assert admin.differences([1, [2]], [1, [3, 4]]) == [("[1][0]", "2", "3"), ("[1][1]", "(absent)", "4")]
-    assert admin.differences({"a": True}, {"a": 1}) == [("a", "true", "1")]
-    assert admin.differences({"a": None}, {}) == [("a", "null", "(absent)")]
-    assert admin.differences(a, json.loads(json.dumps(a))) == []
 
 
 @pytest.mark.parametrize(

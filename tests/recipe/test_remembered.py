@@ -122,6 +122,35 @@ def test_a_file_that_a_package_reads_for_the_users_code_is_noticed(tmp_path, mon
     assert "settings.ini" in caplog.text
 
 
+SIZES = {"train": [], "evaluation": []}
+
+
+class Counts(nn.Linear):
+    mode = ""
+
+    def __init__(self):
+        super().__init__(12, 6)
+
+    def forward(self, x):
+        mode = "train" if self.training else "evaluation"
+        if mode == self.mode:
+            SIZES[mode].append(len(x))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("mode", SIZES)
+def test_a_network_that_changes_what_it_reads_is_trained_and_not_remembered(mode, store, monkeypatch, caplog):
+    monkeypatch.setattr(Counts, "mode", mode)
+    recipe = small_recipe(model=Counts, init="module", steps="3it")
+    job = Job(recipe)
+    assert job.key is None
+    assert "changes what it reads" in job.not_cacheable
+    assert "SIZES" in job.not_cacheable
+    runs = lotto.engine.make(jobs=1, store=store).run([Job(recipe, seed) for seed in range(3)])
+    assert len({float(run.test_loss) for run in runs}) == 3
+    assert caplog.text.count("are not remembered") == 1
+
+
 SCALE = 1.0
 
 

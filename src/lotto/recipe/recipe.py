@@ -17,6 +17,7 @@ import lotto.data as datasets
 import lotto.models as models
 from lotto.core import fingerprint
 from lotto.core.check import checked
+from lotto.core.differences import differences
 from lotto.core.duration import iterations
 from lotto.core.errors import UsageError, text, unknown
 from lotto.core.fingerprint import affects
@@ -347,6 +348,26 @@ class Recipe:
             raise fingerprint.NotCacheableError(reason)
         return found
 
+    def _what_it_reads(self) -> str:
+        """What the user's code depends on that no key covers: files, or values that it changes itself; empty = none."""
+        if (known := self._examined.get("changes")) is not None:
+            return str(known)
+        before = fingerprint.canonical(fingerprint.entries(self, DECIDES["run"]))
+        with private_rng(), watched() as seen, contextlib.suppress(Exception):
+            # Whatever fails here fails once more where it is said what to do about it.
+            module = self.build()
+            x, y = next(self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment))
+            for training in (True, False):
+                outputs = module.train(training)(x)
+                self.loss_function(outputs, y)
+                self.error_function(outputs, y)
+        if seen:
+            return f"{seen[0]}, which no key can cover"
+        changed = differences(before, fingerprint.canonical(fingerprint.entries(self, DECIDES["run"])))
+        if changed:  # once found, it would be found anew at each of its values
+            self._examined["changes"] = f"it changes what it reads when it runs ({changed[0][0]})"
+        return str(self._examined.get("changes", ""))
+
     @cached_property
     def _examined(self) -> dict[str, Any]:
         """What has been found out by running the user's code, by the fingerprint of the code."""
@@ -377,17 +398,6 @@ class Recipe:
     def _has_users_code(self) -> bool:
         parts = (self.model, self.loss, self.error, self.augment, self.data, self.optimizer, self.schedule)
         return any(fingerprint.is_users(part) for part in parts)
-
-    def _what_it_reads(self) -> str:
-        """Which file or the like the user's code reads on the way to a loss: what no key covers; empty = nothing."""
-        with private_rng(), watched() as seen, contextlib.suppress(Exception):
-            # Whatever fails here fails once more where it is said what to do about it.
-            module = self.build()
-            x, y = next(self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment))
-            outputs = module(x)
-            self.loss_function(outputs, y)
-            self.error_function(outputs, y)
-        return f"{seen[0]}, which no key can cover" if seen else ""
 
     @property
     def uses_channels_last(self) -> bool:
