@@ -54,6 +54,11 @@ def test_imp_end_to_end_and_again(tmp_path):
         (["imp", "mlp-mnist1d", "--control-levels", "a,b"], "whole numbers separated by commas"),
         (["imp", "mlp-mnist1d", "--device", "gpu"], "device 'gpu' cannot be used"),
         (["imp", "mlp-mnist1d", "--jobs", "none"], "'auto' or a whole number"),
+        (["imp", "mlp-mnist1d", "--out", "/dev/null"], "Cannot write to /dev/null: .* Name another folder with --out"),
+        (["imp", "mlp-mnist1d", "--out", "/dev/null/x/[/b]"], r"Cannot write to /dev/null/x/\[/b\]: Not a directory"),
+        (["imp", "[/b]\x1b[31m\udcff"], r"Unknown recipe '\[/b\]\\x1b\[31m\\udcff'"),
+        (["run", "stabilizing.distances", "--orders", "99999999999"], "at least 2 data orders, and at most"),
+        (["report", "/dev/null"], "holds no result"),
         (["data", "get", "mnst"], "Unknown data set 'mnst'. .* Did you mean 'mnist'?"),
         (["data", "get"], "Name a data set"),
         (["report", "/nowhere"], "holds no result"),
@@ -76,6 +81,44 @@ def test_an_unknown_option_suggests_the_nearest():
     assert done.returncode == 2
     assert "--levels" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_other_options_go_to_another_folder_which_is_said(tmp_path, capsys):
+    def imp(*options):
+        main(["imp", "mlp-mnist1d", "--steps", "20it", "--levels", "1", "--replicates", "1", "--controls", "none",
+              "--jobs", "1", "--out", str(tmp_path / "[b] $x$"), *options])  # fmt: skip
+        return capsys.readouterr().out
+
+    assert "another experiment" not in imp()
+    assert "another experiment" not in imp("--device", "cpu")
+    assert f"{tmp_path}/[b] $x$ holds another experiment; the results go to {tmp_path}/[b] $x$-2." in imp("--seed", "1")
+    assert sorted(path.name for path in tmp_path.glob("[[]*")) == ["[b] $x$", "[b] $x$-2"]
+
+
+def test_what_the_system_refuses_and_what_nobody_foresaw_is_a_line(monkeypatch, capfd):
+    from lotto.recipe import presets
+
+    for error, words in [
+        (OSError(5, "Input/output error", "x" * 1000), "lotto: The system refuses: Input/output error (xxx"),
+        (RuntimeError("odd\x1b"), "lotto: Unforeseen RuntimeError: odd\\x1b (LOTTO_TRACEBACK=1 shows"),
+    ]:
+        monkeypatch.setattr(presets, "get", lambda name, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(SystemExit) as stopped:
+            main(["imp", "mlp-mnist1d"])
+        assert stopped.value.code == 1
+        err = capfd.readouterr().err
+        assert err.startswith(words)
+        assert (len(err) < 400, err.count("\n")) == (True, 1)
+        monkeypatch.setenv("LOTTO_TRACEBACK", "1")
+        with pytest.raises(type(error)):
+            main(["imp", "mlp-mnist1d"])
+        monkeypatch.delenv("LOTTO_TRACEBACK")
+
+
+def test_signs_that_the_encoding_lacks_are_written_in_others(tmp_path):
+    done = lotto("report", "ä ±\udcff", PYTHONIOENCODING="ascii")
+    assert done.returncode == 2
+    assert "\\xe4 +-\\udcff holds no result" in done.stderr
 
 
 def test_lists(capsys):

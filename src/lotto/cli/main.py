@@ -54,6 +54,7 @@ def _explained(error: BaseException) -> int:
     from lotto.cli.screen import complain
     from lotto.cli.streams import CLOSED_PIPE, discard
     from lotto.core.errors import LottoError
+    from lotto.core.text import printable
 
     if isinstance(error, BrokenPipeError):
         discard(sys.stdout)
@@ -64,7 +65,7 @@ def _explained(error: BaseException) -> int:
         complain(str(error))
         return 2
     if isinstance(error, OSError):
-        named = f" ({error.filename})" if error.filename is not None else ""
+        named = f" ({printable(str(error.filename), 200)})" if error.filename is not None else ""
         complain(f"The system refuses: {error.strerror or error}{named}.")
         return 1
     if isinstance(error, Exception):

@@ -13,7 +13,7 @@ from typing import Any
 
 CLOSED_PIPE = 141
 """What shells report of a program that a closed pipe has ended."""
-PLAIN = {"±": "+-", "×": "x", "–": "-", "—": "-", "…": "...", "’": "'", "≤": "<=", "≥": ">=", "−": "-"}
+PLAIN = {"±": "+-", "·": "-", "×": "x", "–": "-", "—": "-", "…": "...", "’": "'", "≤": "<=", "≥": ">=", "−": "-"}
 """Signs of ours for terminals without them."""
 
 

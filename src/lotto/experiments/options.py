@@ -13,6 +13,7 @@ from lotto.core.errors import UsageError
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 
+MAX_ORDERS = 1000
 SHARED = ("orders", "points", "examples", "eval_levels")
 """Options that several experiments have; one that lacks any of them leaves it, so that all can be asked at once."""
 
@@ -68,8 +69,8 @@ class Options:
                 f"Experiments compare levels, so they need at least two: the dense network and levels=1; "
                 f"got levels={self.levels}."
             )
-        if orders < 2:
-            raise UsageError(f"A distance needs at least 2 data orders; got {orders}.")
+        if not 2 <= orders <= MAX_ORDERS:
+            raise UsageError(f"A distance needs at least 2 data orders, and at most {MAX_ORDERS}; got {orders}.")
         for level in eval_levels:
             if not 1 <= level <= self.levels:
                 raise UsageError(f"There are the levels 1 to {self.levels} to look at; got {level}.")
