@@ -63,6 +63,7 @@ def test_tables_and_tickets_say_what_is_left_of_all_parameters(result, tmp_path)
 
 def test_what_is_left_out_is_said_once_and_in_the_report(result, tmp_path, caplog):
     said = f"Not pruned: shift (parameter of Wide, {100 * 16 / ALL:.3g} % of all parameters); fixed.weight (frozen, "
+    assert result.left_out == result.plan.recipe.left_out
     assert result.left_out.startswith(said)
     with caplog.at_level(logging.INFO):
         lotto.imp(result.plan.recipe, levels=1, replicates=1, controls=(), jobs=1)

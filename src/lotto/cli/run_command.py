@@ -81,3 +81,5 @@ def run(
         console.print(frame_table(readable(frame), f"{experiment.title} ({experiment.source})"))
         say(f"Rows    {page.parent / experiment.name}.csv\nReport  {page}")
         say(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.")
+    if chosen.left_out:
+        say(chosen.left_out)

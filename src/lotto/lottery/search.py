@@ -25,7 +25,6 @@ from lotto.lottery.plan import CONTROLS, Plan, Retraining, make_plan
 from lotto.lottery.procedure import level_procedure
 from lotto.lottery.replicate import Level
 from lotto.pruning import masks
-from lotto.pruning.prunable import summary
 from lotto.pruning.ticket import Ticket
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Run
@@ -112,7 +111,7 @@ class ImpResult:
     @property
     def left_out(self) -> str:
         """The matrices that are not prunable, why, and their share of all parameters; empty if there are none."""
-        return summary(masks.left_out(self.plan.recipe), self.plan.recipe.parameter_count)
+        return self.plan.recipe.left_out
 
     def _parameter_fraction(self, at: Level) -> float:
         return 1 - (masks.size(at.mask) - masks.count(at.mask)) / self.plan.recipe.parameter_count
@@ -245,7 +244,7 @@ def imp(
     )  # fmt: skip
     if left_out := masks.left_out(recipe):
         asked = all(it.reason in ("excluded", "frozen") for it in left_out)
-        log.log(logging.INFO if asked else logging.WARNING, summary(left_out, recipe.parameter_count))
+        log.log(logging.INFO if asked else logging.WARNING, "%s", recipe.left_out)
     return run_plan(plan, chosen_engine(recipe, engine, store, jobs), progress)
 
 

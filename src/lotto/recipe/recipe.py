@@ -28,6 +28,7 @@ from lotto.data.augment import Augment
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, check_batch_size
 from lotto.pruning import masks
+from lotto.pruning.prunable import summary
 from lotto.pruning.rule import Pruning, patterns
 from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
 from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
@@ -326,6 +327,11 @@ class Recipe:
     def parameter_count(self) -> int:
         """Number of all parameters of the model, a shared one once: what a fraction of all parameters is of."""
         return masks.parameter_count(self.meta_model())
+
+    @property
+    def left_out(self) -> str:
+        """The matrices that are not pruned, why, and their share of all parameters; empty if there are none."""
+        return summary(masks.left_out(self), self.parameter_count)
 
     @checked
     def initial(self, seed: int) -> dict[str, Tensor]:
