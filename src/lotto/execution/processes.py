@@ -221,8 +221,8 @@ class Processes(Engine):
 
     def _close(self, finished: bool) -> None:
         started, self._started = self._started, []
-        for each in started:
-            each.pool.shutdown(wait=True, kill_workers=not finished)
+        for each in started:  # they have nothing to do any more, or nobody wants it: killed, they are gone at once
+            each.pool.shutdown(wait=True, kill_workers=True)
         self._waiting.clear()
         self._queue.clear()
         self._again.clear()
