@@ -10,11 +10,13 @@ import lotto
 from conftest import same_tensors, small_recipe
 from lotto import SGD, AdamW, Job
 from lotto.core.errors import UsageError
+from lotto.landscape.batchnorm import recompute_statistics
 from lotto.models import mlp
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
 from lotto.training.learners.autograd import Autograd
 from lotto.training.loop import learner_of, train, train_stack
+from lotto.training.network import Network
 
 
 class Features(nn.Module):
@@ -112,9 +114,22 @@ def test_levels_leave_it_and_resume_goes_on_in_the_same_bits(store):
             assert torch.equal(at.run.weights["first.weight"], first)
             for control in at.controls.values():
                 assert control.weights["first.weight"].all()
+    assert "Frozen: first.weight, first.bias, norm.weight and 1 more, 180 of 438 parameters." in result.left_out
     whole = train(Job(recipe, keep=(3,)))
     rest = train(Job(recipe, start=whole.state(3), from_step=3))
     assert same_tensors(whole.weights, rest.weights)
+
+
+def test_statistics_that_the_model_keeps_are_not_estimated_anew():
+    recipe = small_recipe(model=Features, init="module", steps="6it")
+    run = train(Job(recipe))
+    network = Network(recipe, run.weights)
+    recompute_statistics(recipe, network)
+    found = network.module.state_dict()
+    assert torch.equal(found["kept.running_mean"], torch.zeros(12))
+    assert torch.equal(found["kept.running_var"], torch.ones(12))
+    assert not torch.equal(found["norm.running_mean"], run.weights["norm.running_mean"])
+    assert not network.module.training
 
 
 def test_an_optimizer_state_of_a_layer_that_is_now_frozen_is_left(recipe):

@@ -27,7 +27,10 @@ def recompute_statistics(recipe: Recipe, network: Network, examples: int = RECOM
 
     Examples come in their own order and are not augmented, so the outcome is a function of the weights.
     """
-    norms = [m for m in network.module.modules() if isinstance(m, NORMS) and m.track_running_stats]
+    # A layer that the model's own `train` keeps in evaluation mode has statistics that training does not move either.
+    parts = network.module.train().modules()
+    norms = [m for m in parts if isinstance(m, NORMS) and m.track_running_stats and m.training]
+    network.module.eval()
     if not norms:
         return
     momenta = [m.momentum for m in norms]

@@ -114,6 +114,15 @@ def summary(left_out: Sequence[LeftOut], parameters: int) -> str:
     return f"Not pruned: {'; '.join(parts)}." if parts else ""
 
 
+def frozen_summary(model: nn.Module) -> str:
+    """Which parameters are frozen and how many numbers these are, in one sentence; empty for none."""
+    found = {name: parameter.numel() for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    names = ", ".join(list(found)[:NAMED]) + more
+    return f"Frozen: {names}, {sum(found.values()):,} of {total:,} parameters." if found else ""
+
+
 def _matrices(module: nn.Module) -> tuple[str, ...]:
     """The names of a layer's weight matrices; empty for a layer that we do not know."""
     if isinstance(module, nn.RNNBase):

@@ -28,7 +28,7 @@ from lotto.data.augment import Augment
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, check_batch_size
 from lotto.pruning import masks
-from lotto.pruning.prunable import summary
+from lotto.pruning.prunable import frozen_summary, summary
 from lotto.pruning.rule import Pruning, patterns
 from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
 from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
@@ -330,8 +330,9 @@ class Recipe:
 
     @property
     def left_out(self) -> str:
-        """The matrices that are not pruned, why, and their share of all parameters; empty if there are none."""
-        return summary(masks.left_out(self), self.parameter_count)
+        """What is not pruned, why and its share of all parameters, and how many are frozen; empty if nothing."""
+        said = summary(masks.left_out(self), self.parameter_count), frozen_summary(self.meta_model())
+        return " ".join(filter(None, said))
 
     @checked
     def initial(self, seed: int) -> dict[str, Tensor]:
