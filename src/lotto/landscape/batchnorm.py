@@ -34,7 +34,6 @@ def recompute_statistics(recipe: Recipe, network: Network, examples: int = RECOM
     if not norms:
         return
     momenta = [m.momentum for m in norms]
-    network.module.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
