@@ -120,6 +120,7 @@ class Processes(Engine):
         try:
             if free is None:
                 self._started.append(free := Worker(self._new_pool(), [], report))
+                self._scratch.note_semaphores()
             free.jobs, free.report, free.seen = jobs, report, b""
             with held():
                 free.future = free.pool.submit(work, *arguments)
