@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator
 
@@ -46,11 +47,10 @@ class Display(Bars):
                 self._line(job.label)
             case LevelFinished(replicate, level, density, error):
                 self.errors.setdefault(level, []).append(error)
-                dense = self.errors[0]
-                self._line(
-                    f"replicate {replicate + 1}  level {level:2}  {100 * density:6.2f} % left  "
-                    f"error {brief(error):>6}  (dense {brief(sum(dense) / len(dense))})"
-                )
+                dense = [at for at in self.errors[0] if not math.isnan(at)]
+                said = "diverged    " if math.isnan(error) else f"error {brief(error):>6}"
+                against = f"  (dense {brief(sum(dense) / len(dense))})" if dense else ""
+                self._line(f"replicate {replicate + 1}  level {level:2}  {100 * density:6.2f} % left  {said}{against}")
 
     def _line(self, text: str) -> None:
         say(f"{time.monotonic() - self.began:6.1f} s  {text}", to=self.console)

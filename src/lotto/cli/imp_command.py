@@ -110,6 +110,8 @@ def imp(
             say(f"Warning: layers of it are pruned to nothing: {best['empty_layers']}.")
     else:
         say("No pruned level matches the dense network.", "bold")
+    for sentence in result.diverged:
+        say(sentence)
     if result.left_out:
         say(result.left_out)
     if "ticket" in paths:

@@ -23,7 +23,15 @@ class DataError(LottoError):
 
 
 class DivergedError(LottoError):
-    """The loss became NaN or infinite; names the step, the learning rate and what to try."""
+    """The loss became NaN or infinite; names the step, the learning rate and what to try.
+
+    Attributes:
+        step: at which it did; None if that is not known any more.
+    """
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class StorageError(LottoError):

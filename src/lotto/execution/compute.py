@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from lotto.core.errors import NotCacheableError, StorageError, UsageError
+from lotto.core.errors import DivergedError, NotCacheableError, StorageError, UsageError
 from lotto.core.files import is_unwritable
 from lotto.core.fingerprint import digest
 from lotto.core.rng import private_rng, torch_seed
@@ -21,7 +21,7 @@ from lotto.execution.store import Store, WorkItem
 from lotto.execution.task import Task
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run, State
-from lotto.training.loop import train, train_stack
+from lotto.training.loop import diverged_run, train, train_stack
 from lotto.training.network import device_of
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def get_or_compute(
         StorageError: if the store cannot be used.
     """
     if item.key is None:
-        return (_outcome(item, on_step) if isinstance(item, Task) else train(item, on_step=on_step)), True
+        return (_outcome(item, on_step) if isinstance(item, Task) else _trained(item, on_step=on_step)), True
     if (found := lookup(store, item)) is not None:
         return found, False
     check_unchanged(item)
@@ -71,7 +71,7 @@ def get_or_compute(
             return _kept(store, item, outcome, write), True
         if (run := _extended(store, item, on_step)) is not None:
             return run, True
-        run = train(
+        run = _trained(
             item,
             resume=store.read_checkpoint(item),
             on_step=on_step,
@@ -99,7 +99,7 @@ def get_or_compute_stack(
         checkpoint_seconds: time between checkpoints.
     """
     if any(job.key is None for job in jobs):
-        return [(run, True) for run in train_stack(jobs, on_step=on_step)]
+        return [(run, True) for run in _trained_together(jobs, on_step=on_step)]
     check_unchanged(jobs[0])
     with _locked(store, [job.key for job in jobs if job.key is not None]):
         found = [lookup(store, job, locked=True) for job in jobs]
@@ -109,7 +109,7 @@ def get_or_compute_stack(
             found[i] = _extended(store, jobs[i], None if on_step is None else partial(on_step, i))
         execution = _recorded(execution, jobs[0].recipe)
         if fresh := [i for i in missing if found[i] is None]:
-            runs = train_stack(
+            runs = _trained_together(
                 [jobs[i] for i in fresh],
                 resume=[store.read_checkpoint(jobs[i]) for i in fresh],
                 on_step=None if on_step is None else lambda n, step, loss: on_step(fresh[n], step, loss),
@@ -119,6 +119,22 @@ def get_or_compute_stack(
             for i, run in zip(fresh, runs, strict=True):
                 found[i] = _kept(store, jobs[i], run, partial(store.write_run, jobs[i], run, execution))
         return [(run, i in missing) for i, run in enumerate(found)]
+
+
+def _trained(job: Job, **how: Any) -> Run:
+    """A training, also one that diverges: that is an outcome like others, and no end of those beside it."""
+    try:
+        return train(job, **how)
+    except DivergedError as error:
+        return diverged_run(job, error)
+
+
+def _trained_together(jobs: Sequence[Job], *, resume: Any = None, on_step: Any = None, **how: Any) -> list[Run]:
+    """Trainings in a stack; if one of them diverges, each by itself."""
+    try:
+        return train_stack(jobs, resume=resume, on_step=on_step, **how)
+    except DivergedError:
+        return [_trained(job, on_step=None if on_step is None else partial(on_step, i)) for i, job in enumerate(jobs)]
 
 
 def lookup(store: Store, item: WorkItem, *, locked: bool = False) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from lotto.core.check import checked
+from lotto.core.errors import DivergedError
 from lotto.execution.autotune import measured_width
 from lotto.execution.compute import lookup
 from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
@@ -21,7 +22,7 @@ from lotto.execution.task import Task
 from lotto.execution.threads import limited_threads
 from lotto.recipe.recipe import Recipe
 from lotto.training.check import check_trainable
-from lotto.training.job import Job
+from lotto.training.job import Job, Run
 
 __all__ = ["Engine", "JobAdvanced", "JobFinished", "JobStarted", "Progress", "job_name"]
 
@@ -64,13 +65,21 @@ class Engine(ABC):
 
     @checked
     def run(self, jobs: Iterable[WorkItem], progress: Progress | bool | None = None) -> list[Any]:
-        """Run independent jobs; returns their runs in order. For ``progress`` see `execution.progress.showing`."""
+        """Run independent jobs; returns their runs in order. For ``progress`` see `execution.progress.showing`.
+
+        Raises:
+            DivergedError: if a training diverged, after all others have been run.
+        """
         jobs = list(jobs)
 
         def procedure() -> Procedure[list[Any]]:
             return (yield jobs)
 
-        return self.run_procedures([procedure()], progress, len(jobs))[0]
+        found = self.run_procedures([procedure()], progress, len(jobs))[0]
+        for run in found:
+            if isinstance(run, Run) and run.diverged:
+                raise DivergedError(run.diverged)
+        return found
 
     def run_procedures(
         self, procedures: Sequence[Procedure[T]], progress: Progress | bool | None = None, expected: int | None = None
@@ -78,7 +87,8 @@ class Engine(ABC):
         """Advance procedures until each has returned; returns their results in order.
 
         Jobs with the same identity are trained once, whichever procedures ask for them. The procedures' own arithmetic
-        has as few threads as a training: the other cores are busy with trainings.
+        has as few threads as a training: the other cores are busy with trainings. A training that diverges is sent to
+        its procedure as a run that says so (`Run.diverged`), and the others go on.
 
         Args:
             procedures: what is advanced.
@@ -148,6 +158,8 @@ class Engine(ABC):
         enqueue: Callable[[Position[T]], None],
     ) -> None:
         emit(JobFinished(job, run, trained))
+        if isinstance(run, Run) and run.diverged:
+            log.warning("%s", run.diverged)
         for position, index in wanted:
             position.results[index] = run
             if len(position.results) == len(position.jobs):

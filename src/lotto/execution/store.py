@@ -100,7 +100,7 @@ class Store:
 
             return self.entries.read(item.key, parse, locked=locked)
         run = self.run(item, locked=locked)
-        return run if run is not None and set(item.steps) <= set(run.states) else None
+        return run if run is not None and (run.diverged or set(item.steps) <= set(run.states)) else None
 
     def locked(self, key: str) -> AbstractContextManager[None]:
         """Hold the lock of an entry; waits for another process that makes it."""
@@ -132,7 +132,8 @@ class Store:
             ]
             _say_if_other(job, manifest)
             states = StoredStates(folder, key, [int(s) for s in manifest["states"]])
-            return Run((job.from_step, job.end), history, states, key, float(manifest["seconds"]))
+            diverged = str(manifest.get("diverged", ""))
+            return Run((job.from_step, job.end), history, states, key, float(manifest["seconds"]), diverged=diverged)
 
         return self.entries.read(key, parse, locked=locked)
 
@@ -148,7 +149,7 @@ class Store:
         self.entries.finish(
             job.key, job.description, checksums,
             label=job.label, recipe=job.recipe.describe(), states=sorted(run.states), seconds=round(run.seconds, 3),
-            execution=execution,
+            execution=execution, **({"diverged": run.diverged} if run.diverged else {}),
         )  # fmt: skip
         with contextlib.suppress(OSError):  # it is read no more
             (folder / CHECKPOINT).unlink(missing_ok=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lotto.core.errors import DivergedError
 from lotto.core.rng import derived_seed
 from lotto.execution.procedures import Procedure
-from lotto.experiments.measures import LOSS, NATS, POINTS, Kind, Measure
+from lotto.experiments.measures import DENSE, DIVERGED, LOSS, NATS, POINTS, Kind, Measure
 from lotto.experiments.options import Options
 from lotto.lottery.plan import Plan, make_plan
 from lotto.lottery.procedure import level_procedure
@@ -70,14 +72,29 @@ class Case:
         given = {"replicates": self.options.replicates, "controls": (), "seed": self.options.seed, **changes}
         return make_plan(self.recipe, self.options.levels, rewind_to=self.k, **given)
 
-    def levels(self, **changes: Any) -> Procedure[list[Level]]:
-        """Train the levels of this replicate; ``changes`` are those of `plan_of`."""
-        return level_procedure(self.plan_of(**changes), self.replicate, lambda event: None)
+    def levels(self, *, partial: bool = False, **changes: Any) -> Procedure[list[Level]]:
+        """Train the levels of this replicate.
+
+        Args:
+            partial: whether levels that end with one that diverged are of use.
+            changes: those of `plan_of`.
+
+        Raises:
+            DivergedError: if a level diverged, so that those after it are missing.
+        """
+        levels = yield from level_procedure(self.plan_of(**changes), self.replicate, lambda event: None)
+        if levels[-1].diverged and not partial:
+            raise DivergedError(levels[-1].diverged)
+        return levels
+
+    def diverged_row(self, error: DivergedError) -> Row:
+        """The row of a case that has no others, because a training of it diverged."""
+        return {**self.row(At(0, 1.0), DENSE, DIVERGED, math.nan), "note": str(error)}
 
     def row(self, at: Level | At, kind: Kind, measure: Measure, value: float, *, sample: int = 0, **axes: float) -> Row:
         """A tidy row: what was measured of which kind of network; ``axes`` are ``x`` and ``y`` of an experiment."""
         place = At.of(at) if isinstance(at, Level) else at
-        return {
+        found = {
             "replicate": self.replicate,
             "rewind_step": self.k,
             "level": place.level,
@@ -90,6 +107,7 @@ class Case:
             "sample": sample,
             "value": value,
         }
+        return {**found, "note": "diverged"} if math.isnan(value) else found
 
     def _unit(self, measure: Measure) -> str:
         """Points are of misclassification and nats of cross-entropy; other errors and losses have other units."""

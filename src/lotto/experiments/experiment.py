@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lotto.core.check import checked
-from lotto.core.errors import unknown
+from lotto.core.errors import DivergedError, unknown
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.procedures import Procedure
 from lotto.experiments.case import Case, Row
+from lotto.experiments.measures import DIVERGED
 from lotto.experiments.options import SHARED, Options
 from lotto.recipe.recipe import Recipe
 
@@ -25,7 +26,7 @@ Plot = Callable[[pd.DataFrame, float], "Figure"]
 
 COLUMNS = (
     "replicate", "rewind_step", "level", "density", "parameter_fraction", "x", "kind", "measure", "unit", "sample",
-    "value", "y",
+    "value", "y", "note",
 )  # fmt: skip
 """All columns that rows may have, in the order of the files."""
 KEYS = ("rewind_step", "level", "density", "kind", "measure", "unit", "x", "y")
@@ -81,12 +82,27 @@ class Experiment:
 
     @checked
     def run(self, options: Options, engine: Engine, progress: Progress | bool | None = None) -> pd.DataFrame:
-        """Measure; returns one row per sample of each measure."""
+        """Measure; returns one row per sample of each measure.
+
+        What diverged is NaN, with a word in the column ``note``; a case that cannot be measured for it is one row.
+
+        Raises:
+            DivergedError: if that is so for every case.
+        """
         cases = [Case(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
         own = self.own(options)
-        found = engine.run_procedures([self.procedure(case, **own) for case in cases], progress)
+        found = engine.run_procedures([self._measured(case, own) for case in cases], progress)
         frame = pd.DataFrame([row for rows in found for row in rows])
+        if frame["value"].isna().all():
+            notes = [note for note in frame["note"] if note != DIVERGED.name]
+            raise DivergedError(notes[0] if notes else "All trainings diverged. Try a lower learning rate.")
         return frame[[column for column in COLUMNS if column in frame]]
+
+    def _measured(self, case: Case, own: Mapping[str, Any]) -> Procedure[list[Row]]:
+        try:
+            return (yield from self.procedure(case, **own))
+        except DivergedError as error:
+            return [case.diverged_row(error)]
 
     def describe(self, options: Options) -> dict[str, Any]:
         """The options in plain values, for files and reports."""
@@ -111,8 +127,16 @@ def experiment(
 
 
 def summary(frame: pd.DataFrame, by: Sequence[str] = KEYS) -> pd.DataFrame:
-    """Mean and sample standard deviation over replicates, after the mean over each replicate's samples."""
+    """Mean and sample standard deviation over replicates, after the mean over each replicate's samples; what diverged
+    is counted and has no part in them."""
     by = [column for column in by if column in frame]
     each = frame.groupby([*by, "replicate"], sort=False, dropna=False)["value"].mean()
     groups = each.groupby(by, sort=False, dropna=False)
-    return pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=1), "n": groups.size()}).reset_index()
+    return pd.DataFrame(
+        {
+            "mean": groups.mean(),
+            "std": groups.std(ddof=1),
+            "n": groups.count(),
+            "diverged": groups.size() - groups.count(),
+        }
+    ).reset_index()

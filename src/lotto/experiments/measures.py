@@ -41,6 +41,8 @@ BARRIER = Measure("barrier", POINTS)
 ERROR_BETWEEN = Measure("error between", POINTS)
 PLANE, PLANE_CORNER = Measure("plane", POINTS), Measure("plane corner", L2)
 WEIGHTS_IN_BIN = Measure("weights in bin", SHARE)
+DIVERGED = Measure("diverged", "–")
+"""The row of a case without others, because a training of it diverged: NaN, and the column ``note`` says which."""
 
 ONLY_DRAWN = (PLANE, PLANE_CORNER, WEIGHTS_IN_BIN, ERROR_BETWEEN)
 """Measures with too many rows for a table."""

@@ -136,7 +136,9 @@ def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     made = []
     for group in groups.values():
         rows = pd.concat([r.frame for r in group], ignore_index=True)
-        keys = [c for c in rows.columns if c not in ("value", "parameter_fraction")]  # older rows have the former only
+        rows = rows[rows["value"].notna()]  # what diverged decides nothing
+        # Older rows have no fraction of all parameters, and those of a case without any trouble no note.
+        keys = [c for c in rows.columns if c not in ("value", "note", "parameter_fraction")]
         first = group[0].about
         made.append(ResultGroup(first["recipe"], first["training"], rows.drop_duplicates(keys, ignore_index=True)))
     return made

@@ -66,6 +66,8 @@ class Path:
         if split not in curves:
             raise unknown("split of this path", split, curves)
         values, alphas = np.array(curves[split]), np.array(self.alphas)
+        if np.isnan(values).any():  # max(0, NaN) would be 0
+            return math.nan
         if baseline == "mean":
             return float(values.max() - (values[0] + values[-1]) / 2)
         return max(0.0, float((values - (1 - alphas) * values[0] - alphas * values[-1]).max()))
@@ -188,6 +190,12 @@ def check_ends(recipe: Recipe, a: Weights, *others: Weights) -> set[str]:
                     "there is no network between them."
                 )
     return constants
+
+
+def unmeasured_path(points: int, splits: Sequence[Split]) -> Path:
+    """The path of a network that diverged: NaN everywhere."""
+    nowhere = {str(split): (math.nan,) * points for split in splits}
+    return Path(tuple(np.linspace(0.0, 1.0, points).tolist()), nowhere, nowhere)
 
 
 def path_of(outcome: Mapping[str, Any]) -> Path:

@@ -6,6 +6,7 @@ a procedure, so that experiments advance many of them together, and a function t
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from lotto.execution.procedures import Procedure
 from lotto.execution.rule import chosen_engine, on_device
 from lotto.execution.store import Store
 from lotto.landscape.batchnorm import has_batchnorm
-from lotto.landscape.path import BATCHNORM, Path, PathTask, path_of
+from lotto.landscape.path import BATCHNORM, Path, PathTask, path_of, unmeasured_path
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask, MaskLike
 from lotto.recipe.recipe import Recipe
@@ -37,24 +38,34 @@ other unit has no such number: there the barrier is below twice the recipe's tol
 
 @dataclass(frozen=True)
 class Samples:
-    """A measure over samples (data orders, or pairs of them)."""
+    """A measure over samples (data orders, or pairs of them); one of a training that diverged is NaN."""
 
     values: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """Mean over the samples."""
-        return float(np.mean(self.values))
+        """Mean over the samples that are numbers; NaN if there are none."""
+        return float(np.mean(self.finite)) if self.finite else math.nan
 
     @property
     def min(self) -> float:
         """Smallest sample."""
-        return min(self.values)
+        return min(self.finite, default=math.nan)
 
     @property
     def max(self) -> float:
         """Largest sample."""
-        return max(self.values)
+        return max(self.finite, default=math.nan)
+
+    @property
+    def finite(self) -> tuple[float, ...]:
+        """The samples that are numbers."""
+        return tuple(v for v in self.values if not math.isnan(v))
+
+    @property
+    def diverged(self) -> int:
+        """How many samples are of a training that diverged."""
+        return len(self.values) - len(self.finite)
 
     __repr__ = shown
 
@@ -74,11 +85,13 @@ class Distances:
     errors: tuple[float, ...]
 
     @classmethod
-    def between(cls, pairs: Sequence[tuple[Weights, Weights]], mask: MaskLike, errors: Sequence[float]) -> Distances:
-        """Measure pairs of networks within a mask."""
+    def between(
+        cls, pairs: Sequence[tuple[Weights | None, Weights | None]], mask: MaskLike, errors: Sequence[float]
+    ) -> Distances:
+        """Measure pairs of networks within a mask; those with a network that diverged (None) are NaN."""
         return cls(
-            Samples(tuple(distance(a, b, mask) for a, b in pairs)),
-            Samples(tuple(angle(a, b, mask) for a, b in pairs)),
+            Samples(tuple(math.nan if a is None or b is None else distance(a, b, mask) for a, b in pairs)),
+            Samples(tuple(math.nan if a is None or b is None else angle(a, b, mask) for a, b in pairs)),
             tuple(errors),
         )
 
@@ -108,8 +121,12 @@ class Instability:
 
     @property
     def stable(self) -> bool:
-        """Whether the mean barrier of the test error is below the threshold: 2 percentage points (LMC section 3)."""
-        return self.barrier().mean < self.threshold
+        """Whether the mean barrier of the test error is below the threshold: 2 percentage points (LMC section 3).
+
+        A network of which a copy diverged is not stable.
+        """
+        found = self.barrier()
+        return found.diverged == 0 and found.mean < self.threshold
 
     __repr__ = shown
 
@@ -125,7 +142,7 @@ def data_order_procedure(
     """Stability to data order of (``W_k``, m): distances between trainings of ``m * W_k`` on pairs of orders."""
     check_orders(order_seeds, 2, "Stability to data order compares trainings on different data orders")
     runs: list[Run] = yield [_fork(recipe, start, mask, from_step, u, f"{label} · order {u}") for u in order_seeds]
-    pairs = [(a.weights, b.weights) for a, b in combinations(runs, 2)]
+    pairs = [(_end(a), _end(b)) for a, b in combinations(runs, 2)]
     return Distances.between(pairs, mask, [run.test_error for run in runs])
 
 
@@ -143,7 +160,7 @@ def pruning_procedure(
         "dense": [_fork(recipe, start, None, from_step, u, f"{label} · dense, order {u}") for u in order_seeds],
         "sparse": [_fork(recipe, start, mask, from_step, u, f"{label} · order {u}") for u in order_seeds],
     }
-    pairs = [(a.weights, b.weights) for a, b in zip(runs["dense"], runs["sparse"], strict=True)]
+    pairs = [(_end(a), _end(b)) for a, b in zip(runs["dense"], runs["sparse"], strict=True)]
     return Distances.between(pairs, mask, [run.test_error for run in runs["sparse"]])
 
 
@@ -170,12 +187,19 @@ def instability_procedure(
                 f"{label} · path {u}–{v}, {policy}",
             )
             for (u, a), (v, b) in pairs
+            if not a.diverged and not b.diverged
         ]
         for policy in policies
     }  # fmt: skip
-    paths = {policy: tuple(path_of(outcome) for outcome in found) for policy, found in outcomes.items()}
+    paths = {}
+    for policy, found in outcomes.items():
+        measured = iter(found)
+        paths[policy] = tuple(
+            unmeasured_path(points, splits) if a.diverged or b.diverged else path_of(next(measured))
+            for (_, a), (_, b) in pairs
+        )
     errors = tuple(run.test_error for run in runs)
-    return Instability(paths, errors, STABLE if recipe.in_points else 2 * recipe.margin.above(float(np.mean(errors))))
+    return Instability(paths, errors, STABLE if recipe.in_points else 2 * recipe.margin.above(Samples(errors).mean))
 
 
 def rewind_point_procedure(
@@ -302,6 +326,11 @@ def instability(
         )
 
     return chosen_engine(recipe, engine, store, jobs).run_procedures([procedure()], progress)[0]
+
+
+def _end(run: Run) -> Weights | None:
+    """Where a training ended; None if it diverged."""
+    return None if run.diverged else run.weights
 
 
 def check_orders(order_seeds: Sequence[int], least: int, why: str) -> None:

@@ -76,11 +76,16 @@ def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[
     recipe = plan.recipe
     split: Split = "validation" if recipe.validation else "test"
     replicates = yield from gather([trained_replicate(plan, index) for index in range(plan.replicates)])
-    levels = [[replicate.dense] for replicate in replicates]
+    every = [[replicate.dense] for replicate in replicates]
+    _emit(emit, every)
+    # The cuts are chosen with the replicates whose dense network was trained to the end.
+    ended = [index for index, (at,) in enumerate(every) if not at.diverged]
+    if not ended:
+        return every, []
+    replicates, levels = [replicates[i] for i in ended], [every[i] for i in ended]
     dense = float(_errors([at.run for (at,) in levels], split).mean())
     allowed = recipe.margin.above(dense)
     limit, largest = dense + allowed, max(LARGEST_BARRIER, allowed) if recipe.in_points else 2 * allowed
-    _emit(emit, levels)
     trials: list[Trial] = []
     fraction = FIRST_FRACTION
     while len(levels[0]) <= plan.levels and fraction >= LEAST_FRACTION:
@@ -97,14 +102,16 @@ def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[
         found = yield from gather(
             [r.next_level(at, mask) for r, at, mask in zip(replicates, last, chosen, strict=True)]
         )
-        outcomes = yield [
+        diverged = any(at.diverged for at in found)
+        outcomes = yield [] if diverged else [
             PathTask(
                 recipe, before.solution.weights, after.run.weights, POINTS, (split,),
                 label=replicate.label(f"level {number}", f"{left:.1%}", "path"),
             )
             for replicate, before, after in zip(replicates, last, found, strict=True)
         ]  # fmt: skip
-        barrier = float(np.mean([path_of(outcome).barrier("line", split) for outcome in outcomes]))
+        barriers = [path_of(outcome).barrier("line", split) for outcome in outcomes]
+        barrier = float(np.mean(barriers)) if barriers else math.nan
         errors = _errors([at.run for at in found], split)
         empty = not all(masks.count(mask) for mask in chosen)
         kept = plan.matches(float(errors.mean()), dense) and barrier <= largest and not empty
@@ -122,7 +129,7 @@ def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[
     # Level 0 has no controls: there is nothing to control when no cut was kept.
     controlled = plan.control_levels or range(max(1, len(levels[0]) - 1), len(levels[0]))
     yield from gather([r.train_controls(done, controlled) for r, done in zip(replicates, levels, strict=True)])
-    return levels, trials
+    return every, trials
 
 
 def free_fraction(replicates: Sequence[Replicate], last: Sequence[Level]) -> Procedure[float]:

@@ -66,10 +66,14 @@ def averaged_procedure(jobs: Sequence[Job], trained: Sequence[Run] = ()) -> Proc
         jobs: the particles to train.
         trained: particles that have been trained already.
 
-    The average's training loss is the mean over the particles; its own duration is 0.
+    The average's training loss is the mean over the particles; its own duration is 0. A particle that diverged stands
+    for the average.
     """
     runs: list[Run] = yield list(jobs)
     every, first = [*trained, *runs], jobs[0]
+    for run in every:
+        if run.diverged:  # the average of the others is not what was asked for
+            return run, runs
     weights = mean([run.weights for run in every])
     (found,) = yield [AverageTask(first.recipe, weights, f"{first.label} · average of {len(every)}")]
     for name, values in found["statistics"].items():

@@ -41,6 +41,9 @@ def level_procedure(plan: Plan, index: int, emit: Progress) -> Procedure[list[Le
     levels = [replicate.dense]
     emit(LevelFinished.of(index, replicate.dense))
     for number in range(1, plan.levels + 1):
+        if levels[-1].diverged:
+            log.warning("%s ends at level %d, which diverged.", replicate.label().capitalize(), number - 1)
+            break
         mask = replicate.cut(levels[-1])
         if empty := masks.empty_layers(mask):
             log.warning("Level %d of %s: pruned to nothing: %s.", number, replicate.label(), ", ".join(empty))

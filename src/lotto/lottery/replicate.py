@@ -39,13 +39,18 @@ class Level:
     average: Run | None = None
 
     @property
+    def diverged(self) -> str:
+        """Why its training has no end, and the replicate no further level; empty if it has one."""
+        return self.run.diverged or self.solution.diverged
+
+    @property
     def solution(self) -> Run:
         """What the next level prunes."""
         return self.average or self.run
 
     def __repr__(self) -> str:
         controls = "".join(f", {name}={number(run.test_error)}" for name, run in self.controls.items())
-        error = f"error={number(self.run.test_error)}"
+        error = "diverged" if self.diverged else f"error={number(self.run.test_error)}"
         return f"Level({self.level}, {100 * masks.density(self.mask):.3g} % left, {error}{controls})"
 
 
@@ -132,6 +137,8 @@ def trained_replicate(plan: Plan, index: int) -> Procedure[Replicate]:
     """Train level 0, which keeps the rewind point; its other particles part from it there."""
     recipe, order, label = plan.recipe, plan.order_seed(index, 0), _label(index, "dense")
     (run,) = yield [Job(recipe, plan.seed + index, order, keep=(plan.rewind_step,), label=label)]
+    if run.diverged:
+        return Replicate(plan, index, Level(0, masks.ones(recipe), run), State({}))
     kept = run.state(plan.rewind_step)
     rewound = kept if plan.rewind_optimizer else kept.without_optimizer
     mask = masks.ones(recipe)

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from lotto.core.check import Few, checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import DivergedError, UsageError
 from lotto.core.shown import number, table
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.progress import callback
@@ -36,7 +36,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class ImpResult:
-    """The outcome of `imp`: ``replicates[replicate][level]``, and what adaptive pruning tried."""
+    """The outcome of `imp`: ``replicates[replicate][level]``, and what adaptive pruning tried.
+
+    A replicate of which a training diverged has no levels after it.
+    """
 
     plan: Plan
     replicates: Sequence[Sequence[Level]]
@@ -55,40 +58,66 @@ class ImpResult:
         parameters); ``error``, ``error_std`` and ``n`` (test error, in percent unless the recipe says otherwise, over
         the replicates); ``dense_error``, ``dense_std``; ``matching`` (mean error within the recipe's tolerance of the
         dense mean, and weights left in every replicate); for each control ``NAME`` and ``NAME_std``;
-        ``empty_layers``.
+        ``empty_layers``; ``diverged`` (replicates that have diverged, here or at an earlier level). Means are over
+        what came to its end, ``n`` counts that. A level to which a replicate did not come does not match. Where
+        controls diverged, ``NAME_diverged`` counts them.
         """
         rows = []
         dense = _errors([levels[0].run for levels in self.replicates])
-        for levels in zip(*self.replicates, strict=True):
+        for level in range(max(map(len, self.replicates))):
+            levels = [replicate[level] for replicate in self.replicates if level < len(replicate)]
+            diverged = sum(any(at.diverged for at in replicate[: level + 1]) for replicate in self.replicates)
             error = _errors([at.run for at in levels])
             row: dict[str, Any] = {
-                "level": levels[0].level,
+                "level": level,
                 "density": float(np.mean([masks.density(at.mask) for at in levels])),
                 "parameter_fraction": float(np.mean([self._parameter_fraction(at) for at in levels])),
-                "error": error.mean(),
+                "error": _mean(error),
                 "error_std": _std(error),
                 "n": len(error),
-                "dense_error": dense.mean(),
+                "dense_error": _mean(dense),
                 "dense_std": _std(dense),
-                "matching": levels[0].level == 0
-                or (all(masks.count(at.mask) for at in levels) and self.plan.matches(error.mean(), dense.mean())),
+                "matching": level == 0
+                or (
+                    not diverged
+                    and all(masks.count(at.mask) for at in levels)
+                    and self.plan.matches(error.mean(), dense.mean())
+                ),
             }
             for control in self.plan.controls:
                 found = _errors([at.controls[control] for at in levels if control in at.controls])
-                row[control] = found.mean() if len(found) else np.nan
+                row[control] = _mean(found)
                 row[f"{control}_std"] = _std(found)
+                if lost := sum(bool(at.controls[control].diverged) for at in levels if control in at.controls):
+                    row[f"{control}_diverged"] = lost
             row["empty_layers"] = ", ".join(sorted({x for at in levels for x in masks.empty_layers(at.mask)}))
+            row["diverged"] = diverged
             rows.append(row)
         return pd.DataFrame(rows)
 
+    @property
+    def diverged(self) -> list[str]:
+        """A sentence for each training that diverged: which it was, and why it has no error."""
+        return [
+            f"Replicate {replicate + 1}, level {at.level}{'' if kind == 'imp' else f', {kind}'}: {run.diverged}"
+            for replicate, levels in enumerate(self.replicates)
+            for at in levels
+            for kind, run in _runs_of(at)
+            if run.diverged
+        ]
+
+    def _first_ended(self, level: int) -> int:
+        """The first replicate whose training of a level came to its end."""
+        ended = (i for i, r in enumerate(self.replicates) if level < len(r) and not r[level].diverged)
+        return next(ended, 0)
+
     def runs_table(self) -> pd.DataFrame:
         """One row per run: ``replicate``, ``level``, ``density``, ``parameter_fraction``, ``kind`` (imp, a control,
-        or particle), ``test_error``, ``test_loss``, ``train_loss``, ``seconds``."""
+        or particle), ``test_error``, ``test_loss``, ``train_loss``, ``seconds``, ``diverged`` (why; else empty)."""
         rows = []
         for replicate, levels in enumerate(self.replicates):
             for at in levels:
-                runs = [("imp", at.run), *at.controls.items(), *(("particle", run) for run in at.particles)]
-                for kind, run in runs:
+                for kind, run in _runs_of(at):
                     rows.append(
                         {
                             "replicate": replicate,
@@ -100,6 +129,7 @@ class ImpResult:
                             "test_loss": run.test_loss,
                             "train_loss": run.history[-1]["train_loss"],
                             "seconds": run.seconds,
+                            "diverged": run.diverged,
                         }
                     )
         return pd.DataFrame(rows)
@@ -119,13 +149,18 @@ class ImpResult:
     @property
     def trainings(self) -> int:
         """Trainings of each replicate, failed trials and particles among them, controls not."""
-        return self.plan.particles * (1 + (len(self.trials) or len(self.replicates[0]) - 1))
+        return self.plan.particles * (1 + (len(self.trials) or max(map(len, self.replicates)) - 1))
 
     @checked
-    def sparsest_matching(self, replicate: int = 0) -> Ticket:
-        """The ticket of the sparsest level that matches; level 0, which is dense, always does."""
+    def sparsest_matching(self, replicate: int | None = None) -> Ticket:
+        """The ticket of the sparsest level that matches; level 0, which is dense, always does.
+
+        Args:
+            replicate: whose; default the first that did not diverge there.
+        """
         table = self.table()
-        return self.ticket(int(table[table["matching"]]["level"].max()), replicate)
+        level = int(table[table["matching"]]["level"].max())
+        return self.ticket(level, self._first_ended(level) if replicate is None else replicate)
 
     @checked
     def ticket(self, level: int, replicate: int = 0) -> Ticket:
@@ -236,6 +271,7 @@ def imp(
 
     Raises:
         UsageError: before any training, for whatever cannot be done.
+        DivergedError: if the dense network of every replicate diverged.
     """
     recipe = on_device(recipe, device)
     plan = make_plan(
@@ -252,13 +288,30 @@ def run_plan(plan: Plan, engine: Engine, progress: Progress | bool | None = None
     """Carry out a plan of `make_plan`; see `imp`."""
     if plan.adaptive:
         ((levels, trials),) = engine.run_procedures([adaptive_procedure(plan, callback(progress))], progress)
-        return ImpResult(plan, levels, trials)
+        return _unless_all_diverged(ImpResult(plan, levels, trials))
     procedures = [level_procedure(plan, r, callback(progress)) for r in range(plan.replicates)]
-    return ImpResult(plan, engine.run_procedures(procedures, progress, plan.jobs))
+    return _unless_all_diverged(ImpResult(plan, engine.run_procedures(procedures, progress, plan.jobs)))
 
 
 def _errors(runs: Sequence[Run]) -> np.ndarray:
-    return np.array([run.test_error for run in runs])
+    """Errors of the trainings that came to their end."""
+    return np.array([run.test_error for run in runs if not run.diverged])
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _runs_of(at: Level) -> list[tuple[str, Run]]:
+    """The runs of a level by kind."""
+    return [("imp", at.run), *at.controls.items(), *(("particle", run) for run in at.particles)]
+
+
+def _unless_all_diverged(result: ImpResult) -> ImpResult:
+    """Raise `DivergedError` if no replicate has a dense network to compare with."""
+    if all(levels[0].diverged for levels in result.replicates):
+        raise DivergedError(result.replicates[0][0].diverged)
+    return result
 
 
 def _std(values: np.ndarray) -> float:

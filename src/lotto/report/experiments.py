@@ -21,7 +21,7 @@ from lotto.experiments.results import FORMAT, read
 from lotto.report import plots
 from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, Place, made_by, saving
 from lotto.report.pages import render
-from lotto.report.table import OF_ALL, percent, spread
+from lotto.report.table import OF_ALL, measured, percent
 
 RATIO = "ratio"
 """Column of the ratio of a random mask's distance to that of IMP's."""
@@ -118,7 +118,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         x = row.get("x", math.nan)
         key = (row["rewind_step"], row["density"], row["measure"], row["unit"], None if math.isnan(x) else x)
         line = lines.setdefault(key, {})
-        line[row["kind"]] = spread(row["mean"], row["std"])
+        line[row["kind"]] = measured(row["mean"], row["std"], row["diverged"])
         line[f"{row['kind']} mean"] = row["mean"]
     kinds = list(dict.fromkeys(means["kind"]))
     of_all = frame.groupby("density")[OF_ALL].first() if OF_ALL in frame else {}
@@ -134,7 +134,9 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
         if {IMP, RANDOM} <= set(kinds):
             mean, other = (line.get(f"{kind} mean") for kind in (IMP, RANDOM))
             shown[RATIO] = ""
-            if mean and other is not None and measure != ERROR.name:  # a barrier may be 0
+            if (
+                mean and other is not None and not math.isnan(other / mean) and measure != ERROR.name
+            ):  # a barrier may be 0
                 shown[RATIO] = f"{other / mean:.2f}×"
         result.append(shown)
     return pd.DataFrame(result)

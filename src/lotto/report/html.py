@@ -45,6 +45,7 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
             "error": spread(best["error"], best["error_std"]),
         },
         left_out=result.get("left_out", ""),
+        diverged=result.get("diverged", ()),
         dense=spread(table["dense_error"].iloc[0], table["dense_std"].iloc[0]),
         tolerance=str(metric.margin),
         metric=metric.name,

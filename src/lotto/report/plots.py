@@ -111,6 +111,8 @@ def training_curves(
     colours = mpl.colormaps["viridis"]
     last = max(histories)
     for level, runs in histories.items():
+        if not runs:  # all have diverged
+            continue
         steps = [record["step"] for record in runs[0]]
         means = [sum(run[i]["test_error"] for run in runs) / len(runs) for i in range(len(steps))]
         label = f"{100 * densities[level]:.3g} %" if level in {0, last // 2, last} else None

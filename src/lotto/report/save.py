@@ -50,7 +50,8 @@ def place(plan: Plan, outcome: str = "") -> Place:
 
 
 def _place(result: ImpResult) -> Place:
-    return place(result.plan, digest(result.replicates[0][0].run.weights))
+    dense = next(levels[0].run for levels in result.replicates if not levels[0].run.diverged)
+    return place(result.plan, digest(dense.weights))
 
 
 def _write(result: ImpResult, folder: Path, command: str, seconds: float) -> dict[str, Path]:
@@ -68,7 +69,8 @@ def _write(result: ImpResult, folder: Path, command: str, seconds: float) -> dic
     if result.trials:
         paths["trials"] = folder / "trials.csv"
         files.write_text(paths["trials"], result.trials_table().to_csv(index=False))
-    best = result.replicates[0][int(table[table["matching"]]["level"].max())]
+    level = int(table[table["matching"]]["level"].max())
+    best = next(r[level] for r in result.replicates if level < len(r) and not r[level].diverged)
     about = {"level": str(best.level), "density": repr(masks.density(best.mask))}
     save_trained(paths["trained"], best.run.weights, result.plan.recipe, about)
     if result.plan.after is Retraining.WEIGHTS:
@@ -79,7 +81,11 @@ def _write(result: ImpResult, folder: Path, command: str, seconds: float) -> dic
 
 def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
     """The result in plain values: what the report is made from."""
-    levels = range(len(result.replicates[0]))
+    levels = [
+        [replicate[number] for replicate in result.replicates if number < len(replicate)]
+        for number in range(max(map(len, result.replicates)))
+    ]
+    layers = [[masks.layer_densities(at.mask) for at in every] for every in levels]
     rows = result.table().to_dict("records")
     return {
         "format": "lotto.result",
@@ -95,16 +101,13 @@ def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
         "training_seconds": float(result.runs_table()["seconds"].sum()),
         "table": [{k: _plain(v) for k, v in row.items()} for row in rows],
         "histories": [
-            [[_plain_record(r) for r in replicate[at].run.history] for replicate in result.replicates] for at in levels
+            [[_plain_record(r) for r in at.run.history] for at in every if not at.run.diverged] for every in levels
         ],
+        "diverged": result.diverged,
         "left_out": result.left_out,
         "layers": {
-            layer: [
-                sum(masks.layer_densities(replicate[at].mask)[layer] for replicate in result.replicates)
-                / len(result.replicates)
-                for at in levels
-            ]
-            for layer in masks.layer_densities(result.replicates[0][0].mask)
+            layer: [sum(densities[layer] for densities in every) / len(every) for every in layers]
+            for layer in layers[0][0]
         },
     }
 

@@ -23,6 +23,10 @@ OF_ALL = "parameter_fraction"
 """Column of the fraction of all parameters left; results of the time before it have none."""
 
 
+DIVERGED = "diverged"
+"""Column of the number of replicates that have diverged; results of the time before it have none."""
+
+
 def percent(density: float) -> str:
     """A density as a percentage with three significant digits."""
     return f"{100 * density:.3g} %"
@@ -36,21 +40,31 @@ def spread(mean: float, std: float) -> str:
     return f"{mean:{digits}}" if math.isnan(std) else f"{mean:{digits}} ± {std:{digits}}"
 
 
+def measured(mean: float, std: float, diverged: float = 0) -> str:
+    """`spread` of what came to its end, and how many of the trainings did not."""
+    if math.isnan(mean):
+        return "diverged" if diverged > 0 else spread(mean, std)
+    return f"{spread(mean, std)}, {diverged:.0f} diverged" if diverged > 0 else spread(mean, std)
+
+
 def columns(table: pd.DataFrame, metric: Metric) -> list[tuple[str, list[str]]]:
     """Titles and cells of the readable table, for the terminal and the report alike."""
     controls = [c for c in CONTROL_TITLES if c in table]
-    n = int(table["n"].iloc[0])
+    n = int(table["n"].max())
     cells = [
         ("level", [str(v) for v in table["level"]]),
         ("left", [percent(v) for v in table["density"]]),
         *([("of all", [percent(v) for v in table[OF_ALL]])] if OF_ALL in table else []),
         (f"{metric.title} (n={n})", [spread(*v) for v in table[["error", "error_std"]].to_numpy(float)]),
-        ("vs dense", [metric.difference(e - d) for e, d in zip(table["error"], table["dense_error"], strict=True)]),
+        ("vs dense", ["–" if math.isnan(v) else metric.difference(v) for v in table["error"] - table["dense_error"]]),
         ("match", ["yes" if v else "no" for v in table["matching"]]),
     ]
     for control in controls:
-        values = table[[control, f"{control}_std"]].to_numpy(float)
-        cells.append((CONTROL_TITLES[control], [spread(*v) for v in values]))
+        names = [control, f"{control}_std", f"{control}_diverged"]
+        values = table[[name for name in names if name in table]].to_numpy(float)
+        cells.append((CONTROL_TITLES[control], [measured(*v) for v in values]))
+    if DIVERGED in table and any(table[DIVERGED]):
+        cells.append(("diverged", [str(int(v)) if v else "" for v in table[DIVERGED]]))
     if any(table["empty_layers"].fillna("") != ""):
         cells.append(("pruned to nothing", list(table["empty_layers"].fillna(""))))
     return cells
@@ -81,7 +95,7 @@ def export_table(variants: Sequence[Variant], density: float, unit: str) -> Tabl
 def adaptive_summary(result: ImpResult) -> str:
     """What adaptive pruning cost, against fixed shares to the same density."""
     failed = sum(not trial.kept for trial in result.trials)
-    density, rate = masks.density(result.replicates[0][-1].mask), result.plan.pruning.rate
+    density, rate = masks.density(max(result.replicates, key=len)[-1].mask), result.plan.pruning.rate
     fixed = 1 + math.ceil(math.log(density) / math.log(1 - rate) - 1e-9)
     return (
         f"Adaptive: {result.trainings} trainings per replicate, {failed} of them not kept; {rate:.0%} per level takes "

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lotto.core import fingerprint
 from lotto.core.check import checked
-from lotto.core.errors import UsageError
-from lotto.core.shown import brief, shown
+from lotto.core.errors import DivergedError, UsageError
+from lotto.core.shown import brief, shortened, shown
 from lotto.core.weights import check_alike, digest, first_non_finite
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
@@ -154,6 +154,7 @@ class Run:
         key: its name in the store, or None.
         seconds: duration of the training.
         arithmetic: how it was computed, for the record.
+        diverged: why there are no weights and all metrics are NaN; empty for a training that came to its end.
     """
 
     steps: tuple[int, int]
@@ -162,6 +163,7 @@ class Run:
     key: str | None = None
     seconds: float = 0.0
     arithmetic: str = ""
+    diverged: str = ""
 
     @checked
     def state(self, step: int) -> State:
@@ -169,7 +171,10 @@ class Run:
 
         Raises:
             UsageError: if that step was not kept.
+            DivergedError: if the training diverged.
         """
+        if self.diverged:
+            raise DivergedError(self.diverged)
         if step not in self.states:
             kept = ", ".join(map(str, sorted(self.states)))
             raise UsageError(f"Step {step} was not kept; ask for it with keep=[...]. Kept steps: {kept}.")
@@ -198,5 +203,7 @@ class Run:
     def __repr__(self) -> str:
         last = self.history[-1] if self.history else {}
         metrics = "".join(f", {name}={last[name]:.4g}" for name in ("test_error", "test_loss") if name in last)
+        if self.diverged:
+            return f"Run(steps {self.steps[0]} to {self.steps[1]}, diverged={shortened(self.diverged)!r})"
         key = "" if self.key is None else f", key={self.key[:8]!r}"
         return f"Run(steps {self.steps[0]} to {self.steps[1]}{metrics}, kept={brief([*self.states])}{key})"

@@ -12,16 +12,17 @@ from torch import Tensor
 
 from lotto.core.errors import DivergedError, UsageError
 from lotto.core.rng import Draws, private_rng
+from lotto.core.weights import first_non_finite
 from lotto.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
-from lotto.training.evaluation import evaluate_splits
+from lotto.training.evaluation import SPLITS, evaluate_splits
 from lotto.training.job import Job, Run, State
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.base import Learner
 from lotto.training.learners.channel_skipping import ChannelSkipping
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.stacked import Stacked, steps_taken
-from lotto.training.network import Network, flushed_denormals, has_own_data, is_ours
+from lotto.training.network import Network, constant_buffers, flushed_denormals, has_own_data, is_ours
 
 LEARNERS: tuple[type[Learner], ...] = (Stacked, Perceptron, ChannelSkipping, Autograd)
 """The first that supports a job trains it."""
@@ -112,6 +113,7 @@ def train_stack(
                 chosen = [i for i in active if clocks[i] == clock]
                 about = _advance(chosen, jobs, points, last, on_step, saving)
         for job, point in zip(jobs, points, strict=True):
+            _check_ended_finite(job, point.state)
             if not point.history or point.history[-1]["step"] != job.end:
                 point.history.append(record(point, job.recipe, Network(job.recipe, point.state.weights)))
     if len(jobs) > 1:
@@ -120,6 +122,33 @@ def train_stack(
         Run((job.from_step, job.end), point.history, point.kept, seconds=point.seconds, arithmetic=about)
         for job, point in zip(jobs, points, strict=True)
     ]
+
+
+def _check_ended_finite(job: Job, state: State) -> None:
+    """Raise `DivergedError` if the last steps have left weights that are no numbers: no loss was taken after them."""
+    if first_non_finite(state.weights) is None:
+        return
+    if (bad := first_non_finite(state.weights, constant_buffers(job.recipe.meta_model()))) is not None:
+        raise DivergedError(
+            f"The weights {bad!r} of {job.label or job.recipe.name} are not finite at the end, step {job.end}. "
+            "Try a lower learning rate, a warm-up, or float32.",
+            job.end,
+        )
+
+
+def diverged_run(job: Job, error: DivergedError) -> Run:
+    """What stands in the place of a training whose loss became NaN or infinite: metrics that are NaN, and no weights.
+
+    Args:
+        job: the training.
+        error: what it ended with.
+    """
+    step = job.end if error.step is None else error.step
+    splits = [split for split in SPLITS if job.recipe.arrays.size(split)]
+    metrics = {f"{split}_{what}": math.nan for split in splits for what in ("loss", "error")}
+    rate = job.recipe.learning_rate(max(0, step - 1))
+    record = {"step": step, "learning_rate": rate, "train_loss": math.nan, **metrics}
+    return Run((job.from_step, job.end), [record], {}, arithmetic="diverged", diverged=str(error))
 
 
 def learner_of(jobs: Sequence[Job], states: Sequence[State] | None = None, *, stacked: bool = False) -> Learner:
@@ -246,7 +275,8 @@ def collect(point: Checkpoint, losses: Sequence[float], job: Job, weights: Seque
         if not math.isfinite(value):
             raise DivergedError(
                 f"The loss of {job.label or job.recipe.name} became {value} at step {first + i} (learning rate "
-                f"{job.recipe.learning_rate(first + i):.3g}). Try a lower learning rate, a warm-up, or float32."
+                f"{job.recipe.learning_rate(first + i):.3g}). Try a lower learning rate, a warm-up, or float32.",
+                first + i,
             )
         point.loss_sum += value * weight
         point.loss_count += weight

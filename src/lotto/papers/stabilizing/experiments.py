@@ -159,7 +159,9 @@ def retraining(case: Case) -> Procedure[list[Row]]:
 
 
 def _errors(case: Case, kinds: Mapping[Kind, Retraining], controls: Sequence[str] = ()) -> Procedure[list[Row]]:
-    found = yield from gather({kind: case.levels(after=after, controls=controls) for kind, after in kinds.items()})
+    found = yield from gather(
+        {kind: case.levels(partial=True, after=after, controls=controls) for kind, after in kinds.items()}
+    )
     return [
         case.row(at, Kind(name), ERROR, run.test_error)
         for kind, levels in found.items()
