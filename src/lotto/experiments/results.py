@@ -129,7 +129,7 @@ def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     Experiments share their trainings, so a row that two of them report is the same number and is kept once.
     """
     groups: dict[str, list[StoredResult]] = {}
-    without_part = fields_that_affect(Recipe, ("records", "nothing"))  # in what is trained
+    without_part = fields_that_affect(Recipe, ("records", "statistics", "nothing"))  # in what is trained
     for result in results:
         recipe = {k: v for k, v in result.about["recipe"].items() if k not in without_part}
         groups.setdefault(json.dumps(recipe, sort_keys=True), []).append(result)

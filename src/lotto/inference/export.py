@@ -20,7 +20,8 @@ from lotto.data import load as load_data
 from lotto.inference.compaction import compact
 from lotto.inference.rows import sparse_rows
 from lotto.recipe.recipe import Recipe
-from lotto.training.evaluation import BATCH, Tally
+from lotto.training.batch_size import BATCH
+from lotto.training.evaluation import Tally
 
 TRAINED, FORMAT = "trained.safetensors", "lotto.trained"
 BATCHES = (1, 128)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lotto.core.errors import UsageError
+from lotto.data.in_memory import Batch
 from lotto.recipe.recipe import Recipe
-from lotto.training.evaluation import BATCH
+from lotto.training.batch_size import activations, eval_batch
+from lotto.training.evaluation import examples_of
 from lotto.training.network import NORMS, Network
 
-RECOMPUTE_EXAMPLES = 10_000
-"""BatchNorm statistics are re-estimated from so many training examples, without augmentation."""
+STATISTICS_BYTES = 128 << 20
+"""Batches are so large that their largest activation takes this much memory, or as large as in an evaluation."""
 
 
 def has_batchnorm(recipe: Recipe) -> bool:
@@ -22,10 +26,20 @@ def has_batchnorm(recipe: Recipe) -> bool:
 
 
 @torch.no_grad()
-def recompute_statistics(recipe: Recipe, network: Network, examples: int = RECOMPUTE_EXAMPLES) -> None:
-    """Re-estimate BatchNorm's running statistics as plain averages over training examples.
+def recompute_statistics(recipe: Recipe, network: Network, examples: int | None = None) -> None:
+    """Re-estimate BatchNorm's running statistics: mean and unbiased variance of what each layer receives.
 
-    Examples come in their own order and are not augmented, so the outcome is a function of the weights.
+    They are exact over all values of all examples, combined from those of batches by their counts in float64. A layer
+    behind another one receives what that makes of its batch; small networks have a single batch. Examples come in
+    their own order and are not augmented, so the outcome is a function of the weights.
+
+    Args:
+        recipe: the data.
+        network: gets the statistics; is left in evaluation mode.
+        examples: at most so many training examples; None = the recipe's ``bn_examples``.
+
+    Raises:
+        UsageError: if there is one value only, or statistics are not finite.
     """
     # A layer that the model's own `train` keeps in evaluation mode has statistics that training does not move either.
     parts = network.module.train().modules()
@@ -33,19 +47,74 @@ def recompute_statistics(recipe: Recipe, network: Network, examples: int = RECOM
     network.module.eval()
     if not norms:
         return
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-        norm.train()
-    seen = 0
-    for x, _ in recipe.arrays.to(network.device).evaluation("train", BATCH):
-        network(x)
-        seen += len(x)
-        if seen >= examples:
-            break
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    count = min(examples or recipe.bn_examples, recipe.arrays.size())
+    batch = -(-count // -(-count // statistics_batch(recipe, network)))  # batches as equal as can be
+    found = [_Moments(norm) for norm in norms]
+    try:
+        for x, _ in _without_single(examples_of(recipe, network, "train", count, batch)):
+            network(x)
+    except ValueError as error:
+        raise UsageError(
+            f"BatchNorm statistics cannot be re-estimated from {count} training examples: {error}"
+        ) from error
+    finally:
+        for moments in found:
+            moments.settle()
     if not math.isfinite(float(sum(n.running_var.sum() for n in norms if isinstance(n.running_var, Tensor)))):
         raise UsageError("The re-estimated BatchNorm statistics are not finite: the network's activations overflow.")
+
+
+def statistics_batch(recipe: Recipe, network: Network) -> int:
+    """Examples of a batch: never fewer than in training, where gradients take memory as well."""
+    if recipe.eval_batch_size is not None:
+        return max(recipe.batch_size, recipe.eval_batch_size)
+    largest = activations(recipe, network).largest
+    return max(recipe.batch_size, eval_batch(recipe, network), STATISTICS_BYTES // max(1, largest))
+
+
+def _without_single(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """A last batch of one example goes with the one before: alone it may have no variance."""
+    held: Batch | None = None
+    for x, y in batches:
+        if held is not None and len(x) == 1:
+            held = torch.cat([held[0], x]), torch.cat([held[1], y])
+            continue
+        if held is not None:
+            yield held
+        held = x, y
+    if held is not None:
+        yield held
+
+
+class _Moments:
+    """Count, mean and sum of squared deviations of what a layer receives, by channel; it normalises by its batch."""
+
+    def __init__(self, norm: Any) -> None:
+        self.norm, self.momentum = norm, norm.momentum
+        self.count = 0
+        norm.reset_running_stats()
+        norm.momentum = 1.0  # so that running statistics are those of the batch
+        norm.train()
+        self.hook = norm.register_forward_hook(self._add, with_kwargs=True)
+
+    def _add(self, norm: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+        x: Tensor = inputs[0] if inputs else named["input"]
+        count = x.numel() // x.shape[1]
+        mean, variance = self.norm.running_mean.double(), self.norm.running_var.double()
+        squares = variance * (count - 1)
+        if not self.count:
+            self.count, self.mean, self.squares = count, mean, squares
+            return
+        total, step = self.count + count, mean - self.mean
+        self.squares = self.squares + squares + step**2 * (self.count * count / total)
+        self.mean = self.mean + step * (count / total)
+        self.count = total
+
+    def settle(self) -> None:
+        """Give the layer its statistics, and all else as it was; in evaluation mode."""
+        self.hook.remove()
+        self.norm.momentum = self.momentum
+        self.norm.eval()
+        if self.count > 1:
+            self.norm.running_mean.copy_(self.mean)
+            self.norm.running_var.copy_(self.squares / (self.count - 1))

@@ -130,6 +130,10 @@ class PathTask(Task):
         if self.batchnorm == "recompute" and not self.recipe.arrays.size("train"):
             raise UsageError("BatchNorm statistics cannot be re-estimated: the data set has no training examples.")
 
+    def _entry(self, value: Any) -> Any:
+        recomputed = self.batchnorm == "recompute" and has_batchnorm(self.recipe)
+        return value.fingerprint("statistics") if value is self.recipe and recomputed else super()._entry(value)
+
     @property
     def size(self) -> int:
         """One step for each position."""

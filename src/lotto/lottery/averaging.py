@@ -35,6 +35,7 @@ class AverageTask(Task):
     """
 
     kind = "average"
+    reads = "statistics"
 
     recipe: Recipe
     weights: Weights

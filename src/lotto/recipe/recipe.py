@@ -45,9 +45,10 @@ CHOOSE = ("include", "exclude")
 DECIDES = {
     "loss": ("loss",),
     "evaluation": ("loss", "evaluation"),
+    "statistics": ("loss", "evaluation", "statistics"),
     "run": ("loss", "evaluation", "training", "records"),
 }
-"""Which fields decide a loss, an evaluation and a stored run."""
+"""Which fields decide a loss, an evaluation, one with statistics re-estimated, and a stored run."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -83,6 +84,9 @@ class Recipe:
         tolerance: a level matches when its mean error is at most this far above the dense mean: a number in the
             error's unit, or a part of the dense mean, ``5%``. None = 0.2 percentage points of misclassification, 5 %
             of anything else.
+        bn_examples: at most so many training examples re-estimate BatchNorm's statistics.
+        eval_batch_size: examples at once where nothing is trained; None = 1,000, or fewer where the activations of so
+            many would take much memory. Not part of a run's fingerprint: it changes results within rounding only.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's fingerprint.
         compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
@@ -117,6 +121,8 @@ class Recipe:
     pruning: Pruning = field(default_factory=Pruning, metadata=affects("levels"))
     rewind_to: str | int = field(default="0it", metadata=affects("nothing"))
     tolerance: float | str | None = field(default=None, metadata=affects("nothing"))
+    bn_examples: int = field(default=10_000, metadata=affects("statistics", unless=10_000))
+    eval_batch_size: int | None = field(default=None, metadata=affects("statistics", unless=None))
     device: str = field(default="auto", metadata=affects("nothing"))
     compile: bool = field(default=False, metadata=affects("records", unless=False))
     name: str = field(default="custom", metadata=affects("nothing"))
@@ -162,7 +168,8 @@ class Recipe:
             raise UsageError(f"augment is a lotto.data.Augment or None; got {self.augment!r}.")
         if not isinstance(self.model, str) and not callable(self.model):
             raise UsageError(f"model is a name, or a class or function that builds the network; got {self.model!r}.")
-        for what, least in (("batch_size", 1), ("evaluations", 0), ("validation", 0)):
+        counts = [("batch_size", 1), ("evaluations", 0), ("validation", 0), ("bn_examples", 1)]
+        for what, least in counts + [("eval_batch_size", 1)] * (self.eval_batch_size is not None):
             number = getattr(self, what)
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise UsageError(f"{what} is a whole number from {least}; got {number!r}.")

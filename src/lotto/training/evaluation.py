@@ -17,9 +17,9 @@ from lotto.data import Split
 from lotto.data.in_memory import Batch
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import totals_of
+from lotto.training.batch_size import eval_batch
 from lotto.training.network import Network
 
-BATCH = 1000
 GATHERED_BYTES = 4 << 30
 """So much memory at most for the outputs of a split that an objective needs at once."""
 SPLITS: tuple[Split, ...] = ("test", "validation")
@@ -67,10 +67,12 @@ def evaluate_network(recipe: Recipe, network: Network, split: Split, examples: i
     return tally.metrics()
 
 
-def examples_of(recipe: Recipe, network: Network, split: Split, examples: int | None = None) -> Iterator[Batch]:
+def examples_of(
+    recipe: Recipe, network: Network, split: Split, examples: int | None = None, batch: int | None = None
+) -> Iterator[Batch]:
     """Batches of the first ``examples`` of a split, None = all, in their own order, on the network's device."""
     left = recipe.arrays.size(split) if examples is None else examples
-    for x, y in recipe.arrays.to(network.device).evaluation(split, BATCH):
+    for x, y in recipe.arrays.to(network.device).evaluation(split, batch or eval_batch(recipe, network)):
         yield x[:left], y[:left]
         left -= len(y)
         if left <= 0:

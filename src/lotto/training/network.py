@@ -85,6 +85,7 @@ class Network:
     """
 
     def __init__(self, recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
+        self.activations: tuple[int, int] | None = None  # bytes, once they are known; see `batch_size`
         self.device = device_of(recipe)
         self.dtype = PRECISIONS[recipe.precision]
         self.layout = torch.channels_last if recipe.uses_channels_last else torch.contiguous_format

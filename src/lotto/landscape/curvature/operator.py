@@ -28,11 +28,14 @@ from lotto.pruning import masks
 from lotto.pruning.masks import MaskLike
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import mean_of
-from lotto.training.evaluation import BATCH, examples_of
+from lotto.training.batch_size import BATCH, eval_batch
+from lotto.training.evaluation import examples_of
 from lotto.training.network import Network, flushed_denormals
 
-HELD_EXAMPLES = 4 * BATCH
-"""Up to so many examples, the first derivatives and their graphs are computed once: half of a product's time."""
+HELD_BATCHES = 4
+HELD_EXAMPLES = HELD_BATCHES * BATCH
+"""Up to so many examples (or batches, where these are smaller), the first derivatives and their graphs are computed
+once: half of a product's time."""
 
 
 @checked
@@ -148,7 +151,9 @@ class Hessian:
         if self._held:
             yield from self._held
             return
-        keep = (self.examples or self.recipe.arrays.size(self.split)) <= HELD_EXAMPLES
+        keep = (self.examples or self.recipe.arrays.size(self.split)) <= min(
+            HELD_EXAMPLES, HELD_BATCHES * eval_batch(self.recipe, self.network)
+        )
         made = []
         for x, y in self.batches():
             item = self._gradients(x, y, create_graph=True)
