@@ -428,8 +428,6 @@ def _listed(origin: Any, item: Kind | None) -> Kind:
         ordered = origin is tuple or issubclass(origin, collections.abc.Sequence)
         sized = isinstance(given, (collections.abc.Sequence, np.ndarray, Tensor, int))
         _fits(given, sized or (not ordered and isinstance(given, collections.abc.Iterable)))
-        if not sized and not isinstance(given, collections.abc.Collection):
-            return given  # an iterator is read once
         found = _items(given, item)
         if origin is tuple:
             return tuple(found)

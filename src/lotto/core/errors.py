@@ -67,7 +67,12 @@ LONGEST = 200
 class _Short(reprlib.Repr):
     """Values as they would be typed, the large ones by their size."""
 
-    maxstring = maxother = maxlong = LONGEST
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxother = self.maxlong = LONGEST
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(str(x[:LONGEST]))
 
     def repr_instance(self, x: Any, level: int) -> str:
         try:
@@ -87,6 +92,8 @@ class _Short(reprlib.Repr):
     def repr_DataFrame(self, x: Any, level: int) -> str:
         return f"a table of shape {x.shape}"
 
+    repr_str_ = repr_str
+    repr_OrderedDict = reprlib.Repr.repr_dict
     repr_Parameter = repr_Tensor
     repr_Series = repr_ndarray
 

@@ -19,7 +19,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from lotto.core import locks
-from lotto.core.errors import StorageError, UsageError
+from lotto.core.errors import LottoError, StorageError, UsageError, text
 from lotto.core.weights import digest
 
 TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
@@ -88,6 +88,25 @@ def sweep_temporary(folder: Path, name: str = "") -> None:
         for found in list(folder.iterdir()):
             if TEMPORARY.fullmatch(found.name) and found.name.startswith(f".{name}"):
                 locks.remove_abandoned(found)
+
+
+@contextlib.contextmanager
+def reading(path: Path, advice: str = "Make it again.") -> Iterator[None]:
+    """A block that makes something of a file's content, which may hold anything.
+
+    Raises:
+        StorageError: when the system refuses to read it.
+        UsageError: for whatever else goes wrong, in a sentence that names the file and ends in ``advice``.
+    """
+    try:
+        yield
+    except LottoError:
+        raise
+    except OSError as error:
+        raise StorageError(f"Cannot read {text(str(path))}: {reason(error)}.") from error
+    except Exception as error:  # of a content that nobody foresaw
+        said = f"{type(error).__name__}, {text(str(error))}"
+        raise UsageError(f"{text(str(path))} is damaged or of another kind ({said}). {advice}") from error
 
 
 def write_bytes(path: Path, content: bytes) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lotto.core.check import checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import UsageError, nearest, text
 
 Weights = Mapping[str, Tensor]
 
@@ -24,10 +24,10 @@ def check_alike(a: Weights, b: Weights) -> None:
     """Raise ``UsageError`` unless ``a`` and ``b`` have the same names and shapes."""
     for name in [*a, *b]:
         if name not in a or name not in b:
-            raise UsageError(f"The two weight dicts differ: {name!r} is in only one of them.")
+            raise UsageError(f"The two weight dicts differ: {text(name)} is in only one of them.")
         if a[name].shape != b[name].shape:
             raise UsageError(
-                f"The two weight dicts differ: {name!r} has shape {tuple(a[name].shape)} in one "
+                f"The two weight dicts differ: {text(name)} has shape {tuple(a[name].shape)} in one "
                 f"and {tuple(b[name].shape)} in the other."
             )
 
@@ -55,6 +55,9 @@ def digest(weights: Weights) -> str:
 @checked
 def restrict(weights: Weights, names: Iterable[str]) -> dict[str, Tensor]:
     """Return only the named tensors (a mask's keys give the prunable part)."""
+    names = list(names)
+    if (missing := next((name for name in names if name not in weights), None)) is not None:
+        raise UsageError(f"There are no weights {text(missing)}. {nearest(missing, weights)}")
     return {name: weights[name] for name in names}
 
 
@@ -111,7 +114,7 @@ def _pairs(a: Weights, b: Weights, mask: Weights | None) -> Iterable[tuple[Tenso
         return
     for name, keep in mask.items():
         if name not in a or keep.shape != a[name].shape:
-            raise UsageError(f"The mask does not fit the weights at {name!r}.")
+            raise UsageError(f"The mask does not fit the weights at {text(name)}.")
         kept = keep.to(a[name].device, torch.bool)
         yield a[name].detach()[kept].double(), b[name].detach()[kept].double()
 

@@ -35,7 +35,9 @@ class Augment:
         """Augment a batch of images, shape (batch, channels, height, width), for (seed, step)."""
         if not isinstance(x, Tensor) or x.dim() != 4:
             raise UsageError(f"Augmentation needs images of shape (channels, height, width); got {text(x)}.")
-        generator = stream(seed, "augment", whole_number(step, "step"))
+        generator = stream(
+            seed if type(seed) is int else whole_number(seed, "seed"), "augment", whole_number(step, "step")
+        )
         batch, height, width = x.shape[0], x.shape[2], x.shape[3]
         if self.crop:
             top, left = _drawn(generator.integers(0, 2 * self.crop + 1, (2, batch)), x.device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lotto.core.check import Bounds, Count, Few, checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import DataError, UsageError, text
 from lotto.core.rng import stream
 from lotto.data.augment import Augment
 from lotto.data.file_digests import file_digests
@@ -41,8 +41,11 @@ class _Images(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         index, draws = key
         path, label = self.items[index]
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+        except Exception as error:  # of a file that holds anything
+            raise DataError(f"The image {text(str(path))} cannot be read: {text(str(error))}. Replace it.") from error
         image = self._centre(image) if draws is None else self._random(image, draws)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), label
 

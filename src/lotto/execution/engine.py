@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from lotto.core.check import checked
-from lotto.core.errors import DivergedError
+from lotto.core.errors import DivergedError, UsageError, text
 from lotto.execution.autotune import measured_width
 from lotto.execution.compute import lookup
 from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
@@ -71,6 +71,8 @@ class Engine(ABC):
             DivergedError: if a training diverged, after all others have been run.
         """
         jobs = list(jobs)
+        if (wrong := next((job for job in jobs if not isinstance(job, WorkItem)), None)) is not None:
+            raise UsageError(f"An engine runs jobs and tasks, such as lotto.Job(recipe); got {text(wrong)}.")
 
         def procedure() -> Procedure[list[Any]]:
             return (yield jobs)

@@ -53,13 +53,14 @@ class Options:
         **own: Any,
     ) -> None:
         if "look_at" in own:
-            warnings.warn("The option look_at is eval_levels now.", DeprecationWarning, stacklevel=2)
+            warnings.warn("The option look_at is eval_levels now.", DeprecationWarning, stacklevel=3)
             own["eval_levels"] = own.pop("look_at")
         given = {"recipe": recipe, "replicates": replicates, "rewind_to": rewind_to, "levels": levels, "seed": seed}
         for name, value in {**given, "own": own}.items():
             object.__setattr__(self, name, value)
         self._check(**own)
 
+    @checked
     def _check(self, orders: int = 2, eval_levels: Sequence[int] = (), **others: object) -> None:
         """Before anything is trained; ``orders`` and ``eval_levels`` are the same wherever experiments have them."""
         if self.replicates < 1:

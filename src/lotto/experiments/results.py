@@ -11,7 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from lotto.core.check import checked
+from lotto.core import files
+from lotto.core.check import checked, kind_of
+from lotto.core.check import read as read_as
 from lotto.core.errors import UsageError
 from lotto.core.fingerprint import fields_that_affect
 from lotto.experiments.measures import ERROR, Measure
@@ -21,6 +23,15 @@ from lotto.recipe.tolerance import POINTS, Tolerance
 FORMAT = "lotto.experiment"
 FIRST_PAPER = "stabilizing"
 """The paper of the results that do not name any: those of the time when there was one."""
+
+
+ENTRIES = {"name": str, "paper": str, "recipe": dict[str, Any], "training": dict[str, float]}
+RECIPE = ("name", "model")
+FACTS = ("iterations", "per_epoch", "learning_rate", "warmup")
+"""Entries of a description that are read, and of its parts."""
+NUMBERS = ("replicate", "rewind_step", "level", "density", "sample", "value")
+TEXTS = ("kind", "measure", "unit")
+"""Columns that all rows have."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,7 @@ def tolerance_of(recipe: Mapping[str, Any], frame: pd.DataFrame) -> float:
     return Tolerance.of(recipe.get("tolerance", POINTS)).above(0.0 if math.isnan(mean) else float(mean))
 
 
+@checked
 def read(folder: Path) -> list[StoredResult]:
     """The results in a folder (not below it), by name.
 
@@ -98,15 +110,30 @@ def read(folder: Path) -> list[StoredResult]:
     """
     found = []
     for path in sorted(folder.glob("*.json")):
-        try:
+        with files.reading(path, "Run its experiment again."):
             about = json.loads(path.read_text())
             if not isinstance(about, dict) or about.get("format") != FORMAT:
                 continue
             about.setdefault("paper", FIRST_PAPER)
-            found.append(StoredResult(about, pd.read_csv(path.with_suffix(".csv")), path.with_suffix(".csv")))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"The result {path} cannot be read ({error}); run its experiment again.") from error
+            _check_entries(about)
+        with files.reading(path.with_suffix(".csv"), "Run its experiment again."):
+            frame = pd.read_csv(path.with_suffix(".csv"))
+            frame[[*NUMBERS]].astype(float)
+            frame[[*TEXTS]]
+        found.append(StoredResult(about, frame, path.with_suffix(".csv")))
     return found
+
+
+def _check_entries(about: dict[str, Any]) -> None:
+    """Raise an error unless a description has what claims and reports read."""
+    for name, hint in ENTRIES.items():
+        kind = kind_of(hint)
+        assert kind is not None
+        read_as(about[name], kind, name)
+    for name in RECIPE:
+        about["recipe"][name]
+    for name in FACTS:
+        about["training"][name]
 
 
 @checked

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lotto.core.check import checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import UsageError, text
 from lotto.core.pytree import flatten
 from lotto.pruning.channels import Space, by_channel, channel_spaces, is_padded, traced
 
@@ -38,6 +38,7 @@ def compact(module: nn.Module, example: Tensor) -> fx.GraphModule:
     """
     training = module.training
     try:
+        check_example(module.eval(), example)
         own = copy.deepcopy(traced(module.eval()))  # with tensors of its own
         with torch.no_grad():
             for space in channel_spaces(own, example.clone()):
@@ -46,6 +47,18 @@ def compact(module: nn.Module, example: Tensor) -> fx.GraphModule:
     finally:
         module.train(training)
     return own
+
+
+def check_example(module: nn.Module, example: Tensor) -> None:
+    """Raise ``UsageError`` unless a network can read an example."""
+    try:
+        with torch.no_grad():
+            module(example.clone())
+    except Exception as error:  # whatever a forward may raise
+        said = text(str(error).split("\n")[0])[1:-1]
+        raise UsageError(
+            f"{type(module).__name__} cannot read the example, {text(example)}: {said}. Give a batch of its inputs."
+        ) from error
 
 
 def check_equal_outputs(module: nn.Module, other: nn.Module, example: Tensor, how: str) -> None:

@@ -72,6 +72,8 @@ def load_trained(path: Path, load: Callable[[str], object] = load_data) -> tuple
         raise UsageError(f"There is no {TRAINED} in {folder}; `lotto imp` writes it beside the ticket.")
     weights, about = files.load_tensors(folder / TRAINED, FORMAT)
     try:
+        with files.reading(folder / TRAINED):
+            about = {"model": about["model"], "data": about["data"], "density": about["density"], **about}
         load(about["data"])
         recipe = Recipe(about["model"], about["data"])
         module = recipe.build()
@@ -80,7 +82,8 @@ def load_trained(path: Path, load: Callable[[str], object] = load_data) -> tuple
             f"{about['model']!r} on {about['data']!r} cannot be built from its name ({error}) In Python: "
             "lotto.inference.compact(model, example)."
         ) from error
-    module.load_state_dict(weights)
+    with files.reading(folder / TRAINED):
+        module.load_state_dict(weights)
     return recipe, module.eval(), about
 
 

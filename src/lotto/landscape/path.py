@@ -122,6 +122,8 @@ class PathTask(Task):
         constants = check_ends(self.recipe, self.a, self.b)
         if self.points < 2:
             raise UsageError(f"A path has at least 2 points, its ends; got {self.points}.")
+        if not self.splits:
+            raise UsageError("A path is evaluated on at least one split, such as splits=('test',).")
         if self.batchnorm not in BATCHNORM:
             raise unknown("BatchNorm policy", self.batchnorm, BATCHNORM)
         for name, weights in (("first", self.a), ("second", self.b)):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from lotto.core.errors import UsageError, unknown
+from lotto.core.errors import text as _text
 from lotto.models.conv import Conv, Conv1d
 from lotto.models.fully_connected import mlp
 from lotto.models.resnet import ResNet
@@ -46,6 +47,14 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
     Raises:
         UsageError: if the name is unknown (lists the choices) or it cannot read such inputs.
     """
+    shape = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
+    if not isinstance(name, str) or not all(
+        type(size) is int and 0 < size < 2**31 for size in (*(shape or ("",)), classes)
+    ):
+        raise UsageError(
+            "An architecture is built from its name, the shape of an input and a number of outputs, such as "
+            f"build('lenet-300-100', (1, 28, 28), 10); got {_text(name)}, {_text(shape)}, {_text(classes)}."
+        )
     images = len(shape) == 3
     patterns: list[tuple[str, bool, Callable[[re.Match[str]], nn.Module]]] = [
         (

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lotto.core import files
 from lotto.core.check import Kind, Unfit, checked, kind_of
-from lotto.core.errors import UsageError, nearest
+from lotto.core.errors import UsageError, nearest, text
 from lotto.core.rng import stream
 from lotto.pruning.prunable import LeftOut, choose
 from lotto.pruning.prunable import prunable_names as prunable_names
@@ -98,7 +98,8 @@ class Mask(dict[str, Tensor]):
     def load(cls, path: str | Path) -> Mask:
         """Read a mask file; raises ``UsageError`` if it is not one."""
         tensors, metadata = files.load_tensors(Path(path), "lotto.mask")
-        return cls(tensors, json.loads(metadata.get(SHARED, "{}")))
+        with files.reading(Path(path)):
+            return cls(tensors, json.loads(metadata.get(SHARED, "{}")))
 
 
 def shared_metadata(mask: Mapping[str, Tensor]) -> dict[str, str]:
@@ -169,6 +170,8 @@ def size(mask: MaskLike) -> int:
 @checked
 def density(mask: MaskLike) -> float:
     """Fraction of prunable weights left."""
+    if not size(mask):
+        raise UsageError("A mask of no weights has no density; masks.ones(recipe) has all that can be pruned.")
     return count(mask) / size(mask)
 
 
@@ -233,10 +236,10 @@ def check_fits(mask: MaskLike, weights: Mapping[str, Tensor]) -> None:
     """Raise ``UsageError`` unless every tensor of the mask fits the weight of its name."""
     for name, keep in mask.items():
         if name not in weights:
-            raise UsageError(f"The mask has {name!r}, which the model has not. {nearest(name, weights)}")
+            raise UsageError(f"The mask has {text(name)}, which the model has not. {nearest(name, weights)}")
         if keep.shape != weights[name].shape:
             raise UsageError(
-                f"The mask of {name!r} has shape {tuple(keep.shape)}, the model's weight has "
+                f"The mask of {text(name)} has shape {tuple(keep.shape)}, the model's weight has "
                 f"{tuple(weights[name].shape)}."
             )
 

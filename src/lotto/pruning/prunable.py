@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import nn
 
 from lotto.core.check import checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import LONGEST, UsageError, text
 
 MATRICES: Mapping[tuple[type[nn.Module], ...], tuple[str, ...]] = {
     (nn.Linear, nn.modules.conv._ConvNd, nn.Bilinear): ("weight",),
@@ -61,7 +61,7 @@ def prunable_names(model: nn.Module, exclude: Collection[str] = (), include: Col
     Raises:
         UsageError: if a pattern fits nothing, a weight is computed from others, or nothing is left to prune.
     """
-    names, left_out = choose(model, exclude, include)
+    names, left_out = choose(model, [*exclude], [*include])
     if not names:
         others = ", ".join(f"{it.name} ({it.reason})" for it in left_out[:NAMED])
         raise UsageError(
@@ -144,20 +144,23 @@ def _check_patterns(
     """Every pattern fits something, so that a slip is noticed."""
     axes = {name: parameter.dim() for name, parameter in model.named_parameters(remove_duplicate=False)}
     modules = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    known = (*modules, *axes)
     for pattern in exclude:
-        if not any(matches(name, pattern) for name in (*axes, *computed, *modules)):
-            raise UsageError(f"Cannot exclude {pattern!r}: no such prunable layer. {near(pattern, (*modules, *axes))}")
+        if not any(matches(name, pattern) for name in (*known, *computed)):
+            raise UsageError(
+                f"Cannot exclude {text(pattern)}: no such prunable layer. {near(pattern, (*modules, *axes))}"
+            )
     for pattern in include:
         found = [name for name in axes if matches(name, pattern)]
         if not found:
-            raise UsageError(f"Cannot include {pattern!r}: no such parameter. {near(pattern, (*modules, *axes))}")
+            raise UsageError(f"Cannot include {text(pattern)}: no such parameter. {near(pattern, known)}")
         if all(axes[name] < 2 for name in found):
-            raise UsageError(f"Cannot include {pattern!r}: only matrices are pruned, and {found[0]!r} is a vector.")
+            raise UsageError(f"Cannot include {text(pattern)}: only matrices are pruned, and {found[0]!r} is a vector.")
 
 
 def near(pattern: str, names: Sequence[str]) -> str:
     """The names that a pattern may have meant, or the first ones."""
-    found = difflib.get_close_matches(pattern, names, n=NAMED, cutoff=0.5)
+    found = difflib.get_close_matches(pattern[:LONGEST], names, n=NAMED, cutoff=0.5)
     if found:
         return f"Did you mean {' or '.join(map(repr, found))}?"
     return f"Names are {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"

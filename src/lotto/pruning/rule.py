@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from lotto.core.check import Fraction, checked
-from lotto.core.errors import UsageError, unknown
+from lotto.core.errors import UsageError, text, unknown
 from lotto.core.weights import Weights, first_non_finite
 from lotto.pruning import masks
 from lotto.pruning.allocation import erk_counts, keep_count, keep_top
@@ -51,9 +51,9 @@ class Pruning:
         for what in ("exclude", "include"):
             object.__setattr__(self, what, patterns(getattr(self, what), what))
         if not isinstance(self.rates, Mapping):
-            raise UsageError(f"rates are given by layer, such as {{'fc3': 0.1}}; got {self.rates!r}.")
+            raise UsageError(f"rates are given by layer, such as {{'fc3': 0.1}}; got {text(self.rates)}.")
         if not isinstance(self.score, str) and not callable(self.score):
-            raise UsageError(f"score is a name or a function; got {self.score!r}.")
+            raise UsageError(f"score is a name or a function; got {text(self.score)}.")
         if isinstance(self.score, str) and self.score not in SCORES:
             raise unknown("score", self.score, SCORES)
         if self.scope not in SCOPES:
@@ -82,7 +82,7 @@ def patterns(value: object, what: str) -> tuple[str, ...]:
 def check_rate(rate: float, what: str = "the pruning rate") -> None:
     """Raise ``UsageError`` unless 0 < rate < 1."""
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1:
-        raise UsageError(f"{what[0].upper()}{what[1:]} must be greater than 0 and less than 1; got {rate!r}.")
+        raise UsageError(f"{what[0].upper()}{what[1:]} must be greater than 0 and less than 1; got {text(rate)}.")
 
 
 @checked
@@ -120,6 +120,8 @@ def prune(
     rule = Pruning(rate, score, scope, rates or {})
     mask = Mask({n: m.detach().cpu() for n, m in mask.items()}, getattr(mask, "shared", None))
     masks.check_fits(mask, weights)
+    if start is not None:
+        masks.check_fits(mask, start)
     weights = {n: weights[n].detach().cpu() for n in mask}
     start = None if start is None else {n: start[n].detach().cpu() for n in mask}
     if (bad := first_non_finite({n: weights[n] for n in mask})) is not None:
@@ -146,6 +148,8 @@ def _own_rates(rates: Mapping[str, float], names: Sequence[str]) -> dict[str, fl
         found = [name for name in names if matches(name, pattern)]
         if not found:
             layers = [layer_of(name) for name in names]
-            raise UsageError(f"A rate is given for {pattern!r}, which is no prunable layer. {near(pattern, layers)}")
+            raise UsageError(
+                f"A rate is given for {text(pattern)}, which is no prunable layer. {near(pattern, layers)}"
+            )
         own |= dict.fromkeys(found, rate)
     return own

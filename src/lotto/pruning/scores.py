@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lotto.core.errors import UsageError
+from lotto.core.errors import LottoError, UsageError, text
 from lotto.core.rng import stream
 from lotto.core.weights import Weights
 
@@ -47,7 +47,15 @@ SCORES: dict[str, Score] = {
 def score_layer(score: str | Score, name: str, weight: Tensor, start: Weights | None, seed: int) -> Tensor:
     """The scores of one layer by a score's name or function; raises ``UsageError`` unless they have its shape."""
     function = SCORES[score] if isinstance(score, str) else score
-    result = function(weight, None if start is None else start[name], stream(seed, f"score:{name}"))
+    try:
+        result = function(weight, None if start is None else start[name], stream(seed, f"score:{name}"))
+    except LottoError:
+        raise
+    except Exception as error:  # whatever a user's function may raise
+        raise UsageError(
+            f"The score of {text(name)} cannot be computed: {type(error).__name__}, {text(str(error))}. A score is a "
+            "function of (weight, start, generator)."
+        ) from error
     if not isinstance(result, Tensor) or result.shape != weight.shape:
         raise UsageError(
             f"A score function returns a tensor of the weight's shape {tuple(weight.shape)}; "

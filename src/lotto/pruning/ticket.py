@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lotto.core import files
 from lotto.core.check import checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import UsageError, text
 from lotto.core.shown import brief, table
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
@@ -71,12 +71,20 @@ class Ticket:
             "version": "1",
             "rewind_step": str(self.rewind_step),
             "density": repr(self.density),
-            "info": json.dumps(dict(self.info)),
+            "info": self._info(),
             **({"warning": self.warning} if self.warning else {}),
             **masks.shared_metadata(self.mask),
         }
         files.save_tensors(Path(path), tensors, metadata)
         return Path(path)
+
+    def _info(self) -> str:
+        try:
+            return json.dumps(dict(self.info))
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"A ticket's info holds plain values, which a file can keep; got {text(self.info)}."
+            ) from error
 
     @classmethod
     @checked
@@ -87,11 +95,12 @@ class Ticket:
             UsageError: if the file is missing or not a ticket.
         """
         tensors, metadata = files.load_tensors(Path(path), "lotto.ticket")
-        shared = json.loads(metadata.get(masks.SHARED, "{}"))
-        mask = Mask({n.removeprefix(MASK): t for n, t in tensors.items() if n.startswith(MASK)}, shared)
-        start = {n.removeprefix(START): t for n, t in tensors.items() if n.startswith(START)}
-        masks.check_fits(mask, start)
-        return cls(start, mask, int(metadata["rewind_step"]), json.loads(metadata["info"]))
+        with files.reading(Path(path)):
+            shared = json.loads(metadata.get(masks.SHARED, "{}"))
+            mask = Mask({n.removeprefix(MASK): t for n, t in tensors.items() if n.startswith(MASK)}, shared)
+            start = {n.removeprefix(START): t for n, t in tensors.items() if n.startswith(START)}
+            masks.check_fits(mask, start)
+            return cls(start, mask, int(metadata["rewind_step"]), json.loads(metadata["info"]))
 
     def __repr__(self) -> str:
         said = "".join(f", {name}={brief(self.info[name])}" for name in TOLD if name in self.info)

@@ -14,10 +14,10 @@ from lotto.core import files
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.execution.entries import versions
-from lotto.experiments.experiment import Experiment, summary
+from lotto.experiments.experiment import Experiment, Plot, summary
 from lotto.experiments.measures import BARRIER, ERROR, IMP, ONLY_DRAWN, RANDOM, UNITS
 from lotto.experiments.options import Options
-from lotto.experiments.results import FORMAT, read
+from lotto.experiments.results import FORMAT, StoredResult, read
 from lotto.report import plots
 from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, Place, made_by, saving
 from lotto.report.pages import render
@@ -86,25 +86,25 @@ def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
     drawn_by = {(e.paper, e.name): e.plot for e in known}
     sections = []
     for result in read(folder):
-        table = readable(result.frame)
-        draw = drawn_by.get((result.about["paper"], result.about["name"]))
-        plot = ""
-        if draw is not None and set(result.frame["unit"]) <= set(UNITS):  # axes and limits are in these units
-            plot = plots.svg(draw(summary(result.frame), result.tolerance))
-            files.write_text(result.path.with_suffix(".svg"), plot)
-        sections.append(
-            {
-                **result.about,
-                "plot": plot,
-                "titles": list(table.columns),
-                "rows": table.to_numpy().tolist(),
-            }
-        )
+        with files.reading(result.path.with_suffix(".json"), "Run its experiment again."):
+            section = _section(result, drawn_by.get((result.about["paper"], result.about["name"])))
+            render("experiments.html", sections=[section], recipe="")  # what is missing is that of this file
+        if section["plot"]:
+            files.write_text(result.path.with_suffix(".svg"), section["plot"])
+        sections.append(section)
     if not sections:
         raise UsageError(f"{folder} holds no experiment.")
     page = folder / PAGE
     files.write_text(page, render("experiments.html", sections=sections, recipe=sections[0]["recipe"]["name"]))
     return page
+
+
+def _section(result: StoredResult, draw: Plot | None) -> dict[str, Any]:
+    """What the page shows of a result."""
+    table = readable(result.frame)
+    drawn = draw is not None and set(result.frame["unit"]) <= set(UNITS)  # axes and limits are in these units
+    plot = plots.svg(draw(summary(result.frame), result.tolerance)) if draw is not None and drawn else ""
+    return {**result.about, "plot": plot, "titles": list(table.columns), "rows": table.to_numpy().tolist()}
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:

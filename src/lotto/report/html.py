@@ -15,6 +15,14 @@ from lotto.report.table import OF_ALL, columns, percent, spread
 
 def write_report(result: Mapping[str, Any], path: Path) -> None:
     """Write the report of a loaded result, atomically, and its first plot as ``error.svg`` beside it."""
+    with files.reading(path.with_name("result.json"), "Run its command again."):
+        page, error_plot = _drawn(result)
+    files.write_text(path.with_name("error.svg"), error_plot)
+    files.write_text(path, page)
+
+
+def _drawn(result: Mapping[str, Any]) -> tuple[str, str]:
+    """The page, and its first plot."""
     table = result["table"]
     metric = Metric.of_result(result)
     best = table[table["matching"]].iloc[-1]
@@ -54,5 +62,4 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
         curves_plot=plots.svg(plots.training_curves(histories, densities, metric)),
         layers_plot=plots.svg(plots.layer_densities(result["layers"], densities)),
     )
-    files.write_text(path.with_name("error.svg"), error_plot)
-    files.write_text(path, page)
+    return page, error_plot

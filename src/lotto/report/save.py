@@ -129,7 +129,7 @@ def load_result(folder: Path) -> dict[str, Any]:
         table[numbers] = table[numbers].astype(float)
         content["table"] = table.astype({"level": int, "n": int})
         return content
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{folder} holds no result: there is no readable {RESULT} in it.") from error
 
 

@@ -13,6 +13,7 @@ from lotto.core.rng import private_rng, torch_seed
 from lotto.core.weights import digest
 from lotto.recipe.optimizers import OptimizerState
 from lotto.recipe.recipe import Recipe
+from lotto.training.diagnosis import check_labels, loss_of, reason
 from lotto.training.evaluation import adds_up, evaluate_network, number
 from lotto.training.network import Network, trainable_parameters
 
@@ -32,7 +33,8 @@ def check_trainable(recipe: Recipe) -> None:
             optimizer = OptimizerState(recipe.optimizer, trainable_parameters(network.module))
             outputs = network(x)
             _check_outputs(recipe, outputs)
-            loss = recipe.loss_function(outputs, y)
+            check_labels(recipe, outputs)
+            loss = loss_of(recipe, outputs, y)
             number(loss)
             loss.backward()
             _check_gradients(network)
@@ -45,10 +47,10 @@ def check_trainable(recipe: Recipe) -> None:
         except LottoError:
             raise
         except Exception as error:  # whatever a user's code may raise
-            lines = str(error).splitlines() or [type(error).__name__]
+            why = reason(error, recipe, x, y)
             raise UsageError(
                 f"The recipe cannot be trained (a batch has inputs {tuple(x.shape)} and targets {tuple(y.shape)}): "
-                f"{lines[0]}"
+                f"{why}."
             ) from error
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lotto.core.errors import UsageError
 from lotto.core.pytree import flatten, unflatten
+from lotto.core.weights import check_alike
 from lotto.data.augment import Augment
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
@@ -76,6 +77,15 @@ def device_of(recipe: Recipe) -> torch.device:
     return device
 
 
+def load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a module its weights; raises ``UsageError`` that names the first one that does not fit."""
+    try:
+        module.load_state_dict(dict(weights))
+    except RuntimeError:
+        check_alike(module.state_dict(), weights)
+        raise
+
+
 class Network:
     """A module with weights, its device, precision and layout.
 
@@ -118,7 +128,7 @@ class Network:
                         f"{first!r} and {other!r} are one tensor of the model (tied weights), but the weights have "
                         "different values for them; lotto.masks.ones(recipe) gives masks that know all names."
                     )
-        self.module.load_state_dict(dict(weights))
+        load(self.module, weights)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs in float32 (float64 for that precision)."""

@@ -11,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lotto.core.check import Positive, checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import UsageError, text
 from lotto.core.rng import stream
 from lotto.core.shown import shown
 from lotto.landscape.curvature.operator import Hessian
@@ -72,6 +72,9 @@ class Spectrum:
     @checked
     def density(self, at: np.ndarray, width: Positive) -> np.ndarray:
         """The density with each mass spread as a Gaussian of standard deviation ``width``; integrates to 1."""
+        at = np.atleast_1d(at)
+        if at.ndim > 1:
+            raise UsageError(f"The density is that at positions along one axis; got {text(at)}.")
         distance = (np.asarray(at)[:, None] - np.array(self.nodes)) / width
         return np.exp(-0.5 * distance**2) @ np.array(self.masses) / (width * math.sqrt(2 * math.pi))
 

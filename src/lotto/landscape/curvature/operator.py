@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lotto.core.check import Count, checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import UsageError, text
 from lotto.core.weights import Weights
 from lotto.data import Split
 from lotto.landscape.batchnorm import NORMS
@@ -129,6 +129,8 @@ class Hessian:
 
     def __matmul__(self, vector: np.ndarray) -> np.ndarray:
         """``H v`` in float64, summed over batches in float64."""
+        if not isinstance(vector, np.ndarray) or vector.shape != (self.size,) or vector.dtype.kind not in "biuf":
+            raise UsageError(f"A Hessian multiplies an array of shape ({self.size},); got {text(vector)}.")
         direction = self._scatter(vector)
         total = torch.zeros(self.size, dtype=torch.float64, device=self.network.device)
         count = 0.0

@@ -12,6 +12,7 @@ from lotto.core.check import Positive, checked
 from lotto.core.errors import UsageError, unknown
 from lotto.core.weights import Weights
 from lotto.landscape.curvature.lanczos import Spectrum
+from lotto.pruning import masks
 from lotto.pruning.masks import MaskLike
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import in_nats
@@ -72,8 +73,9 @@ def squared_lengths(weights: Weights, mask: MaskLike, kind: str) -> np.ndarray:
     """Squared length of the projection that prunes 0, 1, ..., D weights; for random pruning its expectation."""
     if kind not in KINDS:
         raise unknown("kind of pruning", kind, KINDS)
+    masks.check_fits(mask, weights)
     parts = [weights[name][keep.to(weights[name].device)].double().cpu().numpy() for name, keep in mask.items()]
-    squares = np.concatenate(parts) ** 2
+    squares = np.concatenate([*parts, np.zeros(0)]) ** 2
     if not len(squares):
         raise UsageError("The axial subspace is empty: the mask keeps no weight.")
     if kind == "random":
