@@ -106,7 +106,9 @@ def reading(path: Path, advice: str = "Make it again.") -> Iterator[None]:
         raise StorageError(f"Cannot read {text(str(path))}: {reason(error)}.") from error
     except Exception as error:  # of a content that nobody foresaw
         said = f"{type(error).__name__}, {text(str(error))}"
-        raise UsageError(f"{text(str(path))} is damaged or of another kind ({said}). {advice}") from error
+        raise UsageError(
+            f"{text(str(path))} cannot be read: it is damaged or of another kind ({said}). {advice}"
+        ) from error
 
 
 def write_bytes(path: Path, content: bytes) -> str:
