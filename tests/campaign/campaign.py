@@ -165,7 +165,7 @@ def kill_with_workers(campaign: Campaign, tally: Tally, draw: random.Random, who
     tally["alive"] += len(_members(pid))
     scratch.sweep(campaign.work / "tmp")
     tally["left"] += len(list(Path("/dev/shm").glob(f"sem.loky-{pid}-*")))
-    tally["left"] += len(list((campaign.work / "tmp").iterdir()))
+    tally["left"] += len(list((campaign.work / "tmp").glob("lotto-*")))
     look_for_everything(campaign, tally)
 
 

@@ -15,7 +15,7 @@ from lotto.core.files import reason
 from lotto.core.locks import PathLock
 
 PREFIX = "lotto-scratch-"
-NOTED = "semaphores"
+NOTED, OWNER = "semaphores", "owner"
 SEMAPHORES = Path("/dev/shm")
 
 
@@ -36,6 +36,7 @@ class Scratch:
         try:
             self._lock.acquire()
             self.folder.mkdir(mode=0o700)
+            (self.folder / OWNER).write_text(f"{os.getpid()} {_numbering()}")
         except OSError as error:
             self._lock.release()
             raise StorageError(f"Cannot make a folder in {parent}: {reason(error)}.") from error
@@ -62,7 +63,7 @@ def sweep(parent: Path) -> None:
                     continue
                 lock = PathLock(_lock_of(folder))
                 if lock.acquire(wait=False):
-                    _remove_semaphores(folder / NOTED)
+                    _remove_semaphores(folder)
                     shutil.rmtree(folder, ignore_errors=True)
                     lock.release()
 
@@ -71,8 +72,20 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _remove_semaphores(noted: Path) -> None:
-    if noted.exists():
-        for name in noted.read_text().split():
-            if re.fullmatch(r"sem\.loky-\d+-\w+", name):
-                (SEMAPHORES / name).unlink(missing_ok=True)
+def _numbering() -> str:
+    """What a process's number is a number in."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "unknown"
+
+
+def _remove_semaphores(folder: Path) -> None:
+    """Remove the semaphores that a dead owner wrote down, and those that bear its number if no process has it now."""
+    names = (folder / NOTED).read_text().split() if (folder / NOTED).exists() else []
+    number, numbering = (folder / OWNER).read_text().split(" ", 1) if (folder / OWNER).exists() else ("", "")
+    if number.isdigit() and numbering == _numbering() != "unknown" and not Path("/proc", number).exists():
+        names += [path.name for path in SEMAPHORES.glob(f"sem.loky-{number}-*")]
+    for name in names:
+        if re.fullmatch(r"sem\.loky-\d+-\w+", name):
+            (SEMAPHORES / name).unlink(missing_ok=True)
