@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from lotto.recipe.objectives import IGNORED, Objective, misclassification, mse
 
-Totals = Callable[[Tensor, Tensor], tuple[Tensor, "Tensor | int"]]
+Totals = Callable[[Tensor, Tensor], tuple[Tensor, "Tensor | float"]]
 """From (outputs, targets) of a batch to a sum (or the mean) and its weight."""
 Weight = Callable[[Tensor, Tensor], "Tensor | int"]
 """From (outputs, targets) of a batch to what the mean over it was divided by."""
@@ -72,16 +72,20 @@ def totals_of(objective: Objective) -> Totals | None:
     if (mean := mean_of(objective)) is None:
         return None
 
-    def totals(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | int]:
+    def totals(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float]:
         value, found = mean(outputs, targets)
-        total = value.double() * found
+        if not isinstance(found, Tensor):
+            return value.double() * found, found
         # A batch without any target to count has no mean: its sum is 0.
-        return (torch.where(found > 0, total, 0.0) if isinstance(found, Tensor) else total), found
+        if found.device.type == "cpu":
+            number = found.item()
+            return value.double() * number if number else torch.zeros((), dtype=torch.float64), number
+        return torch.where(found > 0, value.double() * found, 0.0), found
 
     return totals
 
 
-def _divided(total: Tensor, weight: Tensor | int) -> tuple[Tensor, Tensor | int]:
+def _divided(total: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor | float]:
     return total / weight, weight
 
 
