@@ -36,7 +36,9 @@ class Augment:
         if not isinstance(x, Tensor) or x.dim() != 4:
             raise UsageError(f"Augmentation needs images of shape (channels, height, width); got {text(x)}.")
         generator = stream(
-            seed if type(seed) is int else whole_number(seed, "seed"), "augment", whole_number(step, "step")
+            seed if type(seed) is int and abs(seed) < 2**63 else whole_number(seed, "seed"),
+            "augment",
+            whole_number(step, "step"),
         )
         batch, height, width = x.shape[0], x.shape[2], x.shape[3]
         if self.crop:
