@@ -193,7 +193,7 @@ def test_command_line(tmp_path, capsys):
     ("changes", "text"),
     [
         ({"levels": 0}, "they need at least two: the dense network and levels=1; got levels=0"),
-        ({"orders": 1}, "A distance needs at least 2 data orders; got 1"),
+        ({"orders": 1}, "A distance needs at least 2 data orders, and at most 1000; got 1"),
         ({"replicates": 0}, "replicates is 1 or more"),
         ({"rewind_to": ("40it",)}, "rewind step 40 is not before the end"),
     ],

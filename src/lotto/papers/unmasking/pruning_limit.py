@@ -12,7 +12,7 @@ from lotto.experiments.case import Case, Row
 from lotto.experiments.experiment import experiment
 from lotto.experiments.measures import IMP
 from lotto.landscape.curvature.eigenvalues import SpectrumTask, spectrum_from
-from lotto.landscape.curvature.pruning_limit import largest_prunable, tolerated_rise
+from lotto.landscape.curvature.pruning_limit import EPSILON, largest_prunable, tolerated_rise
 from lotto.landscape.curvature.quadratic import LARGEST, QuadraticTask
 from lotto.landscape.path import PathTask, path_of
 from lotto.lottery.replicate import Level
@@ -100,7 +100,7 @@ def pruning_limit(case: Case, *, examples: int | None = None) -> Procedure[list[
             rises.setdefault((i, kind, m.QUADRATIC), {})[fraction] = cost
     for i, outcome in found["spectrum"].items():
         spectrum, at = spectrum_from(outcome), chosen[i]
-        epsilon = tolerated_rise(recipe, path_of(paths["levels"][i]).loss["train"][0])
+        epsilon = tolerated_rise(recipe, path_of(paths["levels"][i]).loss["train"][0], EPSILON)
         rows.append(case.row(at, IMP, m.LARGEST_EIGENVALUE, max(spectrum.nodes)))
         rows.append(case.row(at, IMP, m.TRACE, spectrum.trace))
         rows.append(case.row(at, IMP, m.FRACTION_TO_LAST, to_last[i]))
