@@ -283,9 +283,9 @@ def test_data_of_ones_own_goes_by_autograd():
 
 def test_too_few_outputs_are_refused_and_touch_no_other_memory():
     recipe = recipe_of(lambda: mlp([24], (12,), 3))  # six classes
-    with pytest.raises((IndexError, RuntimeError), match="holds the label|out of bounds"):
+    with pytest.raises((IndexError, RuntimeError), match=r"holds the label|out of bounds"):
         train(Job(recipe))
-    with pytest.raises(UsageError, match="holds the label|out of bounds"):
+    with pytest.raises(UsageError, match=r"holds the label|out of bounds"):
         lotto.train(recipe)
 
 
