@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from lotto.core.rng import private_rng
 from lotto.recipe.recipe import Recipe
@@ -59,18 +59,26 @@ def activations(recipe: Recipe, network: Network) -> Activations:
     return Activations(*network.activations)
 
 
-class _Outputs(TorchDispatchMode):
-    """Counts the bytes of what each operation makes; views of what is there are not counted."""
+class _Outputs(TorchFunctionMode):
+    """Counts the bytes of what each function makes; views of what is there are not counted.
+
+    A mode of functions and not of the dispatcher, which would import torch's compiler.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.largest = self.total = 0
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
         # A copy of a weight in another precision is no activation: these have the examples in front, or second.
-        if isinstance(made, Tensor) and not func.is_view and PROBES in made.shape[:2]:
-            self.largest, self.total = max(self.largest, made.nbytes), self.total + made.nbytes
+        for part in made if isinstance(made, tuple) else (made,):
+            if isinstance(part, Tensor) and PROBES in part.shape[:2] and not _is_view(part, args):
+                self.largest, self.total = max(self.largest, part.nbytes), self.total + part.nbytes
         return made
+
+
+def _is_view(made: Tensor, given: Sequence[Any]) -> bool:
+    return any(isinstance(g, Tensor) and g.data_ptr() == made.data_ptr() for g in given)
