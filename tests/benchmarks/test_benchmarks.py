@@ -37,6 +37,7 @@ def test_ratios_are_turn_by_turn():
     assert order == ["a", "b", "b", "a"] * 2 + ["a", "b"], "one uncounted turn, and the first changes"
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("name", ["again"])
 def test_a_benchmark_runs(name):
     (row,) = measure(name, BENCHMARKS[name](), 1)

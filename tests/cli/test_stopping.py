@@ -44,7 +44,7 @@ def test_a_signal_while_the_command_starts(seconds, number, terminal, tmp_path):
     assert ended.text.replace("^C", "").strip().startswith("Stopped.")
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.extras)])
 @pytest.mark.parametrize(
     ("number", "group", "terminal"),
     [(signal.SIGINT, True, True), (signal.SIGTERM, True, False), (signal.SIGHUP, False, True)],

@@ -384,6 +384,7 @@ print(added, [p.name for p in store.root.glob("*/*damaged*")])
 """
 
 
+@pytest.mark.extras
 def test_kills_while_a_run_is_extended_lose_nothing(tmp_path):
     environment = {**os.environ, "STORE": str(tmp_path / "killed"), "PYTHONPATH": PATHS}
     done = subprocess.run([sys.executable, "-c", KILLS], env=environment, capture_output=True, text=True, timeout=120)

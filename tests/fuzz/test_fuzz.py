@@ -49,8 +49,9 @@ def test_a_sample_of_damaged_files_is_refused_in_a_sentence(context):
 
 
 @pytest.mark.extras
-def test_every_wrong_argument_is_refused_in_a_sentence():
-    assert not broken((f"{n}({a}={v})", surface.tried(n, a, v)) for n, a, v in surface.cases())
+def test_a_sixth_of_all_wrong_arguments_is_refused_in_a_sentence():
+    # All of them take six minutes: python tests/fuzz/surface.py
+    assert not broken((f"{n}({a}={v})", surface.tried(n, a, v)) for n, a, v in [*surface.cases()][::6])
 
 
 @pytest.mark.extras
