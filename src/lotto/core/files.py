@@ -31,16 +31,32 @@ def reason(error: OSError) -> str:
     return "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
 
 
+@contextlib.contextmanager
+def attempting(what: str) -> Iterator[None]:
+    """A block that asks the system to do ``what``: ``remove FILE``.
+
+    Raises:
+        StorageError: when it refuses, which is what the error's cause is.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"Cannot {what}: {reason(error)}.") from error
+
+
+def user_cache(part: str) -> Path:
+    """A folder of ours in the user's cache, ``~/.cache/lotto/PART`` unless XDG_CACHE_HOME says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lotto" / part
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, where they are not there.
 
     Raises:
         StorageError: when the system refuses.
     """
-    try:
+    with attempting(f"make the folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"Cannot make the folder {folder}: {reason(error)}.") from error
 
 
 def is_unwritable(error: StorageError) -> bool:
@@ -143,12 +159,11 @@ def is_file(path: Path) -> bool:
     Raises:
         StorageError: if the system does not let us see.
     """
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {reason(error)}.") from error
+    with attempting(f"read {path}"):
+        try:
+            return stat.S_ISREG(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -179,7 +194,7 @@ def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[s
     if not is_file(path):
         raise UsageError(f"There is no file {path}.")
     try:
-        with _openable(path) as name, safe_open(name, framework="pt") as handle:
+        with attempting(f"read {path}"), _openable(path) as name, safe_open(name, framework="pt") as handle:
             metadata = handle.metadata() or {}
             found = metadata.get("format", "unknown")
             if found != expected:
@@ -191,8 +206,6 @@ def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[s
         return tensors, metadata
     except SafetensorError as error:
         raise UsageError(f"{path} is not a {expected} file: {error}.") from error
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {reason(error)}.") from error
 
 
 @contextlib.contextmanager

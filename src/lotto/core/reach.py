@@ -35,6 +35,7 @@ from lotto.core.errors import NotCacheableError
 from lotto.core.installed import PYTHON, owner
 from lotto.core.syntax import Chain, Reading, module_digest, reading
 from lotto.core.unreadable import METHODS, unreadable
+from lotto.core.weights import raw_bytes
 
 _MISSING = object()
 _SAID_ELSEWHERE = {
@@ -114,7 +115,7 @@ class Reach:
 
     def written(self, value: Any, what: str) -> Any:
         """A value as JSON."""
-        if value is None or (isinstance(value, (bool, str)) and type(value) in (bool, str)):
+        if value is None or type(value) in (bool, str):
             return value
         if type(value) is int:
             return value if abs(value) < 2**63 else {"int": hex(value)}
@@ -174,10 +175,8 @@ class Reach:
 
     def _items(self, value: Any, what: str) -> Any:
         if isinstance(value, dict):
-            pairs = [[self.written(k, what), self.written(v, f"{what}[{k!r:.40}]")] for k, v in value.items()]
-            plain = all(type(k) is str for k in value)
             # The order is part of a dict: who loops over it sees it.
-            return {"dict": pairs} if not plain else {"dict": [[k, v] for k, v in pairs]}
+            return {"dict": [[self.written(k, what), self.written(v, f"{what}[{k!r:.40}]")] for k, v in value.items()]}
         parts = [self.written(part, f"{what}[{i}]") for i, part in enumerate(value)]
         if isinstance(value, list):
             return parts
@@ -188,13 +187,8 @@ class Reach:
     def _tensor(self, value: Tensor, what: str) -> Any:
         if value.layout is not torch.strided:
             raise NotCacheableError(f"{what} is a sparse tensor")
-        content = (
-            "meta"
-            if value.is_meta
-            else _digest(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        )
         found = {
-            "tensor": content,
+            "tensor": "meta" if value.is_meta else _digest(raw_bytes(value)),
             "shape": list(value.shape),
             "dtype": str(value.dtype),
             "gradient": value.requires_grad,
@@ -556,5 +550,5 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _digest(content: bytes) -> str:
+def _digest(content: Any) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -46,10 +46,15 @@ def digest(weights: Weights) -> str:
     """Hash of names, types, shapes and content."""
     result = hashlib.blake2b(digest_size=16)
     for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
+        tensor = weights[name]
         result.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
-        result.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        result.update(raw_bytes(tensor))
     return result.hexdigest()
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The content of a tensor of any type as bytes, to be hashed."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 @checked

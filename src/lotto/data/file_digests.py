@@ -52,9 +52,8 @@ class _Known:
     """What has been hashed before, in a file of the cache for each folder."""
 
     def __init__(self, root: str) -> None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         name = hashlib.blake2b(root.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-        self.path = base / "lotto" / "digests" / f"{name}.json"
+        self.path = files.user_cache("digests") / f"{name}.json"
         self.entries: dict[str, list[str]] = {}
         with contextlib.suppress(OSError, ValueError):
             loaded = json.loads(self.path.read_text())
@@ -86,10 +85,6 @@ def _mark(path: Path) -> str:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.blake2b(digest_size=16)
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
+        return files.checksum(path)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {files.reason(error)}.") from error

@@ -15,6 +15,7 @@ from torch import Tensor
 from lotto.core.check import Count, checked
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
+from lotto.core.weights import raw_bytes
 from lotto.data.augment import Augment
 from lotto.data.convert import inputs_from, targets_from
 from lotto.data.normalise import Picker, normalised, picker, supports
@@ -195,14 +196,14 @@ class Arrays:
     def _edition(self) -> tuple[Any, ...]:
         """What tells an edited set from the former one, many times as fast as a hash of all."""
         parts = [(p, s, t) for p in ("x", "y") for s, t in sorted(getattr(self, p).items())]
-        return tuple((p, s, t.dtype, tuple(t.shape), str(t.device), zlib.crc32(_bytes(t))) for p, s, t in parts)
+        return tuple((p, s, t.dtype, tuple(t.shape), str(t.device), zlib.crc32(raw_bytes(t))) for p, s, t in parts)
 
     def _hash(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
         for part in ("x", "y"):
             for split, tensor in sorted(getattr(self, part).items()):
                 digest.update(f"{part}.{split}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-                digest.update(_bytes(tensor))
+                digest.update(raw_bytes(tensor))
         for tensor_ in (self._scale, self._shift):
             digest.update(b"-" if tensor_ is None else tensor_.cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -311,7 +312,3 @@ def image_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         mean.append(m)
         std.append(float(fraction.dot((levels - m) ** 2)) ** 0.5 or 1.0)  # a constant channel stays constant
     return tuple(mean), tuple(std)
-
-
-def _bytes(tensor: Tensor) -> Any:
-    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -47,7 +47,7 @@ class Entry:
 
 def survey(store: Store) -> list[Entry]:
     """All entries of a store, the oldest first."""
-    with _reading(store):
+    with files.attempting(f"read the store {store.root}"):
         found = [_entry(store, folder) for folder in store.root.glob("??/*") if KEY.match(folder.name)]
     return sorted((entry for entry in found if entry is not None), key=lambda entry: (entry.modified, entry.key))
 
@@ -178,7 +178,7 @@ def collect(
     before = time.time() - (older_than or 0.0)
     if not dry_run:
         store.entries.sweep()
-    with _reading(store):
+    with files.attempting(f"read the store {store.root}"):
         gone = list(_old_locks(store, dry_run))
         for entry in survey(store):
             old = entry.modified <= before
@@ -200,7 +200,7 @@ _WHY = {FORMER: "of a former version", ASIDE: "set aside, being damaged, or half
 def _remove(store: Store, entry: Entry, why: str, dry_run: bool) -> Iterator[Removal]:
     with _held(store, entry.key) as free:
         if free and not dry_run:
-            with _refused(entry.folder):
+            with files.attempting(f"remove {entry.folder}"):
                 # Under another name first: whoever reads sees all of it or nothing.
                 aside = entry.folder.with_name(f"{entry.key}.removed-{time.time_ns()}")
                 entry.folder.rename(aside)
@@ -223,12 +223,12 @@ def _trim(store: Store, entry: Entry, keep_ends: bool, dry_run: bool) -> Iterato
                 entry.key, manifest["job"], wanted, **{**more, "states": [manifest["job"]["steps"][1]]}
             )
             for number in numbers:  # before the states that they name, so that none is found in want of a file
-                with _refused(entry.folder):
+                with files.attempting(f"remove {entry.folder}"):
                     (entry.folder / manifest_name(number)).unlink()
         for path in superfluous:
             size = path.stat().st_size
             if not dry_run:
-                with _refused(path):
+                with files.attempting(f"remove {path}"):
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             yield Removal(path, "a state on the way" if path.name.startswith("state-") else "no longer read", size)
 
@@ -259,7 +259,7 @@ def _old_locks(store: Store, dry_run: bool) -> Iterator[Removal]:
         if LOCK.fullmatch(path.name):
             size = path.stat().st_size
             if not dry_run:
-                with _refused(path):
+                with files.attempting(f"remove {path}"):
                     path.unlink(missing_ok=True)
             yield Removal(path, "a lock of a former version", size)
 
@@ -268,7 +268,7 @@ def _old_locks(store: Store, dry_run: bool) -> Iterator[Removal]:
 def _held(store: Store, key: str) -> Iterator[bool]:
     """Hold an entry's lock if nobody else does; gives whether it is held."""
     lock = store.entries.lock(key)
-    with _refused(lock.path):
+    with files.attempting(f"remove {lock.path}"):
         files.make_folder(lock.path.parent)
         free = lock.acquire(wait=False)
     try:
@@ -276,22 +276,6 @@ def _held(store: Store, key: str) -> Iterator[bool]:
     finally:
         if free:
             lock.release()
-
-
-@contextlib.contextmanager
-def _refused(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"Cannot remove {path}: {files.reason(error)}.") from error
-
-
-@contextlib.contextmanager
-def _reading(store: Store) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"Cannot read the store {store.root}: {files.reason(error)}.") from error
 
 
 # --- what differs -------------------------------------------------------------------------------------

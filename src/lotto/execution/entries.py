@@ -79,19 +79,18 @@ class Entries:
     def _newest(self, key: str, parse: Callable[[Path, dict[str, Any]], T]) -> tuple[T | None, str]:
         """What the newest whole manifest gives, and what is wrong with newer ones."""
         folder, problem = self.folder(key), ""
-        for number in reversed(self.manifests(folder)):
-            try:
-                manifest = json.loads((folder / manifest_name(number)).read_text())
-                if fingerprint.digest(manifest["job"]) != key:
-                    raise ValueError("its manifest describes another job")
-                for name, expected in manifest["checksums"].items():
-                    if files.checksum(folder / name) != expected:
-                        raise ValueError(f"the checksum of {name} is wrong")
-                return parse(folder, manifest), problem
-            except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, IsADirectoryError) as error:
-                problem = problem or str(error)
-            except OSError as error:
-                raise StorageError(f"Cannot read the store {self.root}: {files.reason(error)}.") from error
+        with files.attempting(f"read the store {self.root}"):
+            for number in reversed(self.manifests(folder)):
+                try:
+                    manifest = json.loads((folder / manifest_name(number)).read_text())
+                    if fingerprint.digest(manifest["job"]) != key:
+                        raise ValueError("its manifest describes another job")
+                    for name, expected in manifest["checksums"].items():
+                        if files.checksum(folder / name) != expected:
+                            raise ValueError(f"the checksum of {name} is wrong")
+                    return parse(folder, manifest), problem
+                except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, IsADirectoryError) as error:
+                    problem = problem or str(error)
         return None, problem
 
     def _set_aside(self, key: str, problem: str) -> None:
@@ -141,12 +140,11 @@ class Entries:
 
     def manifests(self, folder: Path) -> list[int]:
         """Numbers of an entry's manifests, in order."""
-        try:
-            names = [path.name for path in folder.iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise StorageError(f"Cannot read the store {self.root}: {files.reason(error)}.") from error
+        with files.attempting(f"read the store {self.root}"):
+            try:
+                names = [path.name for path in folder.iterdir()]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
         return sorted(int(found[1] or 0) for name in names if (found := NUMBERED.fullmatch(name)))
 
     def lock(self, key: str) -> PathLock:

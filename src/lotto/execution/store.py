@@ -45,13 +45,12 @@ class Store:
 
     Args:
         root: folder of the store; default ``LOTTO_STORE``, or ``lotto/runs`` in the XDG cache.
-        warn: is told once when something cannot be kept; default the log.
+        warn: called once when something cannot be kept; default the log.
     """
 
     def __init__(self, root: str | Path | None = None, warn: Callable[[str], None] | None = None) -> None:
         if root is None:
-            base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-            root = os.environ.get("LOTTO_STORE") or Path(base) / "lotto" / "runs"
+            root = os.environ.get("LOTTO_STORE") or files.user_cache("runs")
         self.root = Path(root).expanduser().absolute()
         self.entries = Entries(self.root)
         self._begun = self._warned = False

@@ -31,8 +31,6 @@ from lotto.training.job import Run
 
 log = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, eq=False)
 class ImpResult:

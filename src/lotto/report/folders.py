@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lotto.core.errors import StorageError, UsageError
-from lotto.core.files import reason
+from lotto.core.errors import UsageError
+from lotto.core.files import attempting
 from lotto.core.locks import PathLock
 from lotto.inference.export import TRAINED
 from lotto.recipe.recipe import Recipe
@@ -89,11 +89,9 @@ def saving(wanted: Path, places: Sequence[Place]) -> Iterator[Path]:
     while True:
         folder = own_folder(wanted, places)
         lock = PathLock(folder / LOCK)
-        try:
+        with attempting(f"write to {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
-        except OSError as error:
-            raise StorageError(f"Cannot write to {folder}: {reason(error)}.") from error
         try:
             if folder == own_folder(wanted, places):  # nobody else has come first
                 yield folder

@@ -38,8 +38,7 @@ def cache_folder() -> Path:
     """``LOTTO_DATA``, or ``lotto/data`` in the XDG cache."""
     if named := os.environ.get("LOTTO_DATA"):
         return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "lotto" / "data"
+    return files.user_cache("data")
 
 
 def get(published: Published, folder: Path | None = None, progress: Progress | None = None) -> dict[str, Tensor]:
