@@ -191,6 +191,7 @@ class Arrays:
         edition = self._edition()
         if self.__dict__.get("_hashed", (None,))[0] != edition:
             self.__dict__["_hashed"] = (edition, self._hash())
+            self.__dict__.pop("_moved", None)  # copies on other devices of what it was before
         return str(self.__dict__["_hashed"][1])
 
     def _edition(self) -> tuple[Any, ...]:
@@ -239,7 +240,8 @@ class Arrays:
         if self.x["train"].device == device:
             return self
         moved: dict[Any, Self] = self.__dict__.setdefault("_moved", {})
-        edition = (device, self._edition())
+        # What torch has edited is moved anew; what NumPy has, once the fingerprint has noticed it.
+        edition = (device, *((id(t), t._version) for part in (self.x, self.y) for t in part.values()))
         if edition in moved:
             return moved[edition]
         moved.clear()

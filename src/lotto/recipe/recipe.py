@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import lotto.data as datasets
 import lotto.models as models
 from lotto.core import fingerprint
-from lotto.core.check import checked
+from lotto.core.check import Count, Whole, checked
 from lotto.core.differences import differences
 from lotto.core.duration import iterations
 from lotto.core.errors import UsageError, text, unknown
@@ -105,7 +105,7 @@ class Recipe:
             "training", of=lambda r: {**r.schedule.resolved(r.per_epoch), "kind": fingerprint.kind(r.schedule)}
         ),
     )
-    batch_size: int = field(default=128, metadata=affects("training"))
+    batch_size: Count = field(default=128, metadata=affects("training"))
     steps: str | int = field(default="10ep", metadata=affects("training", entry="total", of=lambda r: r.total))
     init: str = field(default="module", metadata=affects("training", of=lambda r: [r.init, r.norm_init]))
     norm_init: str = field(default="ones", metadata=affects("training", entry=None))
@@ -116,13 +116,13 @@ class Recipe:
     error: str | Objective | None = field(default=None, metadata=affects("evaluation", of=lambda r: r.error_name))
     precision: str = field(default="float32", metadata=affects("loss"))
     channels_last: bool | None = field(default=None, metadata=affects("evaluation", of=lambda r: r.uses_channels_last))
-    validation: int = field(default=0, metadata=affects("loss", entry=None))
-    evaluations: int = field(default=10, metadata=affects("records"))
+    validation: Whole = field(default=0, metadata=affects("loss", entry=None))
+    evaluations: Whole = field(default=10, metadata=affects("records"))
     pruning: Pruning = field(default_factory=Pruning, metadata=affects("levels"))
     rewind_to: str | int = field(default="0it", metadata=affects("nothing"))
     tolerance: float | str | None = field(default=None, metadata=affects("nothing"))
-    bn_examples: int = field(default=10_000, metadata=affects("statistics", unless=10_000))
-    eval_batch_size: int | None = field(default=None, metadata=affects("statistics", unless=None))
+    bn_examples: Count = field(default=10_000, metadata=affects("statistics", unless=10_000))
+    eval_batch_size: Count | None = field(default=None, metadata=affects("statistics", unless=None))
     device: str = field(default="auto", metadata=affects("nothing"))
     compile: bool = field(default=False, metadata=affects("records", unless=False))
     name: str = field(default="custom", metadata=affects("nothing"))
@@ -147,34 +147,11 @@ class Recipe:
             )
         if isinstance(self.data, str) and self.data not in datasets.NAMES:
             raise unknown("data set", self.data, datasets.NAMES)
-        if not isinstance(self.data, (str, *get_args(Data))):
-            raise UsageError(
-                f"data is a name, lotto.data.Arrays(x_train, y_train, x_test, y_test) or lotto.data.ImageFolder(path); "
-                f"got {type(self.data).__name__}."
-            )
-        for what, value_, base in (
-            ("optimizer", self.optimizer, Optimizer),
-            ("schedule", self.schedule, Schedule),
-            ("pruning", self.pruning, Pruning),
-        ):
-            if not isinstance(value_, base):
-                raise UsageError(f"{what} is a lotto.{base.__name__}; got {value_!r}.")
         for what, given in (("include", include), ("exclude", exclude)):
             if given:
                 joined = dict.fromkeys([*getattr(self.pruning, what), *patterns(given, what)])
                 changed: dict[str, Any] = {what: tuple(joined)}
                 object.__setattr__(self, "pruning", dataclasses.replace(self.pruning, **changed))
-        if self.augment is not None and not isinstance(self.augment, Augment):
-            raise UsageError(f"augment is a lotto.data.Augment or None; got {self.augment!r}.")
-        if not isinstance(self.model, str) and not callable(self.model):
-            raise UsageError(f"model is a name, or a class or function that builds the network; got {self.model!r}.")
-        counts = [("batch_size", 1), ("evaluations", 0), ("validation", 0), ("bn_examples", 1)]
-        for what, least in counts + [("eval_batch_size", 1)] * (self.eval_batch_size is not None):
-            number = getattr(self, what)
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise UsageError(f"{what} is a whole number from {least}; got {number!r}.")
-        if not isinstance(self.compile, bool):
-            raise UsageError(f"compile is True or False; got {self.compile!r}.")
         if self.tolerance is not None:
             Tolerance.of(self.tolerance)
         # Texts must be readable before anything is loaded.

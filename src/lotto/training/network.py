@@ -66,14 +66,13 @@ def device_of(recipe: Recipe) -> torch.device:
     Raises:
         UsageError: if the device does not exist here.
     """
-    if recipe.device == "auto":
-        recipe = recipe.replace(device="cuda" if torch.cuda.is_available() else "cpu")
+    chosen = recipe.device if recipe.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
         # The device of a tensor has its index, as every other tensor's will have.
-        device = torch.empty(0, device=recipe.device).device
+        device = torch.empty(0, device=chosen).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"The device {recipe.device!r} cannot be used: {reason}. Try 'auto' or 'cpu'.") from error
+        raise UsageError(f"The device {chosen!r} cannot be used: {reason}. Try 'auto' or 'cpu'.") from error
     return device
 
 
