@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import shutil
 import sys
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pool import LONG
-from surface import Context, outcome
+from surface import Context, by_itself, outcome
 
 import lotto
 from lotto.core.errors import UsageError
@@ -242,13 +240,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import logging
-
-    import torch
-
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as made:
-        os.chdir(made)
-        Context.shared = Context(Path(made))
+    with by_itself():
         main()

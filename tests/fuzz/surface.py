@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import sys
@@ -624,12 +626,17 @@ def main(patterns: Sequence[str]) -> None:
     print(dict(counts), "of", len(chosen))
 
 
-if __name__ == "__main__":
+@contextlib.contextmanager
+def by_itself():
+    """A context in a folder of its own, for a script."""
     torch.set_num_threads(1)
-    import logging
-
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as made:
         os.chdir(made)
         Context.shared = Context(Path(made))
+        yield Context.shared
+
+
+if __name__ == "__main__":
+    with by_itself():
         main([a for a in sys.argv[1:] if not a.startswith("-")])

@@ -260,7 +260,7 @@ def _number(value: Any) -> float | int:
         single = isinstance(value, (int, float, np.number)) or getattr(value, "ndim", None) == 0
         try:
             number = float(_fits(value, single and not _is_bool(value)))
-        except Exception:
+        except Exception:  # of objects that say they are numbers
             raise Unfit from None
     return _fits(number, math.isfinite(number))
 
@@ -415,7 +415,7 @@ def _items(given: Any, item: Kind | None) -> list[Any]:
     if isinstance(given, (np.ndarray, Tensor)):
         try:
             given = given.tolist()
-        except Exception:
+        except Exception:  # tensors without content
             raise Unfit from None
     if isinstance(given, (str, int)) and item is not None and "text" in item.words.split():
         given = [given]

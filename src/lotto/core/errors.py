@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from lotto.core.text import LONGEST, shortened
 
 
 class LottoError(Exception):
@@ -60,10 +61,6 @@ def check_positional(kind: type, given: int, allowed: Sequence[str]) -> None:
         )
 
 
-LONGEST = 200
-"""Characters of a value that a sentence repeats."""
-
-
 class _Short(reprlib.Repr):
     """Values as they would be typed, the large ones by their size."""
 
@@ -104,8 +101,7 @@ def text(value: object) -> str:
     >>> text("500it"), len(text("x" * 10_000))
     ("'500it'", 200)
     """
-    found = re.sub(r"\s+", " ", _Short().repr(value))
-    return found if len(found) <= LONGEST else f"{found[: LONGEST - 1]}…"
+    return shortened(_Short().repr(value))
 
 
 def nearest(got: str, choices: Iterable[str]) -> str:

@@ -92,7 +92,7 @@ def host_state() -> Hashable:
 class Draws:
     """Global generators in a training, step by step: what is drawn in a step is a function of (seed, step).
 
-    torch's is seeded where a network is called. Python's and numpy's are seeded at the first step and looked at after
+    torch's is seeded where a network is called. Python's and numpy's are seeded at the first step and compared after
     it: only where they have been drawn from are they seeded before every step. The others' steps cost nothing.
 
     Args:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-LONGEST, FEW = 200, 4
-"""Characters of one value's text at most; numbers or names that are listed one by one."""
+from lotto.core.text import LONGEST, shortened
+
+FEW = 4
+"""Numbers or names that are listed one by one."""
 
 
 def shown(value: Any) -> str:
@@ -44,12 +46,6 @@ def brief(value: Any) -> str:
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return str(value.__qualname__)
     return shortened(repr(value))
-
-
-def shortened(text: str, most: int = LONGEST) -> str:
-    """Text in one line of at most ``most`` characters."""
-    text = " ".join(text.split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def number(value: float, unit: str = "") -> str:

@@ -1,8 +1,16 @@
-"""Names that a user chose, as text that can be printed anywhere."""
+"""Names and values of the user's as text that can be printed anywhere."""
 
 from __future__ import annotations
 
 MIDDLE = " … "
+LONGEST = 200
+"""Characters of a value that a sentence repeats."""
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """Text in one line of at most ``most`` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def printable(text: str, length: int | None = None) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lotto.core import files
 from lotto.core.differences import differences
-from lotto.core.errors import StorageError, UsageError
+from lotto.core.errors import StorageError, UsageError, text
 from lotto.execution.entries import KEY, LOCK, NUMBERED, is_former, manifest_name, parsed
 from lotto.execution.store import CHECKPOINT, Store, state_name
 
@@ -149,7 +149,7 @@ def seconds(age: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", age.strip())
     if match is None:
-        raise UsageError(f"An age is a number of minutes, hours, days or weeks: 90m, 12h, 30d, 2w; got {age[:200]!r}.")
+        raise UsageError(f"An age is a number of minutes, hours, days or weeks: 90m, 12h, 30d, 2w; got {text(age)}.")
     return float(match[1]) * UNITS[match[2]]
 
 

@@ -1,7 +1,8 @@
 """What changes the bits of a result and has no part in its key: recorded with it, and said where it differs.
 
 The same computation has one key on all machines. Its last bits depend on what computed it: the versions of the
-libraries, the number of threads (sums are split among them), the processor. Whoever compares runs to the bit is told.
+libraries, the number of threads (sums are split among them), the processor. A warning says so to whoever compares runs
+to the bit.
 """
 
 from __future__ import annotations

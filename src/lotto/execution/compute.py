@@ -144,10 +144,10 @@ def lookup(store: Store, item: WorkItem, *, locked: bool = False) -> Any:
 
 
 def _lasting(store: Store, job: Any, run: Run) -> Run:
-    return replace(run, states=LastingStates(run.states, job, partial(_states_again, store)))
+    return replace(run, states=LastingStates(run.states, job, partial(_recomputed_states, store)))
 
 
-def _states_again(store: Store, job: Job) -> Mapping[int, State]:
+def _recomputed_states(store: Store, job: Job) -> Mapping[int, State]:
     states: Mapping[int, State] = get_or_compute(store, job)[0].states
     return states
 

@@ -66,9 +66,9 @@ class Processes(Engine):
         self._started: list[Worker] = []
         self._waiting: list[WorkItem] = []
         self._queue: deque[list[WorkItem]] = deque()
-        self._again: deque[WorkItem] = deque()
-        self._run_again: list[WorkItem] = []
-        self._alone = False
+        self._to_rerun: deque[WorkItem] = deque()
+        self._reran: list[WorkItem] = []
+        self._single = False
         self._scratch: Scratch | None = None
         self._counter = 0
 
@@ -96,13 +96,13 @@ class Processes(Engine):
 
     def _give_out(self) -> None:
         """Give the workers what they can take: what is run again only when no other works, the rest in order."""
-        while not (self._alone and self._busy):
-            self._alone = False
-            if self._again:
+        while not (self._single and self._busy):
+            self._single = False
+            if self._to_rerun:
                 if self._busy:
                     return
-                self._alone = True
-                self._give([self._again.popleft()])
+                self._single = True
+                self._give([self._to_rerun.popleft()])
             elif self._queue and len(self._busy) < self.workers:
                 self._give(self._queue.popleft())
             else:
@@ -195,7 +195,7 @@ class Processes(Engine):
             if found is not None:
                 finished.append((job, found, trained))
             else:
-                self._once_more(job, f"The run of {_named(job)} has been removed from {self.store.root} meanwhile.")
+                self._rerun(job, f"The run of {_named(job)} has been removed from {self.store.root} meanwhile.")
         return finished
 
     def _died(self, dead: Worker, error: BaseException) -> None:
@@ -204,17 +204,17 @@ class Processes(Engine):
         self._remove(dead)
         log.warning("A worker process died; its job is run once more.")
         for job in dead.jobs:
-            self._once_more(
+            self._rerun(
                 job,
                 f"A worker process died twice while training {_named(job)}. Finished runs are kept. It may be "
                 "out of memory: try fewer --jobs or a smaller batch.",
             )
 
-    def _once_more(self, job: WorkItem, problem: str) -> None:
-        if any(job is other for other in self._run_again):
+    def _rerun(self, job: WorkItem, problem: str) -> None:
+        if any(job is other for other in self._reran):
             raise WorkerError(problem)
-        self._run_again.append(job)
-        self._again.append(job)
+        self._reran.append(job)
+        self._to_rerun.append(job)
 
     def _remove(self, dead: Worker) -> None:
         self._started.remove(dead)
@@ -226,9 +226,9 @@ class Processes(Engine):
             each.pool.shutdown(wait=True, kill_workers=True)
         self._waiting.clear()
         self._queue.clear()
-        self._again.clear()
-        self._run_again.clear()
-        self._alone = False
+        self._to_rerun.clear()
+        self._reran.clear()
+        self._single = False
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None

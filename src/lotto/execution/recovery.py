@@ -25,11 +25,11 @@ class LastingStates(Mapping[int, State]):
         states: as they are stored.
         job: what they are the states of. It is held as long as these states, but one that starts from large weights
             of its own only as long as somebody else holds it.
-        again: computes a job, or finds it in the store; returns its states.
+        recompute: computes a job, or finds it in the store; returns its states.
     """
 
-    def __init__(self, states: States, job: Job, again: Callable[[Job], States]) -> None:
-        self.states, self._again = states, again
+    def __init__(self, states: States, job: Job, recompute: Callable[[Job], States]) -> None:
+        self.states, self._recompute = states, recompute
         self._job: Callable[[], Job | None] | None = weakref.ref(job) if _is_large(job) else lambda: job
 
     def __getitem__(self, step: int) -> State:
@@ -40,7 +40,7 @@ class LastingStates(Mapping[int, State]):
             if job is None:
                 raise StorageError(f"{error} Run it again: what is damaged is computed anew.") from error
             log.warning("%s It is computed again.", error)
-            found = self._again(replace(job, keep=tuple({*job.keep, *self.states} - {job.end})))
+            found = self._recompute(replace(job, keep=tuple({*job.keep, *self.states} - {job.end})))
             self.states = found.states if isinstance(found, LastingStates) else found
             return self.states[step]
 
@@ -54,7 +54,7 @@ class LastingStates(Mapping[int, State]):
         return len(self.states)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"states": self.states, "_again": None, "_job": None}  # neither travels
+        return {"states": self.states, "_recompute": None, "_job": None}  # neither travels
 
 
 def _is_large(job: Job) -> bool:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from torch import nn
 
 from lotto.core.check import checked
-from lotto.core.errors import LONGEST, UsageError, text
+from lotto.core.errors import UsageError, text
+from lotto.core.text import LONGEST
 
 MATRICES: Mapping[tuple[type[nn.Module], ...], tuple[str, ...]] = {
     (nn.Linear, nn.modules.conv._ConvNd, nn.Bilinear): ("weight",),
@@ -55,7 +56,7 @@ def prunable_names(model: nn.Module, exclude: Collection[str] = (), include: Col
     Args:
         model: any module; a tied weight is listed once, under its first prunable name.
         exclude: patterns (`fnmatch`) of layers and modules (``fc``, ``encoder``, ``*.out_proj``) or parameters
-            (``fc.weight``) that stay dense and are not looked at; they come before ``include``.
+            (``fc.weight``) that stay dense and are not examined; they come before ``include``.
         include: patterns of what is pruned as well.
 
     Raises:

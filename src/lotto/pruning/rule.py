@@ -34,7 +34,7 @@ class Pruning:
         rates: layers with a rate of their own, which leave the common pool (0 keeps a layer as it is), by patterns as
             in ``exclude``; of several that fit a weight the last holds.
         exclude: layers that are never pruned and do not count in the density: patterns (`fnmatch`) of layers, modules
-            or parameters, such as ``fc``, ``encoder``, ``*.out_proj``. What is excluded is not looked at.
+            or parameters, such as ``fc``, ``encoder``, ``*.out_proj``. What is excluded is not examined.
         include: patterns of matrices that are pruned beside those of linear, convolution, recurrent and attention
             layers: embeddings, parameters of modules of one's own, frozen ones. ``exclude`` comes before it.
     """
@@ -75,7 +75,7 @@ def patterns(value: object, what: str) -> tuple[str, ...]:
     """One pattern or several as a tuple; raises ``UsageError`` for anything else."""
     given = (value,) if isinstance(value, str) else value
     if not isinstance(given, (list, tuple, set, frozenset)) or not all(isinstance(p, str) and p for p in given):
-        raise UsageError(f"{what} is a name or pattern, or several, such as ('fc', 'encoder.*'); got {value!r:.200}.")
+        raise UsageError(f"{what} is a name or pattern, or several, such as ('fc', 'encoder.*'); got {text(value)}.")
     return tuple(sorted(given) if isinstance(given, (set, frozenset)) else given)
 
 

@@ -18,7 +18,7 @@ from lotto.pruning import masks
 from lotto.pruning.masks import Mask
 
 START, MASK = "start/", "mask/"
-TOLD = ("level", "replicate", "order_seed", "test_error", "dense_error")
+SHOWN = ("level", "replicate", "order_seed", "test_error", "dense_error")
 """What of a ticket's information is printed."""
 
 
@@ -103,7 +103,7 @@ class Ticket:
             return cls(start, mask, int(metadata["rewind_step"]), json.loads(metadata["info"]))
 
     def __repr__(self) -> str:
-        said = "".join(f", {name}={brief(self.info[name])}" for name in TOLD if name in self.info)
+        said = "".join(f", {name}={brief(self.info[name])}" for name in SHOWN if name in self.info)
         left = f"{100 * self.density:.3g} % of {masks.size(self.mask):,} weights"
         warning = f"; {self.warning.rstrip('.')}" if self.warning else ""
         return f"Ticket({left}, rewind_step={self.rewind_step}{said}{warning})"
@@ -111,6 +111,6 @@ class Ticket:
     def _repr_html_(self) -> str:
         """A table of what it is and of its layers."""
         rows = [("weights left", f"{100 * self.density:.3g} %"), ("rewind step", self.rewind_step)]
-        rows += [(name.replace("_", " "), brief(self.info[name])) for name in TOLD if name in self.info]
+        rows += [(name.replace("_", " "), brief(self.info[name])) for name in SHOWN if name in self.info]
         rows += [(layer, f"{100 * part:.3g} %") for layer, part in masks.layer_densities(self.mask).items()]
         return table(("", "Ticket"), rows, "A ticket: weights at the rewind step, and what is left of each layer")

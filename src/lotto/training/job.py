@@ -12,7 +12,8 @@ from torch import Tensor
 from lotto.core import fingerprint
 from lotto.core.check import checked
 from lotto.core.errors import DivergedError, UsageError
-from lotto.core.shown import brief, shortened, shown
+from lotto.core.shown import brief, shown
+from lotto.core.text import shortened
 from lotto.core.weights import check_alike, digest, first_non_finite
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe

@@ -111,8 +111,8 @@ class Stacked(Learner):
         way (from a list that it keeps, say) or changes their gradients is seen here, at the first step.
         """
         module = self.eval_network(0).module
-        alone = self.recipe.loss_function(self.network(x), y)
-        alone.backward()
+        single = self.recipe.loss_function(self.network(x), y)
+        single.backward()
         own = dict(module.named_parameters())
         pairs = [(own[n].grad, None if p.grad is None else p.grad[0]) for n, p in self.parameters.items()]
         pairs = [(a, b) for a, b in pairs if a is not None or b is not None]
@@ -123,8 +123,8 @@ class Stacked(Learner):
             a is None or b is None or float((a - b).norm()) > near * (float(a.norm()) + NEGLIGIBLE * size)
             for a, b in pairs
         ]
-        finite = bool(torch.isfinite(loss)) and bool(torch.isfinite(alone)) and math.isfinite(size)
-        if finite and (any(gaps) or not torch.isclose(alone.detach(), loss, rtol=near, atol=near)):
+        finite = bool(torch.isfinite(loss)) and bool(torch.isfinite(single)) and math.isfinite(size)
+        if finite and (any(gaps) or not torch.isclose(single.detach(), loss, rtol=near, atol=near)):
             raise self._refused("a network of the stack computes something else than by itself.")
         self.proved = True
 
