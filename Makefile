@@ -19,8 +19,9 @@ demo: $(READY)
 	$(BIN)/lotto imp mlp-mnist1d --steps 1000it --rewind-to 100it --rate 0.3 --levels 10 --control-levels 5,9 \
 		--out lotto-results/demo
 
+# One process per core: nearly every test uses one thread.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-extras: $(READY)
 	$(BIN)/python -m pytest -m extras

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from lotto.core.installed import owner
+from lotto.core.text import printable
 
 _EVENTS = {
     "open", "os.listdir", "os.scandir", "glob.glob", "socket.connect", "socket.getaddrinfo", "urllib.Request",
@@ -38,7 +39,7 @@ class _Watch:
             code = frame.f_code
             name = getattr(code, "co_qualname", code.co_name)
             is_path = event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike))
-            what = f"opens {os.fspath(arguments[0])!r:.80}" if is_path else f"uses {event}"
+            what = f"opens {printable(repr(os.fspath(arguments[0])), 100)}" if is_path else f"uses {event}"
             self.seen.append(f"{name} {what} ({os.path.basename(code.co_filename)}, line {frame.f_lineno})")
 
 
