@@ -39,7 +39,7 @@ def data(
         return
     for known in NAMES:
         path = download.cache_folder() / f"{known}.safetensors"
-        state = ("in the cache" if path.exists() else "not downloaded") if known in PUBLISHED else "computed"
+        state = ("in the cache" if path.exists() else "not in the cache") if known in PUBLISHED else "computed"
         if known in IMAGENET:
             state = f"your own folder, {download.cache_folder() / 'imagenet'}"
         say(f"{known:15} {state}")

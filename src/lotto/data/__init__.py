@@ -50,7 +50,7 @@ def _load(name: str, folder: str) -> Arrays | ImageFolder:
         return _imagenet(*IMAGENET[name])
     published = PUBLISHED[name]
     arrays = download.get(published)
-    return Arrays(**arrays, mean=published.mean, std=published.std, name=name)
+    return Arrays(**arrays, mean=published.mean or None, std=published.std or None, name=name)
 
 
 def _imagenet(size: int, shorter: int) -> ImageFolder:

@@ -12,6 +12,7 @@ from lotto.core.errors import text as _text
 from lotto.models.conv import Conv, Conv1d
 from lotto.models.fully_connected import mlp
 from lotto.models.resnet import ResNet
+from lotto.models.resnet1d import ResNet1d
 from lotto.models.vgg import PLANS, VGG
 from lotto.models.vision import torchvision_model
 
@@ -38,6 +39,8 @@ NAMES = (
 def _resnet(depth: str, width: str | None, shape: Sequence[int], classes: int) -> nn.Module:
     if int(depth) < 8 or (int(depth) - 2) % 6:
         raise UsageError(f"A CIFAR ResNet has 6n + 2 layers (8, 14, 20, 32, ...); got {depth}.")
+    if len(shape) < 3:
+        return ResNet1d(int(depth), shape[0] if len(shape) == 2 else 1, classes, int(width or 16))
     return ResNet(int(depth), shape[0], classes, int(width or 16))
 
 
@@ -64,7 +67,7 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
         ),
         (r"conv-([246])", images, lambda m: Conv(int(m[1]), shape, classes)),
         (r"conv1d", len(shape) in (1, 2), lambda m: Conv1d(shape[-1], classes)),
-        (r"resnet-(\d+)(?:-w(\d+))?", images, lambda m: _resnet(m[1], m[2], shape, classes)),
+        (r"resnet-(\d+)(?:-w(\d+))?", len(shape) in (1, 2, 3), lambda m: _resnet(m[1], m[2], shape, classes)),
         (
             rf"vgg-({'|'.join(map(str, PLANS))})",
             images,

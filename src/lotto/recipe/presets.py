@@ -69,6 +69,37 @@ def conv_mnist1d() -> Recipe:
 
 
 @preset
+def resnet20_mnist1d() -> Recipe:
+    """A 20-layer 1-D ResNet on 50,000 signals, 1,000 steps: rewinding matters, as for ResNet-20 at the standard rate.
+
+    No warm-up; SGD 0.2 is held for half of the training. The dense network is unstable at initialisation.
+    """
+    return Recipe(
+        model="resnet-20-w8",
+        data="mnist1d-50k",
+        optimizer=SGD(0.2, momentum=0.9, weight_decay=1e-4),
+        schedule=MultiStep(milestones=("500it", "750it")),
+        batch_size=128,
+        steps="1000it",
+        init="kaiming-normal",
+        pruning=Pruning(0.3),
+        rewind_to="100it",
+    )
+
+
+@preset
+def resnet20_mnist1d_low() -> Recipe:
+    """The same at a low rate, SGD 0.02, as STAB's low-rate row of ResNet-20."""
+    return resnet20_mnist1d().replace(optimizer__lr=0.02, rewind_to="0it")
+
+
+@preset
+def resnet20_mnist1d_warmup() -> Recipe:
+    """The same with 200 iterations of linear warm-up to 0.2, as STAB's warm-up row of ResNet-20."""
+    return resnet20_mnist1d().replace(schedule__warmup="200it", rewind_to="0it")
+
+
+@preset
 def lenet_mnist() -> Recipe:
     """LeNet-300-100 on MNIST as in LTH and STAB: Adam, layer-wise 20 %, output layer 10 %."""
     return Recipe(

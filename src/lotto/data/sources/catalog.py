@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from lotto.data.sources import decode
+from lotto.data.sources import decode, synthetic
 from lotto.data.sources.decode import Decoded
 
 
@@ -29,18 +29,26 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """A program that makes the data; called with what it tells (bytes made, bytes in all)."""
+
+    title: str
+    make: Callable[[Callable[[int, int], None]], Decoded]
+
+
+@dataclass(frozen=True)
 class Published:
     """A data set and its sources in the order in which they are tried.
 
     Attributes:
-        mean, std: per-channel statistics of the training images in [0, 1].
+        mean, std: per-channel statistics of the training images in [0, 1]; empty for floating inputs.
         shapes: shape of each decoded array.
         sha256: of each decoded array's bytes, so that every source gives the same bits. Empty where the
             set cannot be had from a second source: there only the archives' own checksums verify it.
     """
 
     name: str
-    sources: tuple[Download | Package, ...]
+    sources: tuple[Download | Package | Computed, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     shapes: dict[str, tuple[int, ...]]
@@ -175,4 +183,18 @@ CIFAR100 = Published(
     shapes=_shapes(50_000, 10_000, (3, 32, 32)),
 )
 
-PUBLISHED: dict[str, Published] = {p.name: p for p in (MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
+MNIST1D_50K = Published(
+    name="mnist1d-50k",
+    sources=(Computed("the mnist1d generator", synthetic.mnist1d_50k),),
+    mean=(),
+    std=(),
+    shapes=_shapes(40_000, 10_000, (40,)),
+    sha256={
+        "x_train": "f2face8104bcd710e7e0c549c4742d620b277113eda5809f0b4d8429183d629f",
+        "y_train": "a6643523ec88d8e80f645eac7d90b4597e1b82a2957b47ee91bb9d896d844e0c",
+        "x_test": "c34a98c89f6878cba4336c003e73c3b59c53217849e9cc993f3ce3b41b10e7b7",
+        "y_test": "a07c9798c8b2db736b04e4b562a83d55cb357a6b038dd1ff61ce350f43fc5187",
+    },
+)
+
+PUBLISHED: dict[str, Published] = {p.name: p for p in (MNIST1D_50K, MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}

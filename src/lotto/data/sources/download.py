@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lotto.core import files
 from lotto.core.errors import DataError, StorageError, UsageError
-from lotto.data.sources.catalog import Download, Package, Published
+from lotto.data.sources.catalog import Computed, Download, Package, Published
 from lotto.data.sources.decode import Decoded
 
 log = logging.getLogger(__name__)
@@ -99,15 +99,10 @@ def _from_sources(published: Published, folder: Path, progress: Progress) -> Dec
         # Beside the cache, so that a full disk is met before anything is decoded; always removed.
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
             scratch = Path(temporary)
-            fetched = (
-                _download(source, scratch, progress, tried)
-                if isinstance(source, Download)
-                else _pack(source, scratch, progress, tried)
-            )
-            if fetched is None:
-                continue
             try:
-                arrays = source.decode(fetched)
+                arrays = _obtain(source, scratch, progress, tried)
+                if arrays is None:
+                    continue
                 _verify(published, arrays)
                 return arrays
             except DataError as error:
@@ -121,6 +116,20 @@ def _from_sources(published: Published, folder: Path, progress: Progress) -> Dec
     )
 
 
+def _obtain(
+    source: Download | Package | Computed, scratch: Path, progress: Progress, tried: list[str]
+) -> Decoded | None:
+    """What a source gives; None if it cannot be reached, which is added to what was tried."""
+    if isinstance(source, Computed):
+        return source.make(lambda done, total: progress(source.title, done, total))
+    fetched = (
+        _download(source, scratch, progress, tried)
+        if isinstance(source, Download)
+        else _pack(source, scratch, progress, tried)
+    )
+    return None if fetched is None else source.decode(fetched)
+
+
 def _verify(published: Published, arrays: Decoded) -> None:
     for name, shape in published.shapes.items():
         if arrays[name].shape != shape:
@@ -130,7 +139,9 @@ def _verify(published: Published, arrays: Decoded) -> None:
             raise DataError(f"{published.name}: the checksum of the decoded {name} is wrong.")
 
 
-def _named(source: Download | Package) -> str:
+def _named(source: Download | Package | Computed) -> str:
+    if isinstance(source, Computed):
+        return source.title
     return f"npm package {source.spec}" if isinstance(source, Package) else " or ".join(source.mirrors)
 
 
