@@ -46,11 +46,11 @@ def test_decide():
     assert decide([0.1, 0.3, 0.2], 0.2, below=True) is U
 
 
-COLUMNS = ["replicate", "rewind_step", "level", "density", "kind", "measure", "unit", "sample", "value"]
+COLUMNS = ["replicate", "seed", "rewind_step", "level", "density", "kind", "measure", "unit", "sample", "value"]
 
 
 def rows(kind, k, level, density, values, measure="error", unit="points"):
-    return [(r, k, level, density, kind, measure, unit, 0, v) for r, v in enumerate(values)]
+    return [(r, r, k, level, density, kind, measure, unit, 0, v) for r, v in enumerate(values)]
 
 
 def setting(lines, model="resnet-20", lr=0.1, warmup=0, iterations=1000):
@@ -128,10 +128,10 @@ def test_matching_exactly_when_stable():
 def test_dense_instability():
     at = [rows("dense", k, 0, 1.0, v, BARRIER) for k, v in ((0, (9.0, 9.5, 9.1)), (200, (0.1, 0.2, 0.1)))]
     assert verdict(10, setting(at)) is S
-    assert verdict(10, setting([at[0], [(r, 200, *rest) for r, _, *rest in at[0]]])) is C
+    assert verdict(10, setting([at[0], [(r, s, 200, *rest) for r, s, _, *rest in at[0]]])) is C
     assert verdict(10, setting(at[:1])) is U
     assert verdict(9, setting(at, "lenet-300-100")) is C
-    assert verdict(9, setting([[(r, 0, *rest) for r, _, *rest in at[1]]], "lenet-300-100")) is S
+    assert verdict(9, setting([[(r, s, 0, *rest) for r, s, _, *rest in at[1]]], "lenet-300-100")) is S
 
 
 def test_controls_one_shot_and_finetuning():

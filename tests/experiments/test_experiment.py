@@ -15,7 +15,7 @@ from lotto.experiments.measures import DENSE, ERROR, Measure
 from lotto.experiments.options import Options
 from lotto.training.job import Job
 
-DOUBLED = Measure("doubled", "points")
+DOUBLED = Measure("doubled", "points", ("orders",))
 
 
 @experiment("doubling", title="Twice the error", source="nobody's, figure 1", rewind_to=("3it",))
@@ -35,8 +35,8 @@ def test_a_generator_s_keyword_arguments_are_the_options_of_its_experiment(store
     assert doubling.own(options) == {"factor": 3, "orders": 2}, "points are for others"
     frame = doubling.run(options, Serial(store))
     assert list(frame) == [
-        "replicate", "rewind_step", "level", "density", "parameter_fraction", "x", "kind", "measure", "unit", "sample",
-        "value",
+        "replicate", "seed", "rewind_step", "level", "density", "parameter_fraction", "x", "orders", "kind", "measure",
+        "unit", "sample", "value",
     ]  # fmt: skip
     assert list(frame["replicate"]) == [0, 0, 0, 1, 1, 1]
     first = ERROR.of(frame)
@@ -44,6 +44,12 @@ def test_a_generator_s_keyword_arguments_are_the_options_of_its_experiment(store
     doubled = DOUBLED.of(frame)
     assert list(doubled["value"]) == [3 * v for v in first[first["sample"] == 0]["value"]]
     assert set(doubled["x"]) == {3}
+    assert set(doubled["orders"]) == {2}, "its measure depends on them"
+    assert first["orders"].isna().all(), "errors do not"
+    assert list(doubled["seed"]) == [0, 1]
+    again = doubling.run(doubling.options(recipe, {"replicates": 1, "seed": 1}), Serial(store))
+    assert list(again["seed"]) == [1, 1, 1]
+    assert list(ERROR.of(again)["value"]) == list(first[first["seed"] == 1]["value"]), "one replicate, by its seed"
     assert doubling.paper == "test_experiment"
     assert doubling.describe(options) == {
         "replicates": 2, "rewind_to": [3], "levels": 10, "seed": 0, "factor": 3, "orders": 2,

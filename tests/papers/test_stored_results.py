@@ -47,12 +47,21 @@ def test_stored_rows_are_measured_by_constants_and_can_be_drawn(folder):
         experiment = papers.get(f"{result.about['paper']}.{result.about['name']}")
         own = import_module(f"lotto.papers.{experiment.paper}.measures")
         measures, kinds = constants(shared, own)
-        assert set(zip(result.frame["measure"], result.frame["unit"], strict=True)) <= measures
+        named = {measure[:2]: measure for measure in measures}
+        found = {named[key] for key in zip(result.frame["measure"], result.frame["unit"], strict=True)}
         assert set(result.frame["kind"]) <= kinds
         assert list(result.frame) == [column for column in COLUMNS if column in result.frame]
         made = experiment.plot(summary(result.frame), float(result.about["recipe"]["tolerance"]))
         assert any(axis.has_data() for axis in made.axes)
         assert len(readable(result.frame))
+        complete = result.complete
+        for measure in found:  # older rows get the settings that rows have now
+            rows = measure.of(complete)
+            rows = rows[rows["kind"] != shared.WITHOUT_RETRAINING]
+            for setting in set(shared.SETTINGS) - {"examples"}:
+                assert rows[setting].notna().all() == (setting in measure.settings), (measure, setting)
+            asked = result.about["options"].get("examples") or 0
+            assert set(rows["examples"].fillna(0)) == ({asked} if "examples" in measure.settings else {0}), measure
 
 
 @pytest.mark.parametrize(("paper", "folder"), [("stabilizing", RESULTS), ("unmasking", RESULTS / "unmasking")])

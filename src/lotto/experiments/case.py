@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lotto.core.errors import DivergedError
 from lotto.core.rng import derived_seed
 from lotto.execution.procedures import Procedure
-from lotto.experiments.measures import DENSE, DIVERGED, LOSS, NATS, POINTS, Kind, Measure
+from lotto.experiments.measures import BN_EXAMPLES, DENSE, DIVERGED, LOSS, NATS, POINTS, Kind, Measure
 from lotto.experiments.options import Options
 from lotto.lottery.plan import Plan, make_plan
 from lotto.lottery.procedure import level_procedure
@@ -42,11 +42,13 @@ class Case:
         options: those of the whole experiment.
         k: the rewind step, in iterations.
         replicate: its index.
+        own: the experiment's own options by name, on which some measures depend.
     """
 
     options: Options
     k: int
     replicate: int
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
@@ -91,15 +93,22 @@ class Case:
         """The row of a case that has no others, because a training of it diverged."""
         return {**self.row(At(0, 1.0), DENSE, DIVERGED, math.nan), "note": str(error)}
 
-    def row(self, at: Level | At, kind: Kind, measure: Measure, value: float, *, sample: int = 0, **axes: float) -> Row:
-        """A tidy row: what was measured of which kind of network; ``axes`` are ``x`` and ``y`` of an experiment."""
+    def row(
+        self, at: Level | At, kind: Kind, measure: Measure, value: float, *, sample: int = 0, **axes: float | None
+    ) -> Row:
+        """A tidy row: what was measured of which kind of network.
+
+        ``axes`` are ``x`` and ``y`` of an experiment, and settings of the measure that are not those of the options.
+        """
         place = At.of(at) if isinstance(at, Level) else at
         found = {
             "replicate": self.replicate,
+            "seed": self.seed,
             "rewind_step": self.k,
             "level": place.level,
             "density": place.density,
             "parameter_fraction": 1 - (1 - place.density) * self.options.prunable_fraction,
+            **{name: self._setting(name) for name in measure.settings},
             **axes,
             "kind": kind,
             "measure": measure.name,
@@ -108,6 +117,9 @@ class Case:
             "value": value,
         }
         return {**found, "note": "diverged"} if math.isnan(value) else found
+
+    def _setting(self, name: str) -> Any:
+        return self.recipe.bn_examples if name == BN_EXAMPLES else self.own.get(name)
 
     def _unit(self, measure: Measure) -> str:
         """Points are of misclassification and nats of cross-entropy; other errors and losses have other units."""

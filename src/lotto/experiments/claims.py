@@ -82,14 +82,9 @@ class Decision:
         return decided.pop() if len(decided) == 1 else Verdict.UNDECIDED
 
 
-def dense_errors(group: ResultGroup) -> pd.Series:
-    """Error of the dense network by replicate."""
-    return group.rows(ERROR, level=0, sample=0).groupby("replicate")["value"].first()
-
-
 def gap(group: ResultGroup, k: int, level: int, kind: Kind = IMP) -> pd.Series:
-    """Error of a subnetwork above that of the dense network, by replicate."""
-    return (group.values(ERROR, kind=kind, rewind_step=k, level=level) - dense_errors(group)).dropna()
+    """Error of a subnetwork above that of the dense network of the same seed and data order: by seed."""
+    return (group.values(ERROR, kind=kind, rewind_step=k, level=level, sample=0) - group.dense_errors).dropna()
 
 
 def finding_of(where: str, found: pd.Series, threshold: float, below: bool) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from lotto.core.errors import DivergedError, unknown
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.procedures import Procedure
 from lotto.experiments.case import Case, Row
-from lotto.experiments.measures import DIVERGED
+from lotto.experiments.measures import DIVERGED, SETTINGS
 from lotto.experiments.options import SHARED, Options
 from lotto.recipe.recipe import Recipe
 
@@ -25,8 +25,8 @@ Measured = Callable[..., Procedure[list[Row]]]
 Plot = Callable[[pd.DataFrame, float], "Figure"]
 
 COLUMNS = (
-    "replicate", "rewind_step", "level", "density", "parameter_fraction", "x", "kind", "measure", "unit", "sample",
-    "value", "y", "note",
+    "replicate", "seed", "rewind_step", "level", "density", "parameter_fraction", "x", *SETTINGS, "kind", "measure",
+    "unit", "sample", "value", "y", "note",
 )  # fmt: skip
 """All columns that rows may have, in the order of the files."""
 KEYS = ("rewind_step", "level", "density", "kind", "measure", "unit", "x", "y")
@@ -89,14 +89,15 @@ class Experiment:
         Raises:
             DivergedError: if that is so for every case.
         """
-        cases = [Case(options, k, r) for k in options.rewind_steps for r in range(options.replicates)]
         own = self.own(options)
+        cases = [Case(options, k, r, own) for k in options.rewind_steps for r in range(options.replicates)]
         found = engine.run_procedures([self._measured(case, own) for case in cases], progress)
         frame = pd.DataFrame([row for rows in found for row in rows])
         if frame["value"].isna().all():
             notes = [note for note in frame["note"] if note != DIVERGED.name]
             raise DivergedError(notes[0] if notes else "All trainings diverged. Try a lower learning rate.")
-        return frame[[column for column in COLUMNS if column in frame]]
+        settings = {name: "Int64" for name in SETTINGS if name in frame}  # whole numbers, some of them none
+        return frame.astype(settings)[[column for column in COLUMNS if column in frame]]
 
     def _measured(self, case: Case, own: Mapping[str, Any]) -> Procedure[list[Row]]:
         try:

@@ -17,11 +17,29 @@ UNITS = (POINTS, NATS, L2, DEGREES, SHARE, FRACTION, COUNT)
 """Those that plots and claims are made for: an error that is no percentage has a unit by its own name."""
 
 
+ORDERS, POSITIONS, EXAMPLES, BN_EXAMPLES = SETTINGS = ("orders", "points", "examples", "bn_examples")
+"""Options that a value may depend on, as columns: data orders, positions on a path, examples of a split (empty: all),
+training examples from which BatchNorm's statistics are re-estimated."""
+ON_PATH = (POSITIONS, EXAMPLES)
+"""What a barrier depends on beside the networks at its ends."""
+
+
 class Measure(NamedTuple):
-    """A quantity and its unit, as the columns ``measure`` and ``unit`` hold them."""
+    """A quantity and its unit, as the columns ``measure`` and ``unit`` hold them.
+
+    Attributes:
+        name: what is measured.
+        unit: in which unit.
+        settings: those of `SETTINGS` on which its values depend; its rows have these columns, so that values of
+            different settings are never taken for one.
+
+    >>> Measure("barrier", "points", ON_PATH).settings
+    ('points', 'examples')
+    """
 
     name: str
     unit: str
+    settings: tuple[str, ...] = ()
 
     def of(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows that hold this measure."""
@@ -33,13 +51,13 @@ class Kind(str):
 
 
 DENSE, IMP, RANDOM, REINIT = Kind("dense"), Kind("imp"), Kind("random"), Kind("reinit")
-ONE_SHOT = Kind("one-shot")
+ONE_SHOT, WITHOUT_RETRAINING = Kind("one-shot"), Kind("without retraining")
 
 ERROR = Measure("error", POINTS)
-BARRIER = Measure("barrier", POINTS)
+BARRIER = Measure("barrier", POINTS, ON_PATH)
 """On the path between levels: ``x`` is the other one."""
-ERROR_BETWEEN = Measure("error between", POINTS)
-PLANE, PLANE_CORNER = Measure("plane", POINTS), Measure("plane corner", L2)
+ERROR_BETWEEN = Measure("error between", POINTS, ON_PATH)
+PLANE, PLANE_CORNER = Measure("plane", POINTS, (EXAMPLES,)), Measure("plane corner", L2)
 WEIGHTS_IN_BIN = Measure("weights in bin", SHARE)
 DIVERGED = Measure("diverged", "–")
 """The row of a case without others, because a training of it diverged: NaN, and the column ``note`` says which."""

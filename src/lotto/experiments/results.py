@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,20 @@ from lotto.core.check import checked, kind_of
 from lotto.core.check import read as read_as
 from lotto.core.errors import UsageError
 from lotto.core.fingerprint import fields_that_affect
-from lotto.experiments.measures import ERROR, Measure
+from lotto.experiments.measures import (
+    BN_EXAMPLES,
+    ERROR,
+    EXAMPLES,
+    ORDERS,
+    POSITIONS,
+    SETTINGS,
+    WITHOUT_RETRAINING,
+    Measure,
+)
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.tolerance import POINTS, Tolerance
+
+log = logging.getLogger(__name__)
 
 FORMAT = "lotto.experiment"
 FIRST_PAPER = "stabilizing"
@@ -32,6 +44,18 @@ FACTS = ("iterations", "per_epoch", "learning_rate", "warmup")
 NUMBERS = ("replicate", "rewind_step", "level", "density", "sample", "value")
 TEXTS = ("kind", "measure", "unit")
 """Columns that all rows have."""
+NO_PART = ("replicate", "value", "note", "parameter_fraction")
+"""Columns that are no part of what a row is known by: a replicate is known by its seed, whatever its number."""
+ROUNDING = 1e-6
+"""Relative difference up to which two values of one row are taken for one number."""
+FORMER_SETTINGS = {
+    POSITIONS: ".*barrier.*|error between",
+    EXAMPLES: ".*barrier.*|error between|plane|projection error|next initialisation error",
+    ORDERS: "data order|(test|train) barrier.*",
+    BN_EXAMPLES: ".*recomputed",
+}
+"""Patterns of the measures that depend on a setting: for rows of the time before they had its column."""
+FORMER_DEFAULTS = {POSITIONS: 30, EXAMPLES: None, ORDERS: 2, BN_EXAMPLES: 10_000}
 
 
 @dataclass(frozen=True)
@@ -53,6 +77,21 @@ class StoredResult:
         """The recipe's, in the error's unit."""
         return tolerance_of(self.about["recipe"], self.frame)
 
+    @property
+    def complete(self) -> pd.DataFrame:
+        """Its rows with the replicates' seeds and the settings of their measures, which older files do not have."""
+        if "seed" in self.frame:
+            return self.frame.reindex(columns=list(dict.fromkeys([*self.frame, *SETTINGS])))
+        asked = {**FORMER_DEFAULTS, **self.about["recipe"], **self.about.get("options", {})}
+        frame = self.frame.assign(seed=int(asked.get("seed", 0)) + self.frame["replicate"])
+        for setting, pattern in FORMER_SETTINGS.items():
+            depends = frame["measure"].str.fullmatch(pattern)
+            value = math.nan if asked[setting] is None else float(asked[setting])
+            frame[setting] = depends.map({True: value, False: math.nan})
+        of_examples = (frame["kind"] == WITHOUT_RETRAINING) & (frame["measure"] == ERROR.name)
+        frame.loc[of_examples, EXAMPLES] = asked[EXAMPLES]
+        return frame
+
 
 @dataclass(frozen=True)
 class ResultGroup:
@@ -61,17 +100,20 @@ class ResultGroup:
     Attributes:
         recipe: the recipe as text values.
         facts: ``iterations``, ``per_epoch``, ``learning_rate``, ``warmup`` (iterations).
-        frame: rows of all its experiments, each once.
+        frame: rows of all its experiments, each once, with the columns ``seed`` and `SETTINGS`.
+        restarted: whether level 0, too, was trained from the rewind point; see the option ``restart_dense``.
     """
 
     recipe: dict[str, Any]
     facts: dict[str, Any]
     frame: pd.DataFrame
+    restarted: bool = False
 
     @property
     def title(self) -> str:
         """What tables call it."""
-        return f"{self.recipe['name']}, {self.recipe['model']}, {self.facts['iterations']} iterations"
+        restarted = ", level 0 restarted" if self.restarted else ""
+        return f"{self.recipe['name']}, {self.recipe['model']}, {self.facts['iterations']} iterations{restarted}"
 
     def rows(self, measure: Measure | None = None, **columns: object) -> pd.DataFrame:
         """The rows of a measure with these column values."""
@@ -81,8 +123,19 @@ class ResultGroup:
         return rows
 
     def values(self, measure: Measure, **columns: object) -> pd.Series:
-        """Mean over samples by replicate of such rows."""
-        return self.rows(measure, **columns).groupby("replicate")["value"].mean()
+        """Mean over samples by the replicate's seed of such rows, all of one setting; see `of_one_setting`."""
+        return of_one_setting(self.rows(measure, **columns)).groupby("seed")["value"].mean()
+
+    @property
+    def dense_errors(self) -> pd.Series:
+        """Error of the dense network by the replicate's seed."""
+        rows = self.rows(ERROR, level=0, sample=0)
+        return rows[rows["kind"] != WITHOUT_RETRAINING].groupby("seed")["value"].first()
+
+    @property
+    def tolerance(self) -> float:
+        """The recipe's, in the error's unit."""
+        return tolerance_of(self.recipe, self.frame)
 
     def rewind_steps(self, measure: Measure, **columns: object) -> list[int]:
         """The rewind steps of such rows, in increasing order."""
@@ -91,6 +144,24 @@ class ResultGroup:
     def where(self, rows: pd.DataFrame, k: object) -> str:
         """What findings call rows of one level."""
         return f"{self.title}, {100 * rows['density'].mean():.3g} % left, k = {k}"
+
+
+def of_one_setting(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those rows that were measured alike: of several settings the one with most replicates, then the finest.
+
+    Barriers at 11 and at 30 positions, or on 5,000 and on all examples, are different numbers of the same networks; a
+    mean over replicates is of one kind of number.
+    """
+    used = [name for name in SETTINGS if name in rows and rows[name].notna().any()]
+    if not used or len(rows[used].drop_duplicates()) < 2:
+        return rows
+    parts = [part for _, part in rows.groupby(used, dropna=False)]
+
+    def rank(part: pd.DataFrame) -> tuple[float, ...]:
+        finest = [float(part[name].iloc[0]) for name in used]
+        return (part["seed"].nunique(), *(math.inf if math.isnan(v) else v for v in finest))  # none: all examples
+
+    return max(parts, key=rank)
 
 
 @checked
@@ -153,19 +224,31 @@ def read_below(folder: Path) -> list[StoredResult]:
 def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     """Put the rows of equal training settings together.
 
-    Experiments share their trainings, so a row that two of them report is the same number and is kept once.
+    Experiments share their trainings, so a row that two of them report is the same number and is kept once. A row is
+    known by its replicate's seed and by the settings of its measure, so that runs of several commands come together:
+    ``--seed 5`` adds replicates, ``--points 11`` other values of barriers. Two files that give one row different
+    values were made by different versions or machines: the first is kept, and the log says so.
     """
-    groups: dict[str, list[StoredResult]] = {}
+    groups: dict[tuple[str, bool], list[StoredResult]] = {}
     without_part = fields_that_affect(Recipe, ("records", "statistics", "nothing"))  # in what is trained
     for result in results:
         recipe = {k: v for k, v in result.about["recipe"].items() if k not in without_part}
-        groups.setdefault(json.dumps(recipe, sort_keys=True), []).append(result)
+        restarted = bool(result.about.get("options", {}).get("restart_dense", False))
+        groups.setdefault((json.dumps(recipe, sort_keys=True), restarted), []).append(result)
     made = []
-    for group in groups.values():
-        rows = pd.concat([r.frame for r in group], ignore_index=True)
-        rows = rows[rows["value"].notna()]  # what diverged decides nothing
-        # Older rows have no fraction of all parameters, and those of a case without any trouble no note.
-        keys = [c for c in rows.columns if c not in ("value", "note", "parameter_fraction")]
+    for (_, restarted), group in groups.items():
         first = group[0].about
-        made.append(ResultGroup(first["recipe"], first["training"], rows.drop_duplicates(keys, ignore_index=True)))
+        made.append(ResultGroup(first["recipe"], first["training"], _together(group), restarted))
     return made
+
+
+def _together(group: Sequence[StoredResult]) -> pd.DataFrame:
+    rows = pd.concat([r.complete.astype(dict.fromkeys(SETTINGS, float)) for r in group], ignore_index=True)
+    rows = rows[rows["value"].notna()]  # what diverged decides nothing
+    keys = [c for c in rows.columns if c not in NO_PART]
+    values = rows.groupby(keys, dropna=False)["value"].agg(["min", "max"])
+    differ = int((values["max"] - values["min"] > ROUNDING * values["max"].abs().clip(lower=1.0)).sum())
+    if differ:
+        names = ", ".join(sorted(str(r.path) for r in group))
+        log.warning("%d rows have different values in several of %s: the first file's are taken.", differ, names)
+    return rows.drop_duplicates(keys, ignore_index=True)

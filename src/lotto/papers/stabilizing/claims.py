@@ -138,7 +138,7 @@ def matching_exactly_when_stable(group: ResultGroup) -> Iterator[Finding]:
     rows = group.rows(m.TEST_BARRIER)
     points = [
         (
-            decide(list(part.groupby("replicate")["value"].mean()), STABLE, below=True),
+            decide(list(part.groupby("seed")["value"].mean()), STABLE, below=True),
             decide(list(gap(group, k, level, kind)), TOLERANCE, below=True),
         )
         for (kind, k, level), part in rows[rows["level"] > 0].groupby(["kind", "rewind_step", "level"])

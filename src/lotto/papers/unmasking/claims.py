@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from lotto.experiments.claims import Claim, Find, Finding, agreement, finding_of, gap
-from lotto.experiments.measures import BARRIER, ERROR, ERROR_BETWEEN, IMP, ONE_SHOT, RANDOM, Kind
-from lotto.experiments.results import ResultGroup, tolerance_of
+from lotto.experiments.measures import BARRIER, ERROR, ERROR_BETWEEN, IMP, ONE_SHOT, RANDOM, WITHOUT_RETRAINING, Kind
+from lotto.experiments.results import ResultGroup
 from lotto.experiments.statistics import decide
 from lotto.landscape.stability import STABLE
 from lotto.papers.unmasking import measures as m
@@ -23,12 +23,8 @@ FACTOR = 2.0
 """The theory predicts a fraction when it is within this factor of what was measured."""
 
 
-def _tolerance(group: ResultGroup) -> float:
-    return tolerance_of(group.recipe, group.frame)
-
-
 def _least_barrier(group: ResultGroup) -> float:
-    return max(NO_BARRIER, _tolerance(group))
+    return max(NO_BARRIER, group.tolerance)
 
 
 def connected_where_matching(group: ResultGroup) -> Iterator[Finding]:
@@ -38,7 +34,7 @@ def connected_where_matching(group: ResultGroup) -> Iterator[Finding]:
     rows = rows[rows["density"] <= SPARSE] if "x" in rows else rows.iloc[:0]
     for (k, level), part in rows[rows.get("x", 0) == rows["level"] + 1].groupby(["rewind_step", "level"]):
         connected = decide(list(part["value"]), _least_barrier(group), below=True)
-        points.append((connected, decide(list(gap(group, k, level + 1)), _tolerance(group), below=True)))
+        points.append((connected, decide(list(gap(group, k, level + 1)), group.tolerance, below=True)))
     yield from agreement(group.title, points, "points of both kinds are needed")
 
 
@@ -54,7 +50,7 @@ def distant_levels_need_not_connect(group: ResultGroup) -> Iterator[Finding]:
         if last < 2:
             continue
         far = group.values(BARRIER, rewind_step=k, level=0, x=last, kind=IMP)
-        near = rows[rows["level"] < last].groupby("replicate")["value"].max()
+        near = rows[rows["level"] < last].groupby("seed")["value"].max()
         yield from finding_of(f"{group.title}, k = {k}, levels 0 and {last}", (far - near).dropna(), 0.0, False)
 
 
@@ -63,7 +59,7 @@ def robust_where_matching(group: ResultGroup) -> Iterator[Finding]:
     points = []
     for k, level in group.rows(m.ERROR_AFTER_TRAINING, kind=m.PERTURBED).groupby(["rewind_step", "level"]).groups:
         barrier = group.values(BARRIER, kind=m.PERTURBED, rewind_step=k, level=level, x=1.0)
-        matching = decide(list(gap(group, k, level)), _tolerance(group), below=True)
+        matching = decide(list(gap(group, k, level)), group.tolerance, below=True)
         points.append((decide(list(barrier), STABLE, below=True), matching))
     yield from agreement(group.title, points, "points of both kinds are needed")
 
@@ -97,7 +93,7 @@ def flatter_allows_more(group: ResultGroup) -> Iterator[Finding]:
     for k in group.rewind_steps(m.TRACE):
         sharp = group.rows(m.TRACE, rewind_step=k).assign(value=lambda r: r["value"] / r["density"])
         fractions = group.rows(m.LARGEST_FRACTION[m.SUBSPACE], rewind_step=k, kind=RANDOM)
-        both = [f.pivot_table(index="replicate", columns="level", values="value") for f in (sharp, fractions)]
+        both = [f.pivot_table(index="seed", columns="level", values="value") for f in (sharp, fractions)]
         if both[0].shape[1] >= 3:
             each = both[0].rank(axis=1).corrwith(both[1].rank(axis=1), axis=1).dropna()
             yield from finding_of(f"{group.title}, k = {k}", each, 0.0, True)
@@ -107,10 +103,10 @@ def retraining_restores_small_weights(group: ResultGroup) -> Iterator[Finding]:
     """Length of the next projection with retraining over that without, mean over levels after the first."""
     rows = group.rows(m.PROJECTION_LENGTH)
     rows = rows[rows["level"] > 0]
-    for k, part in rows[rows["kind"] == m.WITHOUT_RETRAINING].groupby("rewind_step"):
-        index = ["replicate", "level"]
+    for k, part in rows[rows["kind"] == WITHOUT_RETRAINING].groupby("rewind_step"):
+        index = ["seed", "level"]
         retrained = rows[(rows["kind"] == IMP) & (rows["rewind_step"] == k)].groupby(index)["value"].mean()
-        ratio = (retrained / part.groupby(index)["value"].mean()).dropna().groupby("replicate").mean()
+        ratio = (retrained / part.groupby(index)["value"].mean()).dropna().groupby("seed").mean()
         yield from finding_of(f"{group.title}, k = {k}", ratio, 1.0, True)
 
 

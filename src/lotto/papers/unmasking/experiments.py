@@ -28,6 +28,7 @@ from lotto.experiments.measures import (
     PLANE,
     PLANE_CORNER,
     WEIGHTS_IN_BIN,
+    WITHOUT_RETRAINING,
 )
 from lotto.landscape.batchnorm import has_batchnorm
 from lotto.landscape.path import PathTask, path_of
@@ -216,12 +217,13 @@ def retraining(case: Case, *, examples: int | None = None) -> Procedure[list[Row
     rows = []
     for at, outcome in zip(levels, found["untrained"], strict=True):
         rows.append(case.row(at, IMP, ERROR, at.run.test_error))
-        rows.append(case.row(at, m.WITHOUT_RETRAINING, ERROR, path_of(outcome).error["test"][0]))
+        error = path_of(outcome).error["test"][0]
+        rows.append(case.row(at, WITHOUT_RETRAINING, ERROR, error, examples=examples))
     rows.append(case.row(levels[-1], ONE_SHOT, ERROR, found["one-shot"].test_error))
     for i, (here, after) in enumerate(pairwise(levels)):
         rows.append(case.row(here, IMP, m.PROJECTION_LENGTH, distance_to(here.run.weights, after.mask)))
         rows.append(
-            case.row(here, m.WITHOUT_RETRAINING, m.PROJECTION_LENGTH, distance_to(projected[i], untrained[i + 1]))
+            case.row(here, WITHOUT_RETRAINING, m.PROJECTION_LENGTH, distance_to(projected[i], untrained[i + 1]))
         )
     for here in first_middle_last(levels):
         after, place = levels[here.level + 1], At.of(here)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from lotto.experiments.measures import COUNT, FRACTION, L2, NATS, POINTS, RANDOM, SHARE, Kind, Measure
+from lotto.experiments.measures import (
+    BN_EXAMPLES,
+    COUNT,
+    EXAMPLES,
+    FRACTION,
+    L2,
+    NATS,
+    ON_PATH,
+    POINTS,
+    RANDOM,
+    SHARE,
+    Kind,
+    Measure,
+)
 
 MAGNITUDE = Kind("magnitude")
 CUTS = (RANDOM, MAGNITUDE)
@@ -10,13 +23,12 @@ CUTS = (RANDOM, MAGNITUDE)
 ADAPTIVE, KEPT, NOT_KEPT = Kind("adaptive"), Kind("kept"), Kind("not kept")
 PERTURBED, ANOTHER_ORDER = Kind("perturbed"), Kind("another order")
 CORNERS = (Kind("solution"), Kind("projection"), Kind("next solution"))
-WITHOUT_RETRAINING = Kind("without retraining")
 BEFORE_PRUNING, AFTER_PRUNING, AFTER_RETRAINING = map(Kind, ("before pruning", "after pruning", "after retraining"))
 
-RECOMPUTED_BARRIER = Measure("barrier, statistics recomputed", POINTS)
-PROJECTION_BARRIER = Measure("barrier from the projection", POINTS)
-PROJECTION_ERROR = Measure("projection error", POINTS)
-NEXT_INITIALISATION_ERROR = Measure("next initialisation error", POINTS)
+RECOMPUTED_BARRIER = Measure("barrier, statistics recomputed", POINTS, (*ON_PATH, BN_EXAMPLES))
+PROJECTION_BARRIER = Measure("barrier from the projection", POINTS, ON_PATH)
+PROJECTION_ERROR = Measure("projection error", POINTS, (EXAMPLES,))
+NEXT_INITIALISATION_ERROR = Measure("next initialisation error", POINTS, (EXAMPLES,))
 PROJECTION_LENGTH = Measure("projection length", L2)
 
 ERROR_AFTER_TRAINING = Measure("error after training", POINTS)

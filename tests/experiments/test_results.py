@@ -1,0 +1,120 @@
+"""Results of several commands come together by the seeds of their replicates and the settings of their measures."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from conftest import small_recipe
+from lotto import papers
+from lotto.execution.serial import Serial
+from lotto.experiments.claims import gap
+from lotto.experiments.measures import DENSE, ERROR, IMP
+from lotto.experiments.results import StoredResult, grouped, read_below
+from lotto.papers.stabilizing.measures import DATA_ORDER, TEST_BARRIER
+from lotto.report.experiments import save_experiment
+
+RECIPE = {"name": "some", "model": "resnet-20", "tolerance": 0.2}
+TRAINING = {"iterations": 1000, "per_epoch": 100, "learning_rate": 0.1, "warmup": 0}
+
+
+def stored(lines, former=False, **options):
+    """A result whose lines are (replicate, kind, level, measure, sample, value): as files hold it, or held it."""
+    about = {"name": "some", "recipe": RECIPE, "training": TRAINING, "options": {"seed": 0, "orders": 2, **options}}
+    rows = [
+        {
+            "replicate": replicate, "rewind_step": 0, "level": level, "density": 0.8**level, "kind": kind,
+            "measure": measure.name, "unit": measure.unit, "sample": sample, "value": value,
+            **({} if former else {"seed": replicate + options.get("seed", 0)}),
+            **({} if former else {name: options.get(name) for name in measure.settings}),
+        }
+        for replicate, kind, level, measure, sample, value in lines
+    ]  # fmt: skip
+    return StoredResult(about, pd.DataFrame(rows), "some.csv")
+
+
+def errors(replicates, dense, sparse, **options):
+    lines = [(r, DENSE, 0, ERROR, 0, dense[r]) for r in range(replicates)]
+    return stored([*lines, *((r, IMP, 8, ERROR, 0, sparse[r]) for r in range(replicates))], **options)
+
+
+@pytest.mark.parametrize("former", [False, True], ids=["with the seed's column", "without"])
+def test_errors_of_different_seeds_are_paired_by_seed(former):
+    # Of the second command only the sparse network's replicate 0 is stored in the first's file, so to speak: a pairing
+    # by the replicate's number takes 7.0 - 1.9 = 5.1 for a gap that is 7.0 - 6.9 = 0.1.
+    first = errors(1, [1.9], [2.0], former=former)
+    second = errors(1, [6.9], [7.0], former=former, seed=5)
+    (group,) = grouped([first, second])
+    assert gap(group, 0, 8).to_dict() == pytest.approx({0: 0.1, 5: 0.1})
+    lone = stored([(0, IMP, 8, ERROR, 0, 7.0)], former=former, seed=5)
+    (group,) = grouped([first, lone])
+    assert gap(group, 0, 8).to_dict() == pytest.approx({0: 0.1}), "the dense error of seed 5 is not known"
+
+
+def test_overlapping_seeds_are_one_replicate():
+    (group,) = grouped([errors(3, [1.0, 1.1, 1.2], [1.1, 1.3, 1.5]), errors(1, [1.2], [1.5], seed=2)])
+    assert gap(group, 0, 8).to_dict() == pytest.approx({0: 0.1, 1: 0.2, 2: 0.3})
+    assert len(group.frame) == 6, "the row of seed 2 is kept once"
+
+
+@pytest.mark.parametrize("former", [False, True], ids=["with columns", "without"])
+@pytest.mark.parametrize(("setting", "one", "two"), [("points", 11, 30), ("examples", 500, None), ("orders", 2, 3)])
+def test_values_of_different_settings_are_all_kept_and_never_averaged(former, setting, one, two):
+    common = {"points": 30, "examples": None, "orders": 2}
+    results = [
+        stored([(0, DENSE, 0, TEST_BARRIER, 0, value)], former=former, **{**common, setting: option})
+        for option, value in ((one, 3.0), (two, 5.0))
+    ]
+    (group,) = grouped(results)
+    assert sorted(group.rows(TEST_BARRIER)["value"]) == [3.0, 5.0]
+    assert group.values(TEST_BARRIER).to_dict() == {0: 5.0}, "the finer one, where both have as many replicates"
+    more = stored([(r, DENSE, 0, TEST_BARRIER, 0, 3.0) for r in range(2)], former=former, **{**common, setting: one})
+    (group,) = grouped([more, results[1]])
+    assert group.values(TEST_BARRIER).to_dict() == {0: 3.0, 1: 3.0}, "that of more replicates"
+
+
+def test_what_does_not_depend_on_a_setting_is_one_row_whatever_the_setting():
+    (group,) = grouped([errors(2, [1.0, 1.1], [1.1, 1.3], points=n, orders=n) for n in (5, 11)])
+    assert len(group.frame) == 4
+
+
+def test_pairs_of_data_orders_are_numbered_anew_when_there_are_more_orders():
+    # The second pair of four orders is another than the second of three.
+    three, four = (
+        stored([(0, IMP, 8, DATA_ORDER, sample, value) for sample, value in enumerate(values)], orders=orders)
+        for orders, values in ((3, (1.0, 2.0, 3.0)), (4, (1.0, 2.0, 4.0, 3.0, 5.0, 6.0)))
+    )
+    (group,) = grouped([three, four])
+    assert group.values(DATA_ORDER).to_dict() == {0: 3.5}
+
+
+def test_values_that_disagree_are_reported(caplog):
+    grouped([errors(1, [1.0], [1.1]), errors(1, [1.5], [1.1])])
+    assert "1 rows have different values in several of some.csv" in caplog.text
+
+
+def test_a_restarted_dense_network_is_another_training_setting():
+    groups = grouped([errors(1, [1.0], [1.1]), errors(1, [1.5], [1.6], restart_dense=True)])
+    assert [g.restarted for g in groups] == [False, True]
+    assert groups[1].title == "some, resnet-20, 1000 iterations, level 0 restarted"
+
+
+def test_commands_that_differ_in_seed_or_settings_have_their_own_files_and_come_together(store, tmp_path):
+    experiment = papers.get("stabilizing.instability")
+    asked = [{"seed": 0}, {"seed": 2}, {"points": 4}, {"examples": 50}, {"orders": 3}]
+    frames = []
+    for options in asked:
+        given = {"replicates": 1, "levels": 1, "points": 3, "orders": 2, "rewind_to": ("0it",), **options}
+        chosen = experiment.options(small_recipe(steps="10it"), given)
+        frames.append(experiment.run(chosen, Serial(store)))
+        save_experiment(experiment, chosen, frames[-1], tmp_path / "out", "lotto run it", 1.0)
+    assert len(list(tmp_path.rglob("instability.csv"))) == len(asked), "none has taken the place of another"
+    (group,) = grouped(read_below(tmp_path))
+    stored_rows = group.rows(TEST_BARRIER)
+    assert len(stored_rows) == sum(len(TEST_BARRIER.of(frame)) for frame in frames), "no row has vanished"
+    about = json.loads(next((tmp_path / "out").glob("instability.json")).read_text())
+    assert about["options"]["seed"] == 0
+    by_hand = {frame["seed"].iloc[0]: TEST_BARRIER.of(frame)["value"].mean() for frame in frames[:2]}
+    assert group.values(TEST_BARRIER, orders=2, points=3).to_dict() == pytest.approx(by_hand)
