@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from lotto import papers
 from lotto.cli.main import main
 from lotto.core.errors import UsageError
+from lotto.core.statistics import Verdict, decide, interval
 from lotto.experiments.claims import Finding, as_frame, check_claims
 from lotto.experiments.results import ResultGroup, grouped, read_below
-from lotto.experiments.statistics import Verdict, decide, interval
 from lotto.papers.stabilizing.claims import CLAIMS, level_at
 from lotto.papers.stabilizing.measures import TEST_BARRIER
 

@@ -32,9 +32,9 @@ import lotto.landscape.curvature.pruning_limit as pruning_limit
 import lotto.landscape.subspace as subspace
 import lotto.papers as papers
 import lotto.recipe.initializers
-from lotto.core import weights
+from lotto.core import statistics, weights
 from lotto.core.errors import LottoError
-from lotto.experiments import claims, results, statistics
+from lotto.experiments import claims, results
 from lotto.inference import export
 from lotto.landscape import path, plane, stability
 from lotto.lottery.plan import make_plan

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MOVED = {
-    "core": "errors files weights streams=rng compiled=jit steps=duration identity=fingerprint",
+    "core": (
+        "errors files weights streams=rng compiled=jit steps=duration identity=fingerprint "
+        "experiments.statistics=statistics"
+    ),
     "pruning": "masks channels tickets=ticket",
     "recipe": "optimizers schedules=lr_schedules objectives initialisation=initializers recipes=presets",
     "data": (
@@ -57,7 +60,7 @@ ALSO = {
     "lotto.levels": "lotto.lottery.replicate",
     "lotto.engine.base": "lotto.execution.procedures",
     "lotto.engine.stacks": "lotto.execution.autotune",
-    "lotto.papers.claims": "lotto.experiments.statistics",
+    "lotto.papers.claims": "lotto.core.statistics",
     "lotto.stability": "lotto.landscape",
 }
 """Where the rest is of modules that have been divided."""

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from lotto.core.check import checked
+from lotto.core.statistics import Verdict, decide, interval
 from lotto.experiments.measures import ERROR, IMP, Kind
 from lotto.experiments.results import ResultGroup
-from lotto.experiments.statistics import Verdict, decide, interval
 
 
 @dataclass(frozen=True)

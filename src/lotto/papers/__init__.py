@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lotto.core.check import checked
 from lotto.core.errors import unknown
+from lotto.core.statistics import Verdict
 from lotto.experiments.claims import Claim, Decision, Finding, check_claims
 from lotto.experiments.experiment import Experiment
 from lotto.experiments.options import Options
-from lotto.experiments.statistics import Verdict
 from lotto.papers import stabilizing, unmasking
 
 PAPERS = {"stabilizing": stabilizing, "unmasking": unmasking}

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
+from lotto.core.statistics import Verdict, decide
 from lotto.experiments.claims import Claim, Find, Finding, agreement, finding_of, gap
 from lotto.experiments.measures import DENSE, ERROR, IMP, ONE_SHOT, RANDOM, REINIT, Kind
 from lotto.experiments.results import ResultGroup
-from lotto.experiments.statistics import Verdict, decide
 from lotto.landscape.stability import STABLE
 from lotto.papers.stabilizing import measures as m
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from lotto.core.statistics import decide
 from lotto.experiments.claims import Claim, Find, Finding, agreement, finding_of, gap
 from lotto.experiments.measures import BARRIER, ERROR, ERROR_BETWEEN, IMP, ONE_SHOT, RANDOM, WITHOUT_RETRAINING, Kind
 from lotto.experiments.results import ResultGroup
-from lotto.experiments.statistics import decide
 from lotto.landscape.stability import STABLE
 from lotto.papers.unmasking import measures as m
 
