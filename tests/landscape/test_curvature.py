@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -201,39 +202,85 @@ def weights_of(values):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 1000), st.sampled_from(pruning_limit.KINDS))
-def test_prediction_is_the_crossing_found_by_trying_every_share(seed, kind):
+@given(st.integers(0, 1000), st.sampled_from(pruning_limit.KINDS), st.sampled_from(pruning_limit.READINGS))
+def test_prediction_is_the_crossing_found_by_trying_every_share(seed, kind, reading):
     rng = np.random.default_rng(seed)
     values = np.exp(rng.normal(size=40)).tolist()
     weights, mask = weights_of(rng.normal(size=40).tolist())
-    found = lotto.landscape.largest_prunable(well(values), weights, mask, 0.1, kind)
+    found = lotto.landscape.largest_prunable(well(values), weights, mask, 0.1, kind, reading)
     squares = np.sort(weights["fc.weight"].double().numpy().ravel() ** 2)
-    fits = []
-    for count in range(41):
+    fits = [True]
+    for count in range(1, 41):
         squared = squares[:count].sum() if kind == "magnitude" else squares.sum() * count / 40
+        if reading == "corrected":
+            squared *= 40 / count
         radii = 2 * 0.1 / np.array(values)
         fits.append(count / 40 <= np.mean(radii / (radii + squared)))
     assert found == (fits.index(False) - 1 if False in fits else 40) / 40
 
 
+@pytest.mark.parametrize("reading", pruning_limit.READINGS)
 @pytest.mark.parametrize("kind", pruning_limit.KINDS)
-def test_limits_of_the_theory(kind):
+def test_limits_of_the_theory(kind, reading):
     weights, mask = weights_of([0.5, -1.0, 2.0, 0.1] * 25)
     some = well([1.0, 5.0, 30.0])
-    assert lotto.landscape.largest_prunable(well([0.0, 0.0, -3.0]), weights, mask, 0.1, kind) == 1.0, "no walls"
-    assert lotto.landscape.largest_prunable(well([1e-9, 0.0, -3.0]), weights, mask, 0.1, kind) >= 0.99
-    assert lotto.landscape.largest_prunable(some, weights, mask, 1e12, kind) >= 0.99, "any loss will do"
-    zero = {"fc.weight": torch.zeros(1, 100)}
-    assert lotto.landscape.largest_prunable(some, zero, mask, 0.1, kind) == 1.0, "nothing to move"
-    assert lotto.landscape.largest_prunable(some, weights, mask, 1e-9, kind) < 0.02
-    scaled = well([3.0, 15.0, 90.0])
-    assert lotto.landscape.largest_prunable(scaled, weights, mask, 0.3, kind) == lotto.landscape.largest_prunable(
-        some, weights, mask, 0.1, kind
-    )
+
+    def largest(spectrum, epsilon=0.1, weights=weights):
+        return lotto.landscape.largest_prunable(spectrum, weights, mask, epsilon, kind, reading)
+
+    assert largest(well([0.0, 0.0, 0.0])) == 1.0, "no walls"
+    assert largest(well([1e-9, 0.0, -1e-9])) >= 0.99
+    assert largest(some, 1e12) >= 0.99, "any loss will do"
+    assert largest(some, weights={"fc.weight": torch.zeros(1, 100)}) == 1.0, "nothing to move"
+    assert largest(some, 1e-9) < 0.02
+    assert largest(well([3.0, 15.0, 90.0]), 0.3) == largest(some)
     with pytest.raises(UsageError, match="greater than 0"):
-        lotto.landscape.largest_prunable(some, weights, mask, 0.0, kind)
+        largest(some, 0.0)
     with pytest.raises(UsageError, match="Unknown kind of pruning"):
-        lotto.landscape.largest_prunable(some, weights, mask, 0.1, "magnitud")
+        lotto.landscape.largest_prunable(some, weights, mask, 0.1, "magnitud", reading)
+    with pytest.raises(UsageError, match="Unknown reading of the distance"):
+        lotto.landscape.largest_prunable(some, weights, mask, 0.1, kind, "publishd")
+
+
+def test_readings_differ_in_negative_eigenvalues_and_agree_about_noise():
+    weights, mask = weights_of([0.5, -1.0, 2.0, 0.1] * 25)
+    up, down = (well([sign * 3.0, 5.0]) for sign in (1, -1))
+    published, corrected = (
+        [lotto.landscape.largest_prunable(s, weights, mask, 0.1, "random", r) for s in (up, down)]
+        for r in pruning_limit.READINGS
+    )
+    assert published[0] == published[1], "by the absolute value"
+    assert corrected[0] < 0.5 <= corrected[1], "along it the well has no wall"
+    noisy = [replace(s, noise=3.5) for s in (up, down)]
+    for reading in pruning_limit.READINGS:
+        zero, *others = (
+            lotto.landscape.largest_prunable(s, weights, mask, 0.1, "random", reading)
+            for s in (well([0.0, 5.0]), *noisy)
+        )
+        assert others == [zero, zero], "whatever the sign"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "exact", "published", "corrected"), [(0.0195, 0.025, 0.13, 0.018), (0.304, 0.29, 0.42, 0.23)]
+)
+def test_readings_of_an_isotropic_well(ratio, exact, published, corrected):
+    # Pruning costs curvature / 2 |w_P|^2, so exactly the share p with p |w|^2 = r^2 = 2 epsilon / curvature can go.
+    # The figures to compare with are of one draw of 400 weights.
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=4000)
+    weights, mask = weights_of(values.tolist())
+    epsilon = 0.1
+    curvature = 2 * epsilon / (ratio * float(weights["fc.weight"].double().square().sum()))
+    order = rng.permutation(4000)
+    costs = curvature / 2 * np.cumsum(values[order] ** 2)
+    assert np.mean(costs <= epsilon) == pytest.approx(ratio, abs=0.02) == pytest.approx(exact, abs=0.02)
+    found = [
+        lotto.landscape.largest_prunable(well([curvature]), weights, mask, epsilon, "random", reading)
+        for reading in pruning_limit.READINGS
+    ]
+    # p = a / (a + p) and p = a / (a + 1), solved by hand for a = r^2 / |w|^2.
+    assert found == pytest.approx([(math.sqrt(ratio**2 + 4 * ratio) - ratio) / 2, ratio / (1 + ratio)], abs=3e-4)
+    assert found == pytest.approx([published, corrected], abs=5e-3)
 
 
 def test_magnitude_pruning_allows_at_least_what_random_does():

@@ -139,7 +139,7 @@ class TopTask(Task):
     def execute(self, on_step: OnStep | None = None) -> dict[str, Any]:
         """Compute; returns ``values``, ``residuals``, ``converged``."""
         hessian = Hessian(self.recipe, self.weights, self.mask, examples=self.examples)
-        counted = _counter(self.size, on_step)
+        counted = counter(self.size, on_step)
         return asdict(top_of(hessian, self.k, self.tolerance, self.iterations, self.seed, counted))
 
     __repr__ = shown
@@ -191,7 +191,7 @@ class SpectrumTask(Task):
     def execute(self, on_step: OnStep | None = None) -> dict[str, Any]:
         """Compute; returns ``top``, ``residuals``, ``nodes``, ``masses``, ``size``, ``traces``."""
         hessian = Hessian(self.recipe, self.weights, self.mask, examples=self.examples)
-        count = _counter(self.size, on_step)
+        count = counter(self.size, on_step)
         found = spectrum_of(hessian, self.steps, self.probes, self.seed, count)
         largest = (
             top_of(hessian, min(self.k, hessian.size), seed=self.seed, on_product=count)
@@ -210,7 +210,7 @@ class SpectrumTask(Task):
     __repr__ = shown
 
 
-def _counter(size: int, on_step: OnStep | None) -> Callable[[], None]:
+def counter(size: int, on_step: OnStep | None) -> Callable[[], None]:
     """Counts products with the Hessian and reports them as steps."""
     done = 0
 
@@ -224,8 +224,11 @@ def _counter(size: int, on_step: OnStep | None) -> Callable[[], None]:
 
 
 def spectrum_from(outcome: Mapping[str, Any]) -> Spectrum:
-    """The spectrum that a `SpectrumTask` computed."""
-    return Spectrum(tuple(outcome["nodes"]), tuple(outcome["masses"]), outcome["size"], tuple(outcome["traces"]))
+    """The spectrum that a `SpectrumTask` or a `LimitsTask` computed."""
+    return Spectrum(
+        tuple(outcome["nodes"]), tuple(outcome["masses"]), outcome["size"], tuple(outcome["traces"]),
+        outcome.get("noise", 0.0),
+    )  # fmt: skip
 
 
 __all__ = ["Hessian", "Spectrum", "SpectrumTask", "Top", "TopTask", "spectrum", "spectrum_from", "top", "top_from"]

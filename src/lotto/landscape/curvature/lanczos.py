@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +47,15 @@ class Spectrum:
         masses: fraction of the D eigenvalues that each stands for.
         size: D.
         traces: ``v' H v`` D / ``v' v`` of each probe: estimates of the trace.
+        noise: eigenvalues below it, of either sign, cannot be told from 0: the rounding error of a product. 0 where
+            nobody has measured it.
     """
 
     nodes: tuple[float, ...]
     masses: tuple[float, ...]
     size: int
     traces: tuple[float, ...]
+    noise: float = 0.0
 
     @property
     def trace(self) -> float:
@@ -125,37 +129,86 @@ def spectrum_of(
     """`spectrum` of a Hessian that is already there; calls back after every product."""
     if steps < 1 or probes < 1:
         raise UsageError(f"A spectrum has at least one probe of at least one step; got {probes} of {steps}.")
-    nodes: list[float] = []
-    shares: list[float] = []
-    traces: list[float] = []
+    grown = []
     for probe in range(probes):
-        # Signs instead of normal numbers: the trace estimate varies least (Hutchinson).
-        start = np.where(stream(seed, "probe", probe).random(hessian.size) < 0.5, -1.0, 1.0)
-        diagonal, beside = _lanczos(hessian, start, min(steps, hessian.size), on_product)
-        traces.append(hessian.size * diagonal[0])
-        tridiagonal = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
-        values, vectors = np.linalg.eigh(tridiagonal)
+        krylov = Krylov(hessian, signs(seed, probe, hessian.size))
+        krylov.grow(steps, on_product)
+        krylov.forget()
+        grown.append(krylov)
+    return joined(grown)
+
+
+def signs(seed: int, probe: int, size: int) -> np.ndarray:
+    """A probe: signs instead of normal numbers, of which the trace estimate varies least (Hutchinson)."""
+    return np.where(stream(seed, "probe", probe).random(size) < 0.5, -1.0, 1.0)
+
+
+class Krylov:
+    """The Lanczos process of one start vector, with full reorthogonalisation; it can be taken up again.
+
+    Its first m steps are the same however many follow, so that one process has the quadratures of all lengths.
+
+    Args:
+        hessian: what multiplies.
+        start: shape (D,), not 0.
+    """
+
+    def __init__(self, hessian: Hessian, start: np.ndarray) -> None:
+        self.hessian = hessian
+        self.basis = np.empty((0, hessian.size))
+        self.next: np.ndarray | None = start / np.linalg.norm(start)
+        self.diagonal: list[float] = []
+        self.beside: list[float] = []
+
+    @property
+    def steps(self) -> int:
+        """How many there have been."""
+        return len(self.diagonal)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the Krylov space is exhausted, so that the quadrature is exact."""
+        return self.next is None
+
+    def grow(self, steps: int, on_product: Callable[[], None] = lambda: None) -> None:
+        """Go on until there are so many steps, or the space is exhausted; calls back after every product."""
+        steps = min(steps, self.hessian.size)
+        if steps > len(self.basis):
+            self.basis = np.concatenate([self.basis, np.empty((steps - len(self.basis), self.hessian.size))])
+        while self.steps < steps and self.next is not None:
+            self.basis[self.steps] = self.next
+            product = self.hessian @ self.next
+            on_product()
+            self.diagonal.append(float(product @ self.next))
+            known = self.basis[: self.steps]
+            for _ in range(2):  # once is not enough in floating point, twice is (Kahan)
+                product = product - known.T @ (known @ product)
+            length = float(np.linalg.norm(product))
+            if self.steps == self.hessian.size or length <= 1e-10 * max(map(abs, self.diagonal)):
+                self.next = None
+            else:
+                self.beside.append(length)
+                self.next = product / length
+
+    def forget(self) -> None:
+        """Give the memory of the basis back; there are no further steps."""
+        self.basis, self.next = np.empty((0, self.hessian.size)), None
+
+    def quadrature(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Nodes and masses, whose sum is 1, of the first so many steps."""
+        steps = min(steps, self.steps)
+        beside = self.beside[: steps - 1]
+        values, vectors = np.linalg.eigh(np.diag(self.diagonal[:steps]) + np.diag(beside, 1) + np.diag(beside, -1))
+        return values, vectors[0] ** 2
+
+
+def joined(grown: Sequence[Krylov], steps: int = sys.maxsize, noise: float = 0.0) -> Spectrum:
+    """The mean of the quadratures of several probes' first steps."""
+    nodes: list[float] = []
+    masses: list[float] = []
+    for krylov in grown:
+        values, shares = krylov.quadrature(steps)
         nodes += values.tolist()
-        shares += (vectors[0] ** 2 / probes).tolist()
-    return Spectrum(tuple(nodes), tuple(shares), hessian.size, tuple(traces))
-
-
-def _lanczos(
-    hessian: Hessian, start: np.ndarray, steps: int, on_product: Callable[[], None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Diagonal and off-diagonal of the tridiagonal matrix; shorter if the Krylov space is exhausted."""
-    basis = [start / np.linalg.norm(start)]
-    diagonal: list[float] = []
-    beside: list[float] = []
-    while True:
-        product = hessian @ basis[-1]
-        on_product()
-        diagonal.append(float(product @ basis[-1]))
-        known = np.stack(basis)
-        for _ in range(2):  # once is not enough in floating point, twice is (Kahan)
-            product = product - known.T @ (known @ product)
-        length = float(np.linalg.norm(product))
-        if len(diagonal) == steps or length <= 1e-10 * max(map(abs, diagonal)):
-            return np.array(diagonal), np.array(beside)
-        beside.append(length)
-        basis.append(product / length)
+        masses += (shares / len(grown)).tolist()
+    size = grown[0].hessian.size
+    return Spectrum(tuple(nodes), tuple(masses), size, tuple(size * k.diagonal[0] for k in grown), noise)

@@ -198,6 +198,10 @@ class Hessian:
         """The unpruned weights, in the order of the coordinates."""
         return self._gather([p.detach() for p in self.parameters]).cpu().numpy()
 
+    def coordinates(self, mask: MaskLike) -> np.ndarray:
+        """Which of the coordinates another mask keeps, boolean, shape (D,)."""
+        return np.concatenate([mask[n][keep.to(mask[n].device)].bool().cpu().numpy() for n, keep in self.mask.items()])
+
     def _scatter(self, vector: np.ndarray) -> list[Tensor]:
         flat = torch.from_numpy(np.ascontiguousarray(vector, dtype=np.float64)).to(self.network.device)
         made, at = [], 0

@@ -74,8 +74,7 @@ class QuadraticTask(Task):
         hessian = Hessian(self.recipe, self.weights, self.mask, examples=self.examples)
         inverse, point, costs = inverse_of(hessian.dense()), hessian.point(), []
         for done, cut in enumerate(self.cuts, start=1):
-            kept = np.concatenate([cut[name][keep].cpu().numpy() for name, keep in hessian.mask.items()])
-            costs.append(quadratic_cost(inverse, point, ~kept))
+            costs.append(quadratic_cost(inverse, point, ~hessian.coordinates(cut)))
             if on_step is not None:
                 on_step(done, math.nan)
         return {"costs": costs}
