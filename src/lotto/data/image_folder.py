@@ -244,12 +244,12 @@ class ImageFolder:
         return [tuple(row) for row in stream(seed, "crop", step).random((batch, 4)).tolist()]
 
     @checked
-    def evaluation(self, split: Split, batch_size: Count) -> Iterator[Batch]:
-        """All images of a split in order, not augmented."""
+    def evaluation(self, split: Split, batch_size: Count, stride: Count = 1) -> Iterator[Batch]:
+        """All images of a split, or every so manieth, in order, not augmented."""
         check_split(self, split)
-        count = self.size(split)
+        chosen = range(0, self.size(split), stride)
         keys: list[list[Key]] = [
-            [(j, None) for j in range(i, min(i + batch_size, count))] for i in range(0, count, batch_size)
+            [(j, None) for j in chosen[i : i + batch_size]] for i in range(0, len(chosen), batch_size)
         ]
         for x, y in self._read(split, keys):
             yield self.normalise(x), y

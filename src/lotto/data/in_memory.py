@@ -293,11 +293,12 @@ class Arrays:
             yield inputs.flatten(1).t().contiguous() if feature_major else inputs, targets
 
     @checked
-    def evaluation(self, split: Split, batch_size: Count) -> Iterator[Batch]:
-        """All examples of a split in their own order, not augmented."""
+    def evaluation(self, split: Split, batch_size: Count, stride: Count = 1) -> Iterator[Batch]:
+        """All examples of a split, or every so manieth, in their own order, not augmented."""
         check_split(self, split)
-        for i in range(0, self.size(split), batch_size):
-            yield self.normalise(self.x[split][i : i + batch_size]), self.y[split][i : i + batch_size]
+        x, y = self.x[split][::stride], self.y[split][::stride]
+        for i in range(0, len(y), batch_size):
+            yield self.normalise(x[i : i + batch_size]), y[i : i + batch_size]
 
 
 def image_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,7 +1,7 @@
 """The store: finished trainings and tasks on disk, and trainings on their way. It only reads and writes.
 
 state-500.safetensors     weights and optimizer at a kept step
-history.json              the records of a training
+history.json              the records of a training, and which test examples it gets wrong
 outcome.json              what a task computed
 checkpoint.safetensors    a training on its way, gone when it is finished
 """
@@ -28,6 +28,7 @@ from lotto.execution.entries import Entries
 from lotto.execution.task import Outcome, Task
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.job import Job, Run, State
+from lotto.training.mistakes import Mistakes
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ Result = Run | Outcome
 """The run of a job, or the outcome of a task."""
 
 WEIGHTS, OPTIMIZER = "w/", "o/"
+MISTAKES = "test_mistakes"
+"""Entry of the last record: which test examples are wrong."""
 CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -125,14 +128,16 @@ class Store:
         key = job.key
 
         def parse(folder: Path, manifest: dict[str, Any]) -> Run:
-            history = [
-                {k: math.nan if v is None else v for k, v in record.items()}
-                for record in json.loads((folder / "history.json").read_text())
-            ]
+            records = json.loads((folder / "history.json").read_text())
+            mistakes = records[-1].pop(MISTAKES, None) if records else None
+            history = [{k: math.nan if v is None else v for k, v in record.items()} for record in records]
             _say_if_other(job, manifest)
             states = StoredStates(folder, key, [int(s) for s in manifest["states"]])
             diverged = str(manifest.get("diverged", ""))
-            return Run((job.from_step, job.end), history, states, key, float(manifest["seconds"]), diverged=diverged)
+            return Run(
+                (job.from_step, job.end), history, states, key, float(manifest["seconds"]), diverged=diverged,
+                mistakes=None if mistakes is None else Mistakes.from_plain(mistakes),
+            )  # fmt: skip
 
         return self.entries.read(key, parse, locked=locked)
 
@@ -141,7 +146,9 @@ class Store:
         assert job.key is not None
         folder = self.folder(job.key)
         # JSON has no NaN; None stands for it.
-        history = [{k: None if math.isnan(v) else v for k, v in r.items()} for r in run.history]
+        history: list[dict[str, Any]] = [{k: None if math.isnan(v) else v for k, v in r.items()} for r in run.history]
+        if run.mistakes is not None:
+            history[-1][MISTAKES] = run.mistakes.plain()
         checksums = {"history.json": files.write_json(folder / "history.json", history)}
         checksums |= self._write_states(job, run.states)
         execution = {**execution, "arithmetic": run.arithmetic}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lotto.core.shown import shown
 from lotto.training.job import State
+from lotto.training.mistakes import Mistakes
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Checkpoint:
         history: the records so far.
         loss_sum, loss_count: training losses since the last record, and how many they are (or their weights).
         seconds: duration so far.
+        mistakes: at the end, which examples of the test set are wrong.
     """
 
     step: int
@@ -29,6 +31,7 @@ class Checkpoint:
     loss_sum: float = 0.0
     loss_count: float = 0
     seconds: float = 0.0
+    mistakes: Mistakes | None = None
 
     __repr__ = shown
 

@@ -14,10 +14,13 @@ from lotto.core.errors import UsageError
 from lotto.core.pytree import flatten, unflatten
 from lotto.core.rng import private_rng, torch_seed
 from lotto.data import Split
-from lotto.data.in_memory import Batch
+from lotto.data.image_folder import ImageFolder
+from lotto.data.in_memory import Arrays, Batch
+from lotto.recipe.objectives import misclassification
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import totals_of
 from lotto.training.batch_size import eval_batch
+from lotto.training.mistakes import Mistakes, wrong_predictions
 from lotto.training.network import Network
 
 GATHERED_BYTES = 4 << 30
@@ -56,23 +59,59 @@ def evaluate_splits(recipe: Recipe, network: Network) -> dict[str, float]:
 
 @private_rng(torch_seed(0, "evaluation"))  # numbers that a network draws are the same for all weights
 @torch.no_grad()
-def evaluate_network(recipe: Recipe, network: Network, split: Split, examples: int | None = None) -> Metrics:
-    """The same for a network on its device, over at most ``examples``; leaves it in the mode it was in."""
+def tally(
+    recipe: Recipe,
+    network: Network,
+    split: Split,
+    examples: int | None = None,
+    *,
+    stride: int = 1,
+    keep_mistakes: bool = False,
+) -> Tally:
+    """Count the outputs of a network on its device; leaves it in the mode it was in.
+
+    Args:
+        recipe: loss and error.
+        network: what is evaluated.
+        split: on which examples.
+        examples: at most so many, the first ones; None = all.
+        stride: every how manieth of them.
+        keep_mistakes: whether to keep which of them are wrong.
+    """
     training = network.module.training
     network.module.eval()
-    tally = Tally(recipe)
-    for x, y in examples_of(recipe, network, split, examples):
-        tally.add(network(x), y)
+    counted = Tally(recipe, keep_mistakes)
+    for x, y in examples_of(recipe, network, split, examples, stride=stride):
+        counted.add(network(x), y)
     network.module.train(training)
-    return tally.metrics()
+    return counted
+
+
+def evaluate_network(recipe: Recipe, network: Network, split: Split, examples: int | None = None) -> Metrics:
+    """The same as `evaluate` for a network on its device, over at most ``examples``."""
+    return tally(recipe, network, split, examples).metrics()
+
+
+def can_skip(recipe: Recipe) -> bool:
+    """Whether the data can be read in strides: sets of ours can, and a subclass that evaluates as they do."""
+    return getattr(type(recipe.arrays), "evaluation", None) in (Arrays.evaluation, ImageFolder.evaluation)
 
 
 def examples_of(
-    recipe: Recipe, network: Network, split: Split, examples: int | None = None, batch: int | None = None
+    recipe: Recipe,
+    network: Network,
+    split: Split,
+    examples: int | None = None,
+    batch: int | None = None,
+    stride: int = 1,
 ) -> Iterator[Batch]:
-    """Batches of the first ``examples`` of a split, None = all, in their own order, on the network's device."""
+    """Batches of the first ``examples`` of a split, None = all, in their own order, on the network's device.
+
+    With a ``stride`` every so manieth example of all, for data that `can_skip`.
+    """
     left = recipe.arrays.size(split) if examples is None else examples
-    for x, y in recipe.arrays.to(network.device).evaluation(split, batch or eval_batch(recipe, network)):
+    how = {"stride": stride} if stride > 1 else {}
+    for x, y in recipe.arrays.to(network.device).evaluation(split, batch or eval_batch(recipe, network), **how):
         yield x[:left], y[:left]
         left -= len(y)
         if left <= 0:
@@ -90,7 +129,8 @@ class Tally:
     What is a sum over a weight is added up; for anything else outputs and targets are gathered, on the CPU.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, keep_mistakes: bool = False) -> None:
+        self.wrong: list[Tensor] | None = [] if keep_mistakes and recipe.error_function is misclassification else None
         self.objectives = (recipe.loss_function, recipe.error_function)
         self.totals = tuple(map(totals_of, self.objectives))
         self.sums: list[Any] = [0.0, 0.0]
@@ -106,6 +146,14 @@ class Tally:
                 self.sums[i], self.weights[i] = self.sums[i] + total.double(), self.weights[i] + weight
         if None in self.totals:
             self._gather(outputs, y)
+        if self.wrong is not None:
+            found = wrong_predictions(outputs, y)
+            self.wrong = None if found is None else [*self.wrong, found]
+
+    @property
+    def mistakes(self) -> Mistakes | None:
+        """Which examples are wrong, if that was to be kept and each of them is one prediction."""
+        return Mistakes.of(torch.cat(self.wrong)) if self.wrong else None
 
     def _gather(self, outputs: Tensor, y: Tensor) -> None:
         self.device = y.device

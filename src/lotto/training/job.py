@@ -17,6 +17,7 @@ from lotto.core.text import shortened
 from lotto.core.weights import check_alike, digest, first_non_finite
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
+from lotto.training.mistakes import Mistakes
 from lotto.training.network import constant_buffers
 
 
@@ -150,12 +151,15 @@ class Run:
     Attributes:
         steps: (first, last) iteration.
         history: one record per evaluation: ``step``, ``learning_rate``, ``train_loss`` (mean since the record
-            before), ``test_loss``, ``test_error`` and, if examples are held out, ``validation_*``.
+            before), ``test_loss``, ``test_error`` and, if examples are held out, ``validation_*``. The last one is of
+            all examples; one before of as many as ``test_examples`` says, if it does.
         states: step -> State; from a store they are read when asked for.
         key: its name in the store, or None.
         seconds: duration of the training.
         arithmetic: how it was computed, for the record.
         diverged: why there are no weights and all metrics are NaN; empty for a training that came to its end.
+        mistakes: which test examples are wrong at the end; None where an example is not right or wrong, and of runs
+            that were stored without.
     """
 
     steps: tuple[int, int]
@@ -165,6 +169,7 @@ class Run:
     seconds: float = 0.0
     arithmetic: str = ""
     diverged: str = ""
+    mistakes: Mistakes | None = None
 
     @checked
     def state(self, step: int) -> State:

@@ -15,7 +15,7 @@ from lotto.core.rng import Draws, private_rng
 from lotto.core.weights import first_non_finite
 from lotto.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
-from lotto.training.evaluation import SPLITS, evaluate_splits
+from lotto.training.evaluation import SPLITS
 from lotto.training.job import Job, Run, State
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.base import Learner
@@ -23,6 +23,7 @@ from lotto.training.learners.channel_skipping import ChannelSkipping
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.stacked import Stacked, steps_taken
 from lotto.training.network import Network, constant_buffers, flushed_denormals, has_own_data, is_ours
+from lotto.training.records import add_record, evaluation_steps
 
 LEARNERS: tuple[type[Learner], ...] = (Stacked, Perceptron, ChannelSkipping, Autograd)
 """The first that supports a job trains it."""
@@ -115,13 +116,16 @@ def train_stack(
         for job, point in zip(jobs, points, strict=True):
             _check_ended_finite(job, point.state)
             if not point.history or point.history[-1]["step"] != job.end:
-                point.history.append(record(point, job.recipe, Network(job.recipe, point.state.weights)))
+                add_record(point, job, Network(job.recipe, point.state.weights))
     if len(jobs) > 1:
         about = f"stacked, {len(jobs)} together"
     return [
-        Run((job.from_step, job.end), point.history, point.kept, seconds=point.seconds, arithmetic=about)
+        Run(
+            (job.from_step, job.end), point.history, point.kept,
+            seconds=point.seconds, arithmetic=about, mistakes=point.mistakes,
+        )
         for job, point in zip(jobs, points, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def _check_ended_finite(job: Job, state: State) -> None:
@@ -231,7 +235,7 @@ def _advance(
         if done in wanted:
             for i, (job, point) in enumerate(members):
                 if done in records[i]:
-                    point.history.append(record(point, recipe, learner.eval_network(i)))
+                    add_record(point, job, learner.eval_network(i))
                     point.loss_sum, point.loss_count = 0.0, 0
                 if done in job.steps:
                     point.kept[done] = learner.state(i)
@@ -246,12 +250,6 @@ def _advance(
         point.state = point.kept.get(last) or learner.state(i)
         point.seconds = before[i] + (time.perf_counter() - began) / len(members)
     return learner.describe()
-
-
-def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
-    """Steps after which the network is evaluated: spread evenly over the recipe's training, and the end."""
-    total, times = recipe.total, recipe.evaluations
-    return {round(total * i / times) for i in range(1, times + 1)} | {job.end}
 
 
 def steps_between_logs(recipe: Recipe, device: torch.device) -> int:
@@ -280,13 +278,3 @@ def collect(point: Checkpoint, losses: Sequence[float], job: Job, weights: Seque
             )
         point.loss_sum += value * weight
         point.loss_count += weight
-
-
-def record(point: Checkpoint, recipe: Recipe, network: Network) -> dict[str, float]:
-    """What a run's history says of a step: losses since the last record, errors on the splits."""
-    return {
-        "step": point.step,
-        "learning_rate": recipe.learning_rate(max(0, point.step - 1)),
-        "train_loss": point.mean_loss,
-        **evaluate_splits(recipe, network),
-    }

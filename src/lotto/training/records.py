@@ -1,0 +1,62 @@
+"""What a run's history says, and at which steps.
+
+A step costs about three times what its examples cost to evaluate. On the way the test set is therefore evaluated on
+every n-th example, so that the curve costs a few percent of the training; the figures at the end are of all.
+"""
+
+from __future__ import annotations
+
+import math
+
+from lotto.recipe import Recipe
+from lotto.training.checkpoint import Checkpoint
+from lotto.training.evaluation import SPLITS, can_skip, tally
+from lotto.training.job import Job
+from lotto.training.network import Network
+
+CURVE_PART = 0.03
+"""Of a training's work, in examples passed forward: a step counts thrice. Evaluation is at most about so much of it."""
+CURVE_EXAMPLES = 1_000
+"""Fewer examples than these are never taken for a point of the curve: its spread would hide what happens."""
+PASSES = 3
+
+
+def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
+    """Steps after which the network is evaluated: spread evenly over the recipe's training, and the end."""
+    total, times = recipe.total, recipe.evaluations
+    return {round(total * i / times) for i in range(1, times + 1)} | {job.end}
+
+
+def curve_stride(recipe: Recipe, size: int) -> int:
+    """Every how manieth of ``size`` examples is evaluated before the end of a training."""
+    points = recipe.evaluations - 1
+    if points < 1 or not can_skip(recipe):
+        return 1
+    work = CURVE_PART * PASSES * recipe.total * recipe.batch_size
+    return max(1, math.ceil(size / max(CURVE_EXAMPLES, (work - size) / points)))
+
+
+def add_record(point: Checkpoint, job: Job, network: Network) -> None:
+    """Add to a history: losses since the last record, losses and errors on the splits.
+
+    At the end of the job these are of all examples, and which of the test set are wrong is kept; before, they are of
+    every n-th, and ``SPLIT_examples`` says of how many.
+    """
+    recipe, final = job.recipe, point.step == job.end
+    found: dict[str, float] = {
+        "step": point.step,
+        "learning_rate": recipe.learning_rate(max(0, point.step - 1)),
+        "train_loss": point.mean_loss,
+    }
+    for split in SPLITS:
+        if not (size := recipe.arrays.size(split)):
+            continue
+        stride = 1 if final else curve_stride(recipe, size)
+        counted = tally(recipe, network, split, stride=stride, keep_mistakes=final and split == "test")
+        metrics = counted.metrics()
+        found |= {f"{split}_loss": metrics.loss, f"{split}_error": metrics.error}
+        if stride > 1:
+            found[f"{split}_examples"] = -(-size // stride)
+        if final and split == "test":
+            point.mistakes = counted.mistakes
+    point.history.append(found)
