@@ -203,8 +203,8 @@ def test_a_class_that_does_not_count_and_many_outputs_go_by_operators():
     x, y = torch.randn(40, 12), torch.arange(40) % 6
     y[5] = -100
     recipe = small_recipe(data=lotto.data.Arrays(x, y, x, y.clamp(min=0)), steps="3it")
-    assert perceptron._loss(Job(recipe)) is by_operators
-    assert perceptron._loss(Job(small_recipe())) is cross_entropy
+    assert perceptron.loss_of(Job(recipe)) is by_operators
+    assert perceptron.loss_of(Job(small_recipe())) is cross_entropy
     outputs, y = torch.randn(2, 10_000), torch.tensor([3, 9_999])
     loss, gradient = cross_entropy(outputs, y)
     expected, by_hand = by_operators(outputs, y)

@@ -20,12 +20,13 @@ from lotto.training.job import Job, Run, State
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.base import Learner
 from lotto.training.learners.channel_skipping import ChannelSkipping
+from lotto.training.learners.convolutions import Convolutions
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.stacked import Stacked, steps_taken
 from lotto.training.network import Network, constant_buffers, flushed_denormals, has_own_data, is_ours
 from lotto.training.records import add_record, evaluation_steps
 
-LEARNERS: tuple[type[Learner], ...] = (Stacked, Perceptron, ChannelSkipping, Autograd)
+LEARNERS: tuple[type[Learner], ...] = (Stacked, Perceptron, Convolutions, ChannelSkipping, Autograd)
 """The first that supports a job trains it."""
 LOG_EVERY, LOG_RARELY = 50, 1000
 """Steps after which the losses are fetched, on a CPU; on a GPU at most."""

@@ -50,7 +50,7 @@ class Perceptron(SingleLearner):
         names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
         named = _layers(state, names, self.job.mask or {}, crossover, small)
         self.layers: list[Any] = list(named.values())
-        self.loss = _loss(self.job, outputs=len(self.layers[-1].bias))
+        self.loss = loss_of(self.job, outputs=len(self.layers[-1].bias))
         self.parameters = {
             f"{name}.{part}": getattr(layer, part) for name, layer in named.items() for part in ("weight", "bias")
         }
@@ -126,7 +126,7 @@ class Perceptron(SingleLearner):
         return tensor.clone()
 
 
-def _loss(job: Job, outputs: float = math.inf) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def loss_of(job: Job, outputs: float = math.inf) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """What gives the loss of so many outputs and its gradient."""
     data = job.recipe.arrays
     if job.recipe.loss != "cross-entropy" or not data.class_targets:

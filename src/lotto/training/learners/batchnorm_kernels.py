@@ -1,0 +1,198 @@
+"""BatchNorm, a sum and ReLU over activations that lie channel × height × width × batch, channel by channel.
+
+A channel of a batch mostly fits into a processor's nearest memory, so that its second and third passes cost little.
+Sums are float32 over blocks and float64 over these.
+
+Memory is float32; a layout is (start, channel, row, column): where the first number is, and from there the distances
+between neighbours. ``shape`` is (rows, columns, run): runs of so many contiguous numbers.
+
+Importing this module needs numba.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from lotto.core.jit import jit
+
+_inline = njit(inline="always")
+_BLOCK = 1024
+_ZERO = np.float32(0)
+
+
+@_inline
+def _total(x):  # type: ignore[no-untyped-def]
+    total = np.float64(0)
+    for first in range(0, len(x), _BLOCK):
+        part, a = x[first : first + _BLOCK], _ZERO
+        for i in range(len(part)):
+            a += part[i]
+        total += a
+    return total
+
+
+@_inline
+def _squares(x, mean):  # type: ignore[no-untyped-def]
+    total = np.float64(0)
+    for first in range(0, len(x), _BLOCK):
+        part, a = x[first : first + _BLOCK], _ZERO
+        for i in range(len(part)):
+            a += (part[i] - mean) * (part[i] - mean)
+        total += a
+    return total
+
+
+@jit
+def normalise(x, x_at, added, added_at, out, out_at, shape, affine, running, moments, how):  # type: ignore[no-untyped-def]
+    """``out = relu(BatchNorm(x) + added)`` with the batch's statistics.
+
+    Args:
+        x, x_at, added, added_at, out, out_at: memory and layout.
+        shape: see above.
+        affine: weight and bias, shape (channels,) each.
+        running: running mean and variance, which are moved towards the batch's.
+        moments: shape (2, channels), where the batch's mean and inverse deviation are written.
+        how: (momentum, eps, whether there is something added, whether ReLU follows).
+    """
+    rows, columns, run = shape
+    momentum, eps, add, relu = how
+    weight, bias = affine
+    mean_, variance_ = running
+    count = rows * columns * run
+    for c in range(len(weight)):
+        start, to, more = x_at[0] + c * x_at[1], out_at[0] + c * out_at[1], added_at[0] + c * added_at[1]
+        total = np.float64(0)
+        for h in range(rows):
+            for w in range(columns):
+                at = start + h * x_at[2] + w * x_at[3]
+                total += _total(x[at : at + run])
+        mean, squares = np.float32(total / count), np.float64(0)
+        for h in range(rows):
+            for w in range(columns):
+                at = start + h * x_at[2] + w * x_at[3]
+                squares += _squares(x[at : at + run], mean)
+        deviation = 1 / np.sqrt(squares / count + eps)
+        moments[0, c], moments[1, c] = mean, deviation
+        mean_[c] += np.float32(momentum) * (mean - mean_[c])
+        variance_[c] += np.float32(momentum) * (np.float32(squares / (count - 1)) - variance_[c])
+        scale = np.float32(weight[c] * deviation)
+        shift = np.float32(bias[c] - np.float64(mean) * scale)
+        for h in range(rows):
+            for w in range(columns):
+                a = start + h * x_at[2] + w * x_at[3]
+                b = more + h * added_at[2] + w * added_at[3]
+                z = to + h * out_at[2] + w * out_at[3]
+                row, other, result = x[a : a + run], added[b : b + run], out[z : z + run]
+                if add and relu:
+                    for i in range(run):
+                        value = row[i] * scale + shift + other[i]
+                        result[i] = _ZERO if value <= _ZERO else value  # NaN stays
+                elif relu:
+                    for i in range(run):
+                        value = row[i] * scale + shift
+                        result[i] = _ZERO if value <= _ZERO else value
+                elif add:
+                    for i in range(run):
+                        result[i] = row[i] * scale + shift + other[i]
+                else:
+                    for i in range(run):
+                        result[i] = row[i] * scale + shift
+
+
+@_inline
+def _gated_sums(given, out, x, mean, relu):  # type: ignore[no-untyped-def]
+    """Pass ReLU's gate; sums of the gradient, and of its product with the centred input."""
+    total, product = np.float64(0), np.float64(0)
+    for first in range(0, len(x), _BLOCK):
+        p, q = _ZERO, _ZERO
+        g, gate, row = given[first : first + _BLOCK], out[first : first + _BLOCK], x[first : first + _BLOCK]
+        if relu:
+            for i in range(len(row)):
+                g[i] = _ZERO if gate[i] <= _ZERO else g[i]
+        for i in range(len(row)):
+            p += g[i]
+            q += g[i] * (row[i] - mean)
+        total += p
+        product += q
+    return total, product
+
+
+@jit
+def normalise_back(x, x_at, out, out_at, given, given_at, back, back_at, shape, weight, gradients, moments, relu):  # type: ignore[no-untyped-def]
+    """The gradients of `normalise`.
+
+    Args:
+        x, x_at: the inputs.
+        out, out_at: the outputs, read if ``relu``.
+        given, given_at: the outputs' gradient; with ``relu`` it becomes that of the sum before.
+        back, back_at: where the inputs' gradient is written.
+        shape: see above.
+        weight: shape (channels,).
+        gradients: of weight and bias, written.
+        moments: what `normalise` has written.
+        relu: whether ReLU followed.
+    """
+    rows, columns, run = shape
+    by_weight, by_bias = gradients
+    count = rows * columns * run
+    for c in range(len(weight)):
+        start, gate = x_at[0] + c * x_at[1], out_at[0] + c * out_at[1]
+        above, to = given_at[0] + c * given_at[1], back_at[0] + c * back_at[1]
+        mean, deviation = np.float32(moments[0, c]), moments[1, c]
+        total, product = np.float64(0), np.float64(0)
+        for h in range(rows):
+            for w in range(columns):
+                a = start + h * x_at[2] + w * x_at[3]
+                z = gate + h * out_at[2] + w * out_at[3]
+                g = above + h * given_at[2] + w * given_at[3]
+                p, q = _gated_sums(given[g : g + run], out[z : z + run], x[a : a + run], mean, relu)
+                total += p
+                product += q
+        by_weight[c], by_bias[c] = product * deviation, total
+        # With z = (x - mean) * deviation: dx = scale * (g - sum(g) / n - z * sum(g z) / n).
+        factor = weight[c] * deviation
+        slope = -factor * deviation * deviation * product / count
+        offset = -factor * total / count - slope * mean
+        scale, slope, offset = np.float32(factor), np.float32(slope), np.float32(offset)
+        for h in range(rows):
+            for w in range(columns):
+                a = start + h * x_at[2] + w * x_at[3]
+                g = above + h * given_at[2] + w * given_at[3]
+                z = to + h * back_at[2] + w * back_at[3]
+                above_, row, result = given[g : g + run], x[a : a + run], back[z : z + run]
+                for i in range(run):
+                    result[i] = above_[i] * scale + row[i] * slope + offset
+
+
+@jit
+def pool(x, at, shape, out):  # type: ignore[no-untyped-def]
+    """``out[c, b]``, shape (channels, batch): the mean of ``x`` over places. ``shape`` is (height, width, batch)."""
+    height, width, batch = shape
+    scale = np.float32(1.0 / (height * width))
+    for c in range(len(out)):
+        row = out[c]
+        row[:] = _ZERO
+        for h in range(height):
+            for w in range(width):
+                a = at[0] + c * at[1] + h * at[2] + w * at[3]
+                part = x[a : a + batch]
+                for b in range(batch):
+                    row[b] += part[b]
+        for b in range(batch):
+            row[b] *= scale
+
+
+@jit
+def pool_back(gradient, back, at, shape):  # type: ignore[no-untyped-def]
+    """The gradient of `pool`, written to the memory ``back`` of layout ``at``."""
+    height, width, batch = shape
+    scale = np.float32(1.0 / (height * width))
+    for c in range(len(gradient)):
+        row = gradient[c]
+        for h in range(height):
+            for w in range(width):
+                a = at[0] + c * at[1] + h * at[2] + w * at[3]
+                part = back[a : a + batch]
+                for b in range(batch):
+                    part[b] = row[b] * scale

@@ -1,0 +1,402 @@
+"""Residual networks with the batch innermost against float64 autograd, layer by layer and as a whole."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+import lotto
+from conftest import same_tensors
+from lotto import SGD, Adam, Job
+from lotto.core import jit
+from lotto.core.errors import DivergedError
+from lotto.pruning import masks
+from lotto.pruning.rule import prune
+from lotto.training import loop
+from lotto.training.learners import conv_kernels
+from lotto.training.learners.autograd import Autograd
+from lotto.training.learners.batch_innermost import Plane, Shape
+from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution, ConvolutionPass, Norm, NormPass
+from lotto.training.learners.convolutions import CROSSOVER, Convolutions
+from lotto.training.loop import learner_of, train
+from lotto.training.network import Network, trainable_parameters
+
+SIGNALS, TWO, IMAGES = (13,), (2, 13), (3, 9, 7)
+"""Shapes of inputs: of odd sizes, so that strided blocks read zeros on one side only."""
+
+
+def recipe_of(shape=SIGNALS, **changes):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(120, *shape)).astype(np.float32)
+    y = np.arange(120) % 5
+    x += y.reshape(-1, *[1] * len(shape)) / 2
+    base = lotto.Recipe(
+        model="resnet-14-w5" if len(shape) < 3 else "resnet-8-w5",
+        data=lotto.data.Arrays(x[:100], y[:100], x[100:], y[100:], name="noise"),
+        optimizer=SGD(0.05, momentum=0.9, weight_decay=1e-3),
+        batch_size=20,
+        steps="12it",
+        evaluations=1,
+        device="cpu",
+        name="small",
+    )
+    return base.replace(**changes)
+
+
+def masked_job(recipe, density, **how):
+    mask = None if density == 1 else prune(recipe.initial(0), masks.ones(recipe), rate=1 - density)
+    return Job(recipe, mask=mask, **how)
+
+
+def made(kind, job):
+    state = job.initial_state()
+    return kind([job], Network(job.recipe, state.weights), [state])
+
+
+def after(learner, steps):
+    losses = [float(learner.train_step(batch, step)) for step, batch in enumerate(learner.batches(0, steps))]
+    return losses, learner.state()
+
+
+def assert_close(found, expected, tolerance):
+    """Up to a share of each tensor's largest number."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        scale = float(tensor.double().abs().max()) + 1e-6
+        assert float((found[name].double() - tensor.double()).abs().max()) <= tolerance * scale, name
+
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    channels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    kernel=pairs,
+    stride=pairs,
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    size=st.tuples(st.integers(5, 8), st.integers(5, 9)),
+    batch=st.integers(1, 150),
+    density=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    rows=st.sampled_from([DENSE, SPARSE]),
+    more=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_convolution_and_its_gradients_are_autograds(
+    channels, kernel, stride, padding, dilation, size, batch, density, rows, more, seed
+):
+    generator = np.random.default_rng(seed)
+    inputs, outputs = channels
+    shape = Shape(kernel, stride, padding, dilation)
+    mask = generator.random((outputs, inputs, *kernel)) < density
+    weight = (generator.normal(size=mask.shape) * mask).astype(np.float32)
+    found = np.full(weight.size, 7, np.float32)  # what is pruned is never written
+    x = Plane(inputs, size, batch, *shape.reach(size))
+    out = Plane(outputs, shape.outputs(size), batch)
+    given_ = Plane(outputs, out.size, batch, *shape.back_reach(size))
+    back = Plane(inputs, size, batch)
+    for plane in (x, given_, back):
+        plane.view().copy_(torch.from_numpy(generator.normal(size=plane.view().shape)))
+    before = back.view().clone().double()
+    made = ConvolutionPass(Convolution(shape, weight.reshape(-1), found, mask, rows), x, out, given_, back)
+    made.forward()
+    made.weight_gradient()
+    made.input_gradient(more)
+
+    slow_x = x.view().permute(3, 0, 1, 2).double().requires_grad_()
+    slow_weight = torch.from_numpy(weight).double().requires_grad_()
+    expected = F.conv2d(slow_x, slow_weight, None, stride, padding, dilation)
+    by_x, by_weight = torch.autograd.grad(expected, (slow_x, slow_weight), given_.view().permute(3, 0, 1, 2).double())
+    by_x = by_x.permute(1, 2, 3, 0) + (before if more else 0)
+    assert out.view().shape == expected.permute(1, 2, 3, 0).shape
+    assert_close(
+        {"out": out.view(), "by x": back.view(), "by weight": torch.from_numpy(found).view(mask.shape)},
+        {
+            "out": expected.detach().permute(1, 2, 3, 0),
+            "by x": by_x,
+            "by weight": torch.where(torch.from_numpy(mask), by_weight, 7.0),
+        },
+        1e-5,
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    channels=st.integers(1, 6),
+    size=st.tuples(st.integers(1, 4), st.integers(2, 9)),
+    batch=st.integers(1, 150),
+    add=st.booleans(),
+    relu=st.booleans(),
+    mean=st.sampled_from([0.0, 100.0]),
+    seed=st.integers(0, 99),
+)
+def test_batchnorm_a_sum_and_relu_and_their_gradients_are_autograds(channels, size, batch, add, relu, mean, seed):
+    assume(size[0] * size[1] * batch >= 8)  # fewer are nearly cancelled by their own statistics
+    generator = np.random.default_rng(seed)
+    x, added = Plane(channels, size, batch), Plane(channels, size, batch, (1, 0), (0, 2))
+    out, given_, back = (
+        Plane(channels, size, batch, *reach) for reach in [((0, 1), (1, 1)), ((0, 0), (0, 0)), ((0, 1), (0, 1))]
+    )
+    for plane, shift in ((x, mean), (added, 0), (given_, 0)):
+        plane.view().copy_(torch.from_numpy(generator.normal(size=plane.view().shape) + shift))
+    weight, bias, running_mean = (generator.normal(size=channels).astype(np.float32) for _ in range(3))
+    running = (running_mean.copy(), np.abs(running_mean) + 1)
+    layer = Norm((weight, bias), (np.empty_like(weight), np.empty_like(bias)), running, 0.1, 1e-5)
+
+    slow = nn.BatchNorm2d(channels).double()
+    state = {"weight": weight, "bias": bias, "running_mean": running[0], "running_var": running[1]}
+    slow.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in state.items()}, strict=False)
+    slow_x, slow_added, g = (p.view().permute(3, 0, 1, 2).double() for p in (x, added, given_))
+    slow_x.requires_grad_(), slow_added.requires_grad_()
+    before = slow(slow_x) + (slow_added if add else 0)
+
+    made = NormPass(layer, x, added if add else None, out, back, relu)
+    made.forward()
+    made.backward(given_)
+    # What rounding turns to the other side of 0 is not the gradient's fault.
+    gate = (out.view().permute(3, 0, 1, 2) > 0).double() if relu else torch.ones_like(g)
+    before.backward(g * gate)
+    expected = {
+        "out": before.detach() * gate,
+        "back": slow_x.grad,
+        "added": g * gate,
+    }
+    found = {"out": out.view(), "back": back.view(), "added": given_.view()}
+    scale = 2e-5 * (1 + mean)
+    assert_close({n: t.permute(3, 0, 1, 2) for n, t in found.items()}, expected, scale)
+    assert_close(
+        {
+            "weight": torch.from_numpy(layer.gradients[0]),
+            "bias": torch.from_numpy(layer.gradients[1]),
+            "mean": torch.from_numpy(running[0]),
+            "variance": torch.from_numpy(running[1]),
+        },
+        {
+            "weight": slow.weight.grad,
+            "bias": slow.bias.grad,
+            "mean": slow.running_mean,
+            "variance": slow.running_var,
+        },
+        scale * 10,
+    )
+    out.view().zero_()
+    assert not out.tensor.any()  # around it are zeros
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5, 0.2, 0.05])
+@pytest.mark.parametrize("shape", [SIGNALS, TWO, IMAGES], ids=str)
+def test_a_step_is_that_of_float64_autograd(shape, density):
+    recipe = recipe_of(shape)
+    (loss,), ours = after(made(Convolutions, masked_job(recipe, density)), 1)
+    exact = masked_job(recipe.replace(precision="float64"), density)
+    (expected,), theirs = after(made(Autograd, exact), 1)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert_close(ours.weights, theirs.weights, 1e-4)
+    assert_close(ours.optimizer, theirs.optimizer, 2e-3)  # a ReLU that rounding turns shows in the gradient
+
+
+@pytest.mark.parametrize("density", [1.0, 0.1])
+def test_a_training_is_that_of_float64_autograd(monkeypatch, density):
+    recipe, distances = recipe_of(steps="30it", optimizer=SGD(0.01, momentum=0.9, weight_decay=1e-3)), []
+    for seed in range(3):
+        ours = train(masked_job(recipe, density, order_seed=seed))
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "LEARNERS", (Autograd,))
+            theirs = train(masked_job(recipe.replace(precision="float64"), density, order_seed=seed))
+        one, other = (torch.cat([t.double().flatten() for t in run.weights.values()]) for run in (ours, theirs))
+        distances.append(float((one - other).norm() / other.norm()))
+        if distances[-1] < 1e-6:
+            assert ours.history[-1]["train_loss"] == pytest.approx(theirs.history[-1]["train_loss"], rel=1e-5)
+            assert ours.test_loss == pytest.approx(theirs.test_loss, rel=1e-5)
+    assert sorted(distances)[1] < 1e-6  # a ReLU that rounding turns to the other side leads one of them away
+    assert list(ours.weights) == list(theirs.weights)
+    assert int(ours.weights["bn.num_batches_tracked"]) == 30
+
+
+def test_a_state_has_the_names_types_and_shapes_of_autograds():
+    job = masked_job(recipe_of(optimizer=Adam(1e-2)), 0.3)
+    ours, theirs = (after(made(kind, job), 2)[1] for kind in (Convolutions, Autograd))
+    for one, other in ((ours.weights, theirs.weights), (ours.optimizer, theirs.optimizer)):
+        assert {n: (t.dtype, t.shape) for n, t in one.items()} == {n: (t.dtype, t.shape) for n, t in other.items()}
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-2), Adam(1e-2)], ids=repr)
+@pytest.mark.parametrize("density", [0.7, 0.05])
+def test_pruned_weights_and_moments_are_zero_after_every_step(optimizer, density):
+    job = masked_job(recipe_of(optimizer=optimizer), density)
+    learner = made(Convolutions, job)
+    for step, batch in enumerate(learner.batches(0, 6)):
+        learner.train_step(batch, step)
+        state = learner.state()
+        for name, mask in job.mask.items():
+            assert not state.weights[name][~mask].any()
+            moments = [t for n, t in state.optimizer.items() if n.startswith(name) and t.shape == mask.shape]
+            assert moments
+            assert not any(t[~mask].any() for t in moments)
+            assert density < 0.5 or all(t[mask].any() for t in moments)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.05, momentum=0.9), Adam(1e-2)], ids=repr)
+@pytest.mark.parametrize("density", [1.0, 0.1])
+def test_a_resumed_and_a_forked_training_have_the_same_bits(optimizer, density):
+    job = masked_job(recipe_of(optimizer=optimizer), density, keep=(5,))
+    whole, points = train(job), []
+    train(job, on_checkpoint=lambda point: points.append(copy.copy(point)), checkpoint_seconds=0.0)
+    assert [point.step for point in points] == list(range(1, 12))
+    for point in points[::3]:
+        assert same_tensors(train(job, resume=point).weights, whole.weights)
+    fork = train(Job(job.recipe, mask=job.mask, start=whole.state(5), from_step=5))
+    assert same_tensors(fork.weights, whole.weights)
+    assert same_tensors(fork.state(12).optimizer, whole.state(12).optimizer)
+
+
+def test_the_same_bits_every_time_and_with_any_number_of_threads():
+    job = masked_job(recipe_of(), 0.3)
+    first = train(job)
+    torch.set_num_threads(2)
+    assert same_tensors(train(job).weights, first.weights)
+
+
+@pytest.mark.parametrize("sizes", [(20, 7, 20, 1, 16)])
+def test_batches_of_unequal_size(sizes):
+    job = masked_job(recipe_of(), 0.3)
+    ours, theirs = made(Convolutions, job), made(Autograd, masked_job(recipe_of(precision="float64"), 0.3))
+    x, y = recipe_of().arrays.x["train"], recipe_of().arrays.y["train"]
+    for step, size in enumerate(sizes):
+        one = ours.train_step((x[:size].t().contiguous(), y[:size]), step)
+        other = theirs.train_step((x[:size], y[:size]), step)
+        assert float(one) == pytest.approx(float(other), rel=1e-4)
+    assert_close(ours.state().weights, theirs.state().weights, 1e-3)
+
+
+def test_what_trained_is_recorded():
+    assert train(masked_job(recipe_of(), 1.0)).arithmetic == "convolutions, 0 of 15 layers sparse"
+    job = masked_job(recipe_of(), 0.05)
+    sparse = sum(float(m.float().mean()) < CROSSOVER for m in job.mask.values() if m.dim() == 3)
+    assert sparse > 10
+    assert train(job).arithmetic == f"convolutions, {sparse} of 15 layers sparse"
+
+
+def test_another_loss():
+    recipe = recipe_of(loss="mse", error="mse")
+    (loss,), _ = after(made(Convolutions, Job(recipe)), 1)
+    (expected,), _ = after(made(Autograd, Job(recipe)), 1)
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_numbers_that_are_none_stop_the_training():
+    with pytest.raises(DivergedError):
+        train(Job(recipe_of(optimizer=SGD(1e30, momentum=0.9), steps="100it")))
+
+
+def kind_of(recipe, mask=None, change=lambda module: None):
+    job = Job(recipe, mask=mask)
+    network = Network(recipe, job.initial_state().weights)
+    change(network.module)
+    return next(kind for kind in loop.LEARNERS if kind.supports([job], network))
+
+
+def test_networks_of_one_dimension_are_trained_here():
+    assert kind_of(recipe_of()) is Convolutions
+    assert kind_of(recipe_of(TWO)) is Convolutions
+    preset = lotto.recipes.get("resnet20-mnist1d").replace(data=recipe_of((40,)).data, device="cpu", batch_size=100)
+    assert type(learner_of([Job(preset)])) is Convolutions
+
+
+def freeze(module):
+    module.blocks[0].conv1.weight.requires_grad_(False)
+
+
+def hook(module):
+    module.blocks[0].register_forward_hook(lambda *_: None)
+
+
+def other_norm(module):
+    module.blocks[1].bn1 = nn.Identity()
+
+
+def other_shortcut(module):
+    module.blocks[0].shortcut = nn.Sequential(nn.Identity(), nn.Identity())
+
+
+def parametrised(module):
+    nn.utils.parametrizations.weight_norm(module.blocks[0].conv1)
+
+
+def tied(module):
+    module.blocks[0].conv2.weight = module.blocks[0].conv1.weight
+
+
+def cumulative(module):
+    module.bn.momentum = None
+
+
+def circular(module):
+    module.conv.padding_mode = "circular"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [freeze, hook, other_norm, other_shortcut, parametrised, tied, cumulative, circular],
+    ids=lambda f: f.__name__,
+)
+def test_a_network_that_someone_has_changed_is_not(change):
+    assert kind_of(recipe_of(), change=change) is Autograd
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "float64"},
+        {"precision": "bfloat16"},
+        {"compile": True},
+        {"loss": F.cross_entropy},
+        {"model": "conv1d"},
+        {"batch_size": 1, "data": recipe_of((4,)).data},  # one number in each channel has no variance
+    ],
+    ids=str,
+)
+def test_other_computations_are_not(changes):
+    assert kind_of(recipe_of(**changes)) is not Convolutions
+
+
+def test_images_are_not_yet():
+    assert kind_of(recipe_of(IMAGES)) is Autograd
+
+
+def test_a_mask_of_a_vector_is_not():
+    mask = lotto.Mask({"bn.weight": torch.tensor([True, False, True, True, True])})
+    assert kind_of(recipe_of(), mask) is Autograd
+
+
+def test_compiled_kernels_are_kept_on_disk():
+    assert conv_kernels.correlate.stats.cache_path
+
+
+def test_functions_are_compiled_where_nothing_can_be_kept(monkeypatch):
+    import numba
+
+    tried = []
+
+    def njit(cache=False, **options):
+        tried.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert jit.jit(abs) is abs
+    assert tried == [True, False]
+
+
+def test_names_of_parameters_are_the_modules():
+    learner = made(Convolutions, Job(recipe_of()))
+    assert list(learner.parameters) == list(trainable_parameters(learner.network.module))
