@@ -11,9 +11,9 @@ from conftest import small_recipe
 from lotto import papers
 from lotto.execution.serial import Serial
 from lotto.experiments.claims import gap
-from lotto.experiments.measures import DENSE, ERROR, IMP
+from lotto.experiments.measures import DENSE, ERROR, IMP, TEST_BARRIER
 from lotto.experiments.results import StoredResult, grouped, read_below
-from lotto.papers.stabilizing.measures import DATA_ORDER, TEST_BARRIER
+from lotto.papers.stabilizing.measures import DATA_ORDER
 from lotto.report.experiments import save_experiment
 
 RECIPE = {"name": "some", "model": "resnet-20", "tolerance": 0.2}

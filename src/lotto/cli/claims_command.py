@@ -14,8 +14,9 @@ def claims(paper: Positional[str] = "stabilizing", folder: Positional[Path | Non
     """Decide the claims of a paper from stored results.
 
     Reads every experiment in a folder and below it, puts equal training settings together, and writes claims.csv
-    beside them. Supported or contradicted: the 95 % interval of the statistic over replicates is on one side of the
-    threshold.
+    beside them. Supported or contradicted: the one-sided 95 % bound of the statistic over replicates is on one side of
+    the threshold, after Holm's correction over the paper's claims, and the network is one that the claim is about, by
+    conditions that stored results show; else it agrees or differs at another scale.
 
     Args:
         paper: stabilizing or unmasking.

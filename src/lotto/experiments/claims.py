@@ -4,45 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lotto.core.check import checked
-from lotto.core.statistics import Verdict, decide, interval
+from lotto.core.statistics import Verdict, holm
+from lotto.experiments.conditions import Checked, Condition
+from lotto.experiments.evidence import LEVEL, Evidence
 from lotto.experiments.measures import ERROR, IMP, Kind
 from lotto.experiments.results import ResultGroup
+
+Groups = Sequence[ResultGroup]
+SMALL, LATE = 0.05, 0.5
+"""A small rewind step is the first from this fraction of training on; from the other on it is very late. Which of the
+stored steps decides is fixed by this, not by their errors."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one network's results say about a claim.
+
+    Attributes:
+        where: the part of the results that decides: a density, a rewind step.
+        evidence: for it and against it; None = something that cannot be tested, which ``note`` says.
+        note: in words.
+    """
+
+    where: str
+    evidence: Evidence | None
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one group of results says about a claim.
+    """What one network's results say about a claim, beside all claims of the paper.
 
     Attributes:
-        where: the group, and what of it was evaluated.
-        values: the statistic, one value per replicate.
-        verdict: see `decide`.
-        note: a figure in words that takes the place of the values.
+        where: the network, and what of it was evaluated.
+        figure: the statistic with its one-sided bound and the number of replicates.
+        conditions: those of the claim, checked.
+        p: p-value of the verdict (of the smaller side where there is none), after Holm's correction over
+            the claims that this network's results say something about.
+        verdict: *supported*, *contradicted* or *not decided* where all conditions hold; where one fails or cannot be
+            checked the network *agrees* or *differs at another scale*.
     """
 
     where: str
-    values: tuple[float, ...]
+    figure: str
+    conditions: tuple[Checked, ...]
+    p: float
     verdict: Verdict
-    note: str = ""
-
-    @property
-    def figure(self) -> str:
-        """The statistic with its spread over replicates and its interval."""
-        if self.note:
-            return self.note
-        n, mean = len(self.values), float(np.mean(self.values))
-        if n < 2:
-            return f"{mean:.3g} (n = {n}, no spread)"
-        low, high = interval(self.values)
-        return f"{mean:.3g} ± {np.std(self.values, ddof=1):.2g} (n = {n}, 95 % interval {low:.3g} to {high:.3g})"
 
 
-Find = Callable[[ResultGroup], Iterable[Finding]]
+Find = Callable[[ResultGroup], Found | None]
+Scope = Callable[[ResultGroup, Groups], bool]
+
+
+def anything(group: ResultGroup, groups: Groups) -> bool:
+    """The scope of a claim that is about all networks."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -56,7 +77,9 @@ class Claim:
         statistic: what decides it, and the threshold.
         paper: the paper's figure.
         command: how results that decide it are made.
-        find: what the results of one training setting say; nothing if they lack the rows.
+        find: what one network's results say; None if they lack the rows.
+        conditions: of the network; where one does not hold the results are of another scale.
+        scope: the networks that it is about at all, by their recipe; of others nothing is said.
     """
 
     number: int
@@ -66,6 +89,8 @@ class Claim:
     paper: str
     command: str
     find: Find
+    conditions: tuple[Condition, ...] = ()
+    scope: Scope = anything
 
 
 @dataclass(frozen=True)
@@ -77,9 +102,15 @@ class Decision:
 
     @property
     def verdict(self) -> Verdict:
-        """That of the findings that decide; undecided if they disagree or if there are none."""
-        decided = {f.verdict for f in self.findings} - {Verdict.UNDECIDED}
-        return decided.pop() if len(decided) == 1 else Verdict.UNDECIDED
+        """That of the networks for which the conditions hold, if these decide and agree; else that of the others."""
+        verdicts = {f.verdict for f in self.findings}
+        for decided in (
+            verdicts & {Verdict.SUPPORTED, Verdict.CONTRADICTED},
+            verdicts & {Verdict.AGREES, Verdict.DIFFERS},
+        ):
+            if decided:
+                return decided.pop() if len(decided) == 1 else Verdict.UNDECIDED
+        return Verdict.UNDECIDED
 
 
 def gap(group: ResultGroup, k: int, level: int, kind: Kind = IMP) -> pd.Series:
@@ -87,29 +118,53 @@ def gap(group: ResultGroup, k: int, level: int, kind: Kind = IMP) -> pd.Series:
     return (group.values(ERROR, kind=kind, rewind_step=k, level=level, sample=0) - group.dense_errors).dropna()
 
 
-def finding_of(where: str, found: pd.Series, threshold: float, below: bool) -> Iterator[Finding]:
-    """What values by replicate say about a threshold; nothing if there are none."""
-    if sample := tuple(float(v) for v in found):
-        yield Finding(where, sample, decide(sample, threshold, below))
-
-
-def agreement(where: str, points: Sequence[tuple[Verdict, Verdict]], needed: str) -> Iterator[Finding]:
-    """Whether two verdicts agree at all points where both are decided; ``needed``: what is said if all are alike."""
-    decided = [(a, b) for a, b in points if Verdict.UNDECIDED not in (a, b)]
-    agree = [a == b for a, b in decided]
-    note = f"{sum(agree)} of {len(agree)} decided points agree ({len(points)} points)"
-    if not all(agree):
-        yield Finding(where, (), Verdict.CONTRADICTED, note)
-    elif len({a for a, _ in decided}) == 2:
-        yield Finding(where, (), Verdict.SUPPORTED, note)
-    elif points:
-        yield Finding(where, (), Verdict.UNDECIDED, f"{note}; {needed}")
+def small_step(group: ResultGroup, steps: Iterable[int]) -> int | None:
+    """Of rewind steps the first from `SMALL` of training on, if it is before `LATE`; None if there is none."""
+    total = group.facts["iterations"]
+    return min((int(k) for k in steps if SMALL * total <= k < LATE * total), default=None)
 
 
 @checked
 def check_claims(claims: Sequence[Claim], groups: Sequence[ResultGroup]) -> list[Decision]:
-    """Decide every claim from stored results."""
-    return [Decision(claim, tuple(f for group in groups for f in claim.find(group))) for claim in claims]
+    """Decide every claim from stored results.
+
+    The claims that results of one network say something about are tested together: Holm's correction over them keeps
+    the chance that any of them is wrongly supported within 5 %, and so that any is wrongly contradicted. Claims whose
+    conditions do not all hold for the network are a family of their own, with verdicts of another scale.
+    """
+    found: dict[int, list[Finding]] = {claim.number: [] for claim in claims}
+    for group in groups:
+        about = [
+            (claim.number, one, tuple(condition.of(group, groups) for condition in claim.conditions))
+            for claim in claims
+            if claim.scope(group, groups) and (one := claim.find(group))
+        ]
+        for own_scale in (True, False):
+            family = [entry for entry in about if all(c.holds for c in entry[2]) is own_scale]
+            for number, finding in _tested_together(group, family):
+                found[number].append(finding)
+    return [Decision(claim, tuple(found[claim.number])) for claim in claims]
+
+
+def _tested_together(
+    group: ResultGroup, family: Sequence[tuple[int, Found, tuple[Checked, ...]]]
+) -> Iterator[tuple[int, Finding]]:
+    tested = [one.evidence for _, one, _ in family if one.evidence is not None]
+    corrected = iter(zip(holm([e.holds for e in tested]), holm([e.fails for e in tested]), strict=True))
+    for number, one, conditions in family:
+        yield number, _finding(group, one, conditions, *(next(corrected) if one.evidence is not None else (1.0, 1.0)))
+
+
+def _finding(group: ResultGroup, found: Found, conditions: tuple[Checked, ...], holds: float, fails: float) -> Finding:
+    own_scale = all(condition.holds for condition in conditions)
+    verdict = Verdict.UNDECIDED
+    if holds < LEVEL:
+        verdict = Verdict.SUPPORTED if own_scale else Verdict.AGREES
+    elif fails < LEVEL:
+        verdict = Verdict.CONTRADICTED if own_scale else Verdict.DIFFERS
+    figure = "; ".join(filter(None, (found.note, "" if found.evidence is None else found.evidence.figure)))
+    where = ", ".join(filter(None, (group.title, found.where)))
+    return Finding(where, figure, conditions, min(holds, fails), verdict)
 
 
 @checked
@@ -118,19 +173,25 @@ def as_frame(decisions: Sequence[Decision]) -> pd.DataFrame:
     rows = []
     for decision in decisions:
         claim = decision.claim
-        about = {"claim": claim.number, "sentence": claim.sentence, "source": claim.source}
         for finding in decision.findings or (None,):
-            found = {} if finding is None else {"where": finding.where, "ours": finding.figure}
             rows.append(
                 {
-                    **about,
+                    "claim": claim.number,
+                    "sentence": claim.sentence,
+                    "source": claim.source,
                     "statistic": claim.statistic,
-                    "where": "",
-                    "ours": f"no results; make them with: {claim.command}",
+                    **_columns(claim, finding),
                     "paper": claim.paper,
-                    **found,
                     "finding": (finding.verdict if finding else Verdict.UNDECIDED).value,
                     "verdict": decision.verdict.value,
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _columns(claim: Claim, finding: Finding | None) -> dict[str, Any]:
+    if finding is None:
+        missing = f"no results; make them with: {claim.command}"
+        return {"where": "", "conditions": "", "ours": missing, "p": ""}
+    conditions = "; ".join(map(str, finding.conditions))
+    return {"where": finding.where, "conditions": conditions, "ours": finding.figure, "p": f"{finding.p:.2g}"}

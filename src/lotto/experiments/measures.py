@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from lotto.data import Split
+from lotto.landscape.path import BATCHNORM
+
 POINTS, NATS, L2, DEGREES = "points", "nats", "L2", "degrees"
 SHARE, FRACTION, COUNT = "share", "fraction", "count"
 LOSS = "loss"
@@ -57,6 +60,23 @@ ERROR = Measure("error", POINTS)
 BARRIER = Measure("barrier", POINTS, ON_PATH)
 """On the path between levels: ``x`` is the other one."""
 ERROR_BETWEEN = Measure("error between", POINTS, ON_PATH)
+SPLITS: tuple[Split, ...] = ("test", "train")
+BARRIERS = {
+    (policy, split, what): Measure(
+        f"{split} barrier, statistics {policy}d",
+        unit,
+        (ORDERS, *ON_PATH, *([BN_EXAMPLES] if policy == "recompute" else [])),
+    )
+    for policy in BATCHNORM
+    for split in SPLITS
+    for what, unit in (("error", POINTS), ("loss", NATS))
+}
+"""Between copies on different data orders: by what is done about BatchNorm's statistics, split, and quantity."""
+TEST_BARRIER = BARRIERS["interpolate", "test", "error"]
+RECOMPUTED_TEST_BARRIER = BARRIERS["recompute", "test", "error"]
+LAST_QUARTER = Measure("error lost in the last quarter", POINTS)
+"""Of the dense network: test error at three quarters of training minus that at the end, both of its history; ``x`` is
+the fraction of training at which the first was taken."""
 PLANE, PLANE_CORNER = Measure("plane", POINTS, (EXAMPLES,)), Measure("plane corner", L2)
 WEIGHTS_IN_BIN = Measure("weights in bin", SHARE)
 DIVERGED = Measure("diverged", "–")

@@ -22,7 +22,10 @@ class Verdict(str, Enum):
 
     SUPPORTED = "supported"
     CONTRADICTED = "contradicted"
-    UNDECIDED = "not decided at this scale"
+    UNDECIDED = "not decided"
+    AGREES = "agrees at another scale"
+    """As supported, by results of a network of which the claim's conditions do not hold or cannot be checked."""
+    DIFFERS = "differs at another scale"
 
 
 @checked

@@ -12,7 +12,7 @@ from dataclasses import replace
 from lotto.execution.procedures import Procedure, gather
 from lotto.experiments.case import At, Case, Row
 from lotto.experiments.experiment import experiment
-from lotto.experiments.measures import DENSE, ERROR, IMP, ONE_SHOT, RANDOM, REINIT, Kind, Measure
+from lotto.experiments.measures import BARRIERS, DENSE, ERROR, IMP, ONE_SHOT, RANDOM, REINIT, Kind, Measure
 from lotto.landscape.stability import (
     Instability,
     data_order_procedure,
@@ -81,7 +81,7 @@ def instability(case: Case, *, orders: int = 2, points: int = 30, examples: int 
 
 def _instability_rows(case: Case, at: Level | At, kind: Kind, found: Instability, error: Measure = ERROR) -> list[Row]:
     rows = case.rows(at, kind, error, found.errors)
-    for (policy, split, what), measure in m.BARRIERS.items():
+    for (policy, split, what), measure in BARRIERS.items():
         if policy in found.paths:
             rows += case.rows(at, kind, measure, found.barrier(split, what, policy).values)
     return rows

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lotto.experiments.measures import DEGREES, DENSE, ERROR, IMP, L2, POINTS, RANDOM, REINIT, Measure
+from lotto.experiments.measures import DEGREES, DENSE, ERROR, IMP, L2, POINTS, RANDOM, REINIT, TEST_BARRIER, Measure
 from lotto.landscape.stability import STABLE
 from lotto.papers.stabilizing import measures as m
 from lotto.report import plots
@@ -27,7 +27,7 @@ def distances(means: pd.DataFrame, tolerance: float) -> Figure:
 
 def subnetworks(means: pd.DataFrame, tolerance: float) -> Figure:
     """Error and barrier of subnetworks against the rewind step."""
-    return _panels(means, ERROR, m.TEST_BARRIER)
+    return _panels(means, ERROR, TEST_BARRIER)
 
 
 def instability(means: pd.DataFrame, tolerance: float) -> Figure:
