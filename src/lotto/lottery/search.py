@@ -21,6 +21,7 @@ from lotto.execution.progress import callback
 from lotto.execution.rule import chosen_engine, on_device
 from lotto.execution.store import Store
 from lotto.lottery.adaptive import Trial, adaptive_procedure
+from lotto.lottery.comparison import Comparison, Which, compare
 from lotto.lottery.plan import CONTROLS, Plan, Retraining, make_plan
 from lotto.lottery.procedure import level_procedure
 from lotto.lottery.replicate import Level
@@ -108,6 +109,22 @@ class ImpResult:
         """The first replicate whose training of a level came to its end."""
         ended = (i for i, r in enumerate(self.replicates) if level < len(r) and not r[level].diverged)
         return next(ended, 0)
+
+    @checked
+    def compare(self, a: Which, b: Which) -> Comparison:
+        """How much larger the test error of ``b`` is than that of ``a``, paired by replicate.
+
+        Args:
+            a, b: a level, such as 0 for the dense network, or a level's control: ``(5, "random")``.
+
+        Returns:
+            The paired gaps with their interval, the part of their variance that the choice of test examples makes, and
+            McNemar's exact test for each replicate.
+
+        Raises:
+            UsageError: if no replicate has both.
+        """
+        return compare(self.plan.recipe, self.replicates, a, b)
 
     def runs_table(self) -> pd.DataFrame:
         """One row per run: ``replicate``, ``level``, ``density``, ``parameter_fraction``, ``kind`` (imp, a control,
