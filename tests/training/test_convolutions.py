@@ -20,9 +20,9 @@ from lotto.core.errors import DivergedError
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
 from lotto.training import loop
-from lotto.training.learners import conv_kernels
+from lotto.training.learners import program
 from lotto.training.learners.autograd import Autograd
-from lotto.training.learners.batch_innermost import Plane, Shape
+from lotto.training.learners.batch_innermost import Shape, Workspace
 from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution, ConvolutionPass, Norm, NormPass
 from lotto.training.learners.convolutions import CROSSOVER, Convolutions
 from lotto.training.loop import learner_of, train
@@ -73,6 +73,17 @@ def assert_close(found, expected, tolerance):
         assert float((found[name].double() - tensor.double()).abs().max()) <= tolerance * scale, name
 
 
+def work_off(instructions, space, values, gradients, running=None, constants=None):
+    """Run a program over the planes of a workspace."""
+    memory, moments, lists, places = space.tables()
+    running, constants = (
+        np.zeros(0, np.float32) if running is None else running,
+        np.zeros((0, 2)) if constants is None else constants,
+    )
+    rows = program.rows(instructions)
+    program.run(rows, memory, values, gradients, running, moments, lists, places, constants, space.packed)
+
+
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
@@ -98,18 +109,20 @@ def test_a_convolution_and_its_gradients_are_autograds(
     shape = Shape(kernel, stride, padding, dilation)
     mask = generator.random((outputs, inputs, *kernel)) < density
     weight = (generator.normal(size=mask.shape) * mask).astype(np.float32)
-    found = np.full(weight.size, 7, np.float32)  # what is pruned is never written
-    x = Plane(inputs, size, batch, *shape.reach(size))
-    out = Plane(outputs, shape.outputs(size), batch)
-    given_ = Plane(outputs, out.size, batch, *shape.back_reach(size))
-    back = Plane(inputs, size, batch)
+    found = np.full(weight.size + 3, 7, np.float32)  # what is pruned is never written
+    space = Workspace(batch)
+    x = space.plane(inputs, size, shape.reach(size))
+    out = space.plane(outputs, shape.outputs(size))
+    given_ = space.plane(outputs, out.size, shape.back_reach(size))
+    back = space.plane(inputs, size)
+    made = ConvolutionPass(Convolution(shape, 3, mask, rows), space, x, out, given_, back)
     for plane in (x, given_, back):
         plane.view().copy_(torch.from_numpy(generator.normal(size=plane.view().shape)))
     before = back.view().clone().double()
-    made = ConvolutionPass(Convolution(shape, weight.reshape(-1), found, mask, rows), x, out, given_, back)
-    made.forward()
-    made.weight_gradient()
-    made.input_gradient(more)
+    values = np.concatenate([np.ones(3, np.float32), weight.reshape(-1)])
+    instructions = [*made.forward(), *made.weight_gradient(), *made.input_gradient(more)]
+    work_off(instructions, space, values, found)
+    assert (found[:3] == 7).all()
 
     slow_x = x.view().permute(3, 0, 1, 2).double().requires_grad_()
     slow_weight = torch.from_numpy(weight).double().requires_grad_()
@@ -118,7 +131,7 @@ def test_a_convolution_and_its_gradients_are_autograds(
     by_x = by_x.permute(1, 2, 3, 0) + (before if more else 0)
     assert out.view().shape == expected.permute(1, 2, 3, 0).shape
     assert_close(
-        {"out": out.view(), "by x": back.view(), "by weight": torch.from_numpy(found).view(mask.shape)},
+        {"out": out.view(), "by x": back.view(), "by weight": torch.from_numpy(found[3:]).view(mask.shape)},
         {
             "out": expected.detach().permute(1, 2, 3, 0),
             "by x": by_x,
@@ -141,26 +154,27 @@ def test_a_convolution_and_its_gradients_are_autograds(
 def test_batchnorm_a_sum_and_relu_and_their_gradients_are_autograds(channels, size, batch, add, relu, mean, seed):
     assume(size[0] * size[1] * batch >= 8)  # fewer are nearly cancelled by their own statistics
     generator = np.random.default_rng(seed)
-    x, added = Plane(channels, size, batch), Plane(channels, size, batch, (1, 0), (0, 2))
-    out, given_, back = (
-        Plane(channels, size, batch, *reach) for reach in [((0, 1), (1, 1)), ((0, 0), (0, 0)), ((0, 1), (0, 1))]
-    )
+    space = Workspace(batch)
+    x, given_ = space.plane(channels, size), space.plane(channels, size)
+    added = space.plane(channels, size, ((1, 0), (0, 2)))
+    out, back = space.plane(channels, size, ((0, 1), (1, 1))), space.plane(channels, size, ((0, 1), (0, 1)))
     for plane, shift in ((x, mean), (added, 0), (given_, 0)):
         plane.view().copy_(torch.from_numpy(generator.normal(size=plane.view().shape) + shift))
     weight, bias, running_mean = (generator.normal(size=channels).astype(np.float32) for _ in range(3))
-    running = (running_mean.copy(), np.abs(running_mean) + 1)
-    layer = Norm((weight, bias), (np.empty_like(weight), np.empty_like(bias)), running, 0.1, 1e-5)
+    values, found_ = np.concatenate([weight, bias]), np.empty(2 * channels, np.float32)
+    running = np.concatenate([running_mean, np.abs(running_mean) + 1])
+    state = {"weight": weight, "bias": bias, "running_mean": running[:channels], "running_var": running[channels:]}
 
     slow = nn.BatchNorm2d(channels).double()
-    state = {"weight": weight, "bias": bias, "running_mean": running[0], "running_var": running[1]}
     slow.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in state.items()}, strict=False)
     slow_x, slow_added, g = (p.view().permute(3, 0, 1, 2).double() for p in (x, added, given_))
     slow_x.requires_grad_(), slow_added.requires_grad_()
     before = slow(slow_x) + (slow_added if add else 0)
 
-    made = NormPass(layer, x, added if add else None, out, back, relu)
-    made.forward()
-    made.backward(given_)
+    layer = Norm(channels, 0, channels, 0, channels, 1)
+    made = NormPass(layer, space, x, added if add else None, out, back, relu)
+    constants = np.array([[7, 7], [0.1, 1e-5]])
+    work_off([*made.forward(), *made.backward(given_)], space, values, found_, running, constants)
     # What rounding turns to the other side of 0 is not the gradient's fault.
     gate = (out.view().permute(3, 0, 1, 2) > 0).double() if relu else torch.ones_like(g)
     before.backward(g * gate)
@@ -174,10 +188,10 @@ def test_batchnorm_a_sum_and_relu_and_their_gradients_are_autograds(channels, si
     assert_close({n: t.permute(3, 0, 1, 2) for n, t in found.items()}, expected, scale)
     assert_close(
         {
-            "weight": torch.from_numpy(layer.gradients[0]),
-            "bias": torch.from_numpy(layer.gradients[1]),
-            "mean": torch.from_numpy(running[0]),
-            "variance": torch.from_numpy(running[1]),
+            "weight": torch.from_numpy(found_[:channels]),
+            "bias": torch.from_numpy(found_[channels:]),
+            "mean": torch.from_numpy(running[:channels]),
+            "variance": torch.from_numpy(running[channels:]),
         },
         {
             "weight": slow.weight.grad,
@@ -187,8 +201,9 @@ def test_batchnorm_a_sum_and_relu_and_their_gradients_are_autograds(channels, si
         },
         scale * 10,
     )
-    out.view().zero_()
-    assert not out.tensor.any()  # around it are zeros
+    for plane in (x, added, out, given_, back):
+        plane.view().zero_()
+    assert not space.memory.any()  # around all are zeros
 
 
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.2, 0.05])
@@ -378,7 +393,7 @@ def test_a_mask_of_a_vector_is_not():
 
 
 def test_compiled_kernels_are_kept_on_disk():
-    assert conv_kernels.correlate.stats.cache_path
+    assert program.run.stats.cache_path
 
 
 def test_functions_are_compiled_where_nothing_can_be_kept(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ TOGETHER = 4
 """Outputs of a dense block; channels are filled up with zeros to a multiple of it. Offsets come in as many, too."""
 
 Pair = tuple[int, int]
+Reach = tuple[Pair, Pair]
+"""Rows and columns before an activation, and after it."""
+NOWHERE: Reach = ((0, 0), (0, 0))
 
 
 def rounded_up(number: int, to: int) -> int:
@@ -23,24 +27,88 @@ def rounded_up(number: int, to: int) -> int:
     return -(-number // to) * to
 
 
-class Plane:
-    """Memory of an activation: channel × height × width × batch, with zeros around it.
+class Workspace:
+    """Memory and tables of a network for one size of batch: first everything is given its place, then they are made.
 
     Args:
+        batch: its size.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.size = self.scratch = self.moments = self.list_size = self.place_size = 0
+        self._lists: list[np.ndarray] = []
+        self._places: list[np.ndarray] = []
+        self._shared: dict[object, Plane] = {}
+
+    def take(self, count: int) -> int:
+        """The place of so many numbers."""
+        self.size += rounded_up(count, LANES)
+        return self.size - rounded_up(count, LANES)
+
+    def take_moments(self, channels: int) -> int:
+        """The place of a layer's mean and deviation."""
+        self.moments += channels
+        return self.moments - channels
+
+    def plane(self, channels: int, size: Pair, reach: Reach = NOWHERE) -> Plane:
+        """Memory of an activation, see `Plane`."""
+        return Plane(self, channels, size, self.batch, *reach)
+
+    def shared(self, what: str, channels: int, size: Pair, reach: Reach = NOWHERE) -> Plane:
+        """The same one for the same arguments: memory of gradients, which the layers have in turn."""
+        key = (what, channels, size, reach)
+        if key not in self._shared:
+            self._shared[key] = self.plane(channels, size, reach)
+        return self._shared[key]
+
+    def add(self, list_: Entries) -> tuple[int, int, int]:
+        """Places of the offsets, of begins and ends after these, and of the weights' places."""
+        first, place = self.list_size, self.place_size
+        self._lists += [list_.offsets, list_.begins, list_.ends]
+        self._places.append(list_.places)
+        self.list_size += len(list_.offsets) + 2 * len(list_.begins)
+        self.place_size += len(list_.places)
+        self.scratch = max(self.scratch, len(list_.places))
+        return first, first + len(list_.offsets), place
+
+    @cached_property
+    def packed(self) -> int:
+        """Where weights are packed, after everything else."""
+        return self.size
+
+    @cached_property
+    def memory(self) -> Tensor:
+        """All numbers."""
+        return torch.zeros(self.packed + rounded_up(self.scratch, LANES))
+
+    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Memory, moments, lists and places, as `program.run` takes them."""
+        lists, places = (
+            np.concatenate([np.zeros(0, a), *b]) for a, b in ((np.int64, self._lists), (np.int32, self._places))
+        )
+        return self.memory.numpy(), np.zeros((2, self.moments)), lists, places
+
+
+class Plane:
+    """Place of an activation in memory: channel × height × width × batch, with zeros around it.
+
+    Args:
+        workspace: of the memory.
         channels, size, batch: of the activation; ``size`` is (height, width).
         before, after: rows and columns of zeros.
     """
 
-    def __init__(self, channels: int, size: Pair, batch: int, before: Pair = (0, 0), after: Pair = (0, 0)) -> None:
-        self.channels, self.size, self.batch = channels, size, batch
-        self.before, self.after = before, after
+    def __init__(
+        self, workspace: Workspace, channels: int, size: Pair, batch: int, before: Pair = (0, 0), after: Pair = (0, 0)
+    ) -> None:
+        self.workspace, self.channels, self.size, self.batch = workspace, channels, size, batch
         height, width = (sum(parts) for parts in zip(before, size, after, strict=True))
         self.column = rounded_up(batch, LANES)
         self.row = width * self.column
         self.channel = height * self.row
-        self.start = before[0] * self.row + before[1] * self.column
-        self.tensor = torch.zeros(rounded_up(channels, TOGETHER) * self.channel)
-        self.memory = self.tensor.numpy()
+        first = workspace.take(rounded_up(channels, TOGETHER) * self.channel)
+        self.start = first + before[0] * self.row + before[1] * self.column
 
     @property
     def layout(self) -> tuple[int, int, int, int]:
@@ -61,7 +129,7 @@ class Plane:
     def view(self) -> Tensor:
         """The activation itself, shape (channels, height, width, batch)."""
         size = (self.channels, *self.size, self.batch)
-        return self.tensor.as_strided(size, (self.channel, self.row, self.column, 1), self.start)
+        return self.workspace.memory.as_strided(size, (self.channel, self.row, self.column, 1), self.start)
 
 
 @dataclass(frozen=True)
@@ -90,7 +158,7 @@ class Shape:
         """Where a weight stands in its kernel, in the order of memory."""
         return list(product(range(self.kernel[0]), range(self.kernel[1])))
 
-    def reach(self, size: Pair) -> tuple[Pair, Pair]:
+    def reach(self, size: Pair) -> Reach:
         """How many rows and columns before and after inputs are read."""
         out = self.outputs(size)
         last = [
@@ -99,7 +167,7 @@ class Shape:
         after = [max(0, last[i] - size[i] + 1) for i in range(2)]
         return self.padding, (after[0], after[1])
 
-    def back_reach(self, size: Pair) -> tuple[Pair, Pair]:
+    def back_reach(self, size: Pair) -> Reach:
         """How many rows and columns before and after the outputs' gradient are read for the inputs'."""
         out, before, after = self.outputs(size), [0, 0], [0, 0]
         for i in range(2):

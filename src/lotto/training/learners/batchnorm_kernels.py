@@ -3,8 +3,8 @@
 A channel of a batch mostly fits into a processor's nearest memory, so that its second and third passes cost little.
 Sums are float32 over blocks and float64 over these.
 
-Memory is float32; a layout is (start, channel, row, column): where the first number is, and from there the distances
-between neighbours. ``shape`` is (rows, columns, run): runs of so many contiguous numbers.
+All lie in one memory of float32; a layout is (start, channel, row, column): where the first number is, and from there
+the distances between neighbours. ``shape`` is (rows, columns, run): runs of so many contiguous numbers.
 
 Importing this module needs numba.
 """
@@ -44,11 +44,12 @@ def _squares(x, mean):  # type: ignore[no-untyped-def]
 
 
 @jit
-def normalise(x, x_at, added, added_at, out, out_at, shape, affine, running, moments, how):  # type: ignore[no-untyped-def]
+def normalise(memory, x_at, added_at, out_at, shape, affine, running, moments, how):  # type: ignore[no-untyped-def]
     """``out = relu(BatchNorm(x) + added)`` with the batch's statistics.
 
     Args:
-        x, x_at, added, added_at, out, out_at: memory and layout.
+        memory: see above.
+        x_at, added_at, out_at: layouts.
         shape: see above.
         affine: weight and bias, shape (channels,) each.
         running: running mean and variance, which are moved towards the batch's.
@@ -66,12 +67,12 @@ def normalise(x, x_at, added, added_at, out, out_at, shape, affine, running, mom
         for h in range(rows):
             for w in range(columns):
                 at = start + h * x_at[2] + w * x_at[3]
-                total += _total(x[at : at + run])
+                total += _total(memory[at : at + run])
         mean, squares = np.float32(total / count), np.float64(0)
         for h in range(rows):
             for w in range(columns):
                 at = start + h * x_at[2] + w * x_at[3]
-                squares += _squares(x[at : at + run], mean)
+                squares += _squares(memory[at : at + run], mean)
         deviation = 1 / np.sqrt(squares / count + eps)
         moments[0, c], moments[1, c] = mean, deviation
         mean_[c] += np.float32(momentum) * (mean - mean_[c])
@@ -83,7 +84,7 @@ def normalise(x, x_at, added, added_at, out, out_at, shape, affine, running, mom
                 a = start + h * x_at[2] + w * x_at[3]
                 b = more + h * added_at[2] + w * added_at[3]
                 z = to + h * out_at[2] + w * out_at[3]
-                row, other, result = x[a : a + run], added[b : b + run], out[z : z + run]
+                row, other, result = memory[a : a + run], memory[b : b + run], memory[z : z + run]
                 if add and relu:
                     for i in range(run):
                         value = row[i] * scale + shift + other[i]
@@ -109,7 +110,8 @@ def _gated_sums(given, out, x, mean, relu):  # type: ignore[no-untyped-def]
         g, gate, row = given[first : first + _BLOCK], out[first : first + _BLOCK], x[first : first + _BLOCK]
         if relu:
             for i in range(len(row)):
-                g[i] = _ZERO if gate[i] <= _ZERO else g[i]
+                value = g[i]
+                g[i] = _ZERO if gate[i] <= _ZERO else value
         for i in range(len(row)):
             p += g[i]
             q += g[i] * (row[i] - mean)
@@ -119,14 +121,15 @@ def _gated_sums(given, out, x, mean, relu):  # type: ignore[no-untyped-def]
 
 
 @jit
-def normalise_back(x, x_at, out, out_at, given, given_at, back, back_at, shape, weight, gradients, moments, relu):  # type: ignore[no-untyped-def]
+def normalise_back(memory, x_at, out_at, given_at, back_at, shape, weight, gradients, moments, relu):  # type: ignore[no-untyped-def]
     """The gradients of `normalise`.
 
     Args:
-        x, x_at: the inputs.
-        out, out_at: the outputs, read if ``relu``.
-        given, given_at: the outputs' gradient; with ``relu`` it becomes that of the sum before.
-        back, back_at: where the inputs' gradient is written.
+        memory: see above.
+        x_at: the inputs.
+        out_at: the outputs, read if ``relu``.
+        given_at: the outputs' gradient; with ``relu`` it becomes that of the sum before.
+        back_at: where the inputs' gradient is written.
         shape: see above.
         weight: shape (channels,).
         gradients: of weight and bias, written.
@@ -146,7 +149,7 @@ def normalise_back(x, x_at, out, out_at, given, given_at, back, back_at, shape, 
                 a = start + h * x_at[2] + w * x_at[3]
                 z = gate + h * out_at[2] + w * out_at[3]
                 g = above + h * given_at[2] + w * given_at[3]
-                p, q = _gated_sums(given[g : g + run], out[z : z + run], x[a : a + run], mean, relu)
+                p, q = _gated_sums(memory[g : g + run], memory[z : z + run], memory[a : a + run], mean, relu)
                 total += p
                 product += q
         by_weight[c], by_bias[c] = product * deviation, total
@@ -160,14 +163,15 @@ def normalise_back(x, x_at, out, out_at, given, given_at, back, back_at, shape, 
                 a = start + h * x_at[2] + w * x_at[3]
                 g = above + h * given_at[2] + w * given_at[3]
                 z = to + h * back_at[2] + w * back_at[3]
-                above_, row, result = given[g : g + run], x[a : a + run], back[z : z + run]
+                row, result = memory[a : a + run], memory[z : z + run]
+                gradient = memory[g : g + run]
                 for i in range(run):
-                    result[i] = above_[i] * scale + row[i] * slope + offset
+                    result[i] = gradient[i] * scale + row[i] * slope + offset
 
 
 @jit
-def pool(x, at, shape, out):  # type: ignore[no-untyped-def]
-    """``out[c, b]``, shape (channels, batch): the mean of ``x`` over places. ``shape`` is (height, width, batch)."""
+def pool(memory, at, shape, out):  # type: ignore[no-untyped-def]
+    """``out[c, b]``, shape (channels, batch): the mean over places; ``shape`` is (height, width, batch)."""
     height, width, batch = shape
     scale = np.float32(1.0 / (height * width))
     for c in range(len(out)):
@@ -176,7 +180,7 @@ def pool(x, at, shape, out):  # type: ignore[no-untyped-def]
         for h in range(height):
             for w in range(width):
                 a = at[0] + c * at[1] + h * at[2] + w * at[3]
-                part = x[a : a + batch]
+                part = memory[a : a + batch]
                 for b in range(batch):
                     row[b] += part[b]
         for b in range(batch):
@@ -184,8 +188,8 @@ def pool(x, at, shape, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def pool_back(gradient, back, at, shape):  # type: ignore[no-untyped-def]
-    """The gradient of `pool`, written to the memory ``back`` of layout ``at``."""
+def pool_back(memory, at, shape, gradient):  # type: ignore[no-untyped-def]
+    """The gradient of `pool`, written where the activation's is."""
     height, width, batch = shape
     scale = np.float32(1.0 / (height * width))
     for c in range(len(gradient)):
@@ -193,6 +197,6 @@ def pool_back(gradient, back, at, shape):  # type: ignore[no-untyped-def]
         for h in range(height):
             for w in range(width):
                 a = at[0] + c * at[1] + h * at[2] + w * at[3]
-                part = back[a : a + batch]
+                part = memory[a : a + batch]
                 for b in range(batch):
                     part[b] = row[b] * scale

@@ -1,19 +1,20 @@
 """Layers over activations with the batch innermost: convolutions, BatchNorm with a sum and ReLU, blocks of a ResNet.
 
-A layer has its parameters and their gradients as arrays that somebody else holds; what a batch needs lies in its
-`Plane`s, which are made once for a size of batch.
+A layer knows where its parameters stand in the vector of all; a pass is a layer with the places of its activations, for
+one size of batch, and gives the instructions (see `program`) that compute it.
 
 Importing this module needs numba.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from lotto.training.learners import batchnorm_kernels, conv_kernels
-from lotto.training.learners.batch_innermost import LANES, TOGETHER, Entries, Pair, Plane, Shape, entries
+from lotto.training.learners import program
+from lotto.training.learners.batch_innermost import LANES, TOGETHER, Entries, Pair, Plane, Shape, Workspace, entries
 
 DENSE, SPARSE = TOGETHER, 1
 """Rows of a block."""
@@ -36,14 +37,13 @@ class Convolution:
 
     Args:
         shape: of the kernel.
-        weight, gradient: flat views of the parameter and its gradient; where ``mask`` is False the gradient is never
-            written.
-        mask: shape (outputs, inputs, height, width).
+        weight: where the parameter begins in the vector of all.
+        mask: shape (outputs, inputs, height, width); where it is False the gradient is never written.
         rows: `DENSE` or `SPARSE`.
     """
 
-    def __init__(self, shape: Shape, weight: np.ndarray, gradient: np.ndarray, mask: np.ndarray, rows: int) -> None:
-        self.shape, self.weight, self.gradient, self.mask, self.rows = shape, weight, gradient, mask, rows
+    def __init__(self, shape: Shape, weight: int, mask: np.ndarray, rows: int) -> None:
+        self.shape, self.weight, self.mask, self.rows = shape, weight, mask, rows
         self.outputs, self.inputs = mask.shape[:2]
         self.places = np.arange(mask.size).reshape(mask.shape)
 
@@ -81,36 +81,43 @@ class ConvolutionPass:
 
     Args:
         layer: the convolution.
+        workspace: of all planes.
         x: the inputs.
         out: the outputs.
         given: the outputs' gradient, with as many zeros around as `Shape.back_reach` says.
         back: the inputs' gradient; None = nobody asks for it.
     """
 
-    def __init__(self, layer: Convolution, x: Plane, out: Plane, given: Plane, back: Plane | None) -> None:
+    def __init__(
+        self, layer: Convolution, workspace: Workspace, x: Plane, out: Plane, given: Plane, back: Plane | None
+    ) -> None:
         self.layer, self.x, self.out, self.given, self.back = layer, x, out, given, back
-        self.forward_list = layer.forward_entries(x)
-        self.parts = [] if back is None else layer.backward_entries(given)
-        largest = max(len(e.places) for e in (self.forward_list, *(part.entries for part in self.parts)))
-        self.packed = np.zeros(largest, np.float32)
         self.vectors = out.column // LANES
+        list_ = layer.forward_entries(x)
+        self.list = self._numbers(list_, workspace)
+        parts = [] if back is None else layer.backward_entries(given)
+        self.parts = [(part.first, self._numbers(part.entries, workspace)) for part in parts]
         stride, padding = layer.shape.stride, layer.shape.padding
         self.read = (x.start - padding[0] * x.row - padding[1] * x.column, stride[0] * x.row, stride[1] * x.column)
 
-    def forward(self) -> None:
+    def _numbers(self, list_: Entries, workspace: Workspace) -> tuple[int, ...]:
+        """The part of an instruction that says which weights."""
+        weight = (self.layer.weight, self.layer.weight + self.layer.mask.size)
+        return (list_.rows, len(list_.begins), len(list_.places), *workspace.add(list_), *weight)
+
+    def forward(self) -> Iterator[np.ndarray]:
         """Set the outputs."""
-        written = (self.out.start, self.out.row, self.out.column, self.out.channel)
-        geometry = (*self.out.size, self.vectors, *self.read, *written)
-        self._correlate(self.x, self.out, self.forward_list, geometry, False)
+        out = self.out
+        geometry = (*out.size, self.vectors, *self.read, out.start, out.row, out.column, out.channel)
+        yield program.row(program.CORRELATE, *geometry, *self.list)
 
-    def weight_gradient(self) -> None:
+    def weight_gradient(self) -> Iterator[np.ndarray]:
         """Set the weight's gradient."""
-        read = (self.given.start, self.given.row, self.given.column, self.given.channel)
-        geometry, list_ = (*self.out.size, self.vectors, *self.read, *read), self.forward_list
-        conv_kernels.products(self.x.memory, self.given.memory, self.packed, *list_[:3], list_.rows, geometry)
-        conv_kernels.unpack(self.packed, list_.places, self.layer.gradient)
+        g = self.given
+        geometry = (*self.out.size, self.vectors, *self.read, g.start, g.row, g.column, g.channel)
+        yield program.row(program.PRODUCTS, *geometry, *self.list)
 
-    def input_gradient(self, more: bool) -> None:
+    def input_gradient(self, more: bool) -> Iterator[np.ndarray]:
         """Set the inputs' gradient, or add to it."""
         assert self.back is not None
         stride, back, given = self.layer.shape.stride, self.back, self.given
@@ -118,31 +125,30 @@ class ConvolutionPass:
             height, width = (
                 -(-(size - first) // step) for size, first, step in zip(back.size, (h, w), stride, strict=True)
             )
-            if height <= 0 or width <= 0 or (more and not len(list_.offsets)):
+            if height <= 0 or width <= 0 or (more and not list_[2]):
                 continue
             written = (back.start + h * back.row + w * back.column, stride[0] * back.row, stride[1] * back.column)
             read = (given.start, given.row, given.column)
             geometry = (height, width, self.vectors, *read, *written, back.channel)
-            self._correlate(given, back, list_, geometry, more)
-
-    def _correlate(self, x: Plane, out: Plane, list_: Entries, geometry: tuple[int, ...], more: bool) -> None:
-        conv_kernels.pack(self.layer.weight, list_.places, self.packed)
-        conv_kernels.correlate(x.memory, out.memory, self.packed, *list_[:3], list_.rows, geometry, more)
+            yield program.row(program.CORRELATE, *geometry, *list_, more)
 
 
-class Norm:
-    """BatchNorm's parameters, their gradients, and running statistics; arrays of shape (channels,)."""
+class Norm(NamedTuple):
+    """BatchNorm: where its parameters and running statistics begin in the vectors of all.
 
-    def __init__(
-        self,
-        affine: tuple[np.ndarray, np.ndarray],
-        gradients: tuple[np.ndarray, np.ndarray],
-        running: tuple[np.ndarray, np.ndarray],
-        momentum: float,
-        eps: float,
-    ) -> None:
-        self.affine, self.gradients, self.running = affine, gradients, running
-        self.momentum, self.eps = momentum, eps
+    Attributes:
+        channels: of the inputs.
+        weight, bias: in the vector of parameters.
+        mean, variance: in that of running statistics.
+        number: the row of its momentum and eps.
+    """
+
+    channels: int
+    weight: int
+    bias: int
+    mean: int
+    variance: int
+    number: int
 
 
 class NormPass:
@@ -150,28 +156,29 @@ class NormPass:
 
     Args:
         layer: BatchNorm.
+        workspace: of all planes.
         x, added, out: see above; ``added`` may be None.
         back: the gradient of ``x``.
         relu: whether ReLU follows.
     """
 
-    def __init__(self, layer: Norm, x: Plane, added: Plane | None, out: Plane, back: Plane, relu: bool) -> None:
+    def __init__(
+        self, layer: Norm, workspace: Workspace, x: Plane, added: Plane | None, out: Plane, back: Plane, relu: bool
+    ) -> None:
         self.layer, self.x, self.added, self.out, self.back, self.relu = layer, x, added, out, back, relu
-        self.moments = np.zeros((2, x.channels))
+        self.moments = workspace.take_moments(layer.channels)
 
-    def forward(self) -> None:
+    def forward(self) -> Iterator[np.ndarray]:
         """Set the outputs; move the running statistics."""
-        layer, x, out, added = self.layer, self.x, self.out, self.added or self.x
-        how = (layer.momentum, layer.eps, self.added is not None, self.relu)
-        batchnorm_kernels.normalise(
-            x.memory, x.layout, added.memory, added.layout, out.memory, out.layout, x.runs,
-            layer.affine, layer.running, self.moments, how,
-        )  # fmt: skip
+        yield self._row(program.NORMALISE, self.back)
 
-    def backward(self, given: Plane) -> None:
+    def backward(self, given: Plane) -> Iterator[np.ndarray]:
         """Set all gradients; with ReLU, that of the outputs becomes that of what was added."""
-        x, out, back = self.x, self.out, self.back
-        batchnorm_kernels.normalise_back(
-            x.memory, x.layout, out.memory, out.layout, given.memory, given.layout, back.memory, back.layout, x.runs,
-            self.layer.affine[0], self.layer.gradients, self.moments, self.relu,
-        )  # fmt: skip
+        yield self._row(program.NORMALISE_BACK, given)
+
+    def _row(self, what: int, given: Plane) -> np.ndarray:
+        layer, x, added = self.layer, self.x, self.added or self.x
+        layouts = [number for plane in (x, added, self.out, given, self.back) for number in plane.layout]
+        parameters = (layer.weight, layer.bias, layer.mean, layer.variance, self.moments, layer.number)
+        flags = (self.added is not None, self.relu)
+        return program.row(what, *x.runs, layer.channels, *layouts, *parameters, *flags)

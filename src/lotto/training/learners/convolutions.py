@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,10 +66,11 @@ class Convolutions(SingleLearner):
         self.flat = torch.cat([parameter.detach().flatten() for parameter in named.values()])
         self.flat.grad = torch.zeros_like(self.flat)
         self.parameters = dict(zip(named, _views(self.flat, named), strict=True))
-        self.gradients = dict(zip(named, _views(self.flat.grad, named), strict=True))
-        self.buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
-        self.counts = [buffer for name, buffer in self.buffers.items() if name.endswith(".num_batches_tracked")]
-        builder = _Builder(self.parameters, self.gradients, self.buffers, self.job.mask or {}, crossover)
+        running = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+        self.running = torch.cat([buffer.flatten() for buffer in running.values()])
+        self.buffers = dict(zip(running, _views(self.running, running), strict=True))
+        self.counts = {n: b.clone() for n, b in module.named_buffers() if n not in running}
+        builder = _Builder(self.flat, self.parameters, self.running, self.buffers, self.job.mask or {}, crossover)
         self.layers = builder.network(module)
         self.sparse, self.convolutions = builder.sparse, builder.convolutions
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, {_ALL: self.flat})
@@ -106,7 +108,7 @@ class Convolutions(SingleLearner):
         passes = self._passes(x.shape[1])
         loss, gradient = self.loss(passes.forward(x).t(), y)
         passes.backward(gradient.t())
-        torch._foreach_add_(self.counts, 1)
+        torch._foreach_add_([*self.counts.values()], 1)
         return loss
 
     def _passes(self, batch: int) -> Any:
@@ -120,7 +122,7 @@ class Convolutions(SingleLearner):
         return f"convolutions, {self.sparse} of {self.convolutions} layers sparse"
 
     def weights(self) -> dict[str, Tensor]:
-        found = {**self.parameters, **self.buffers}
+        found = {**self.parameters, **self.buffers, **self.counts}
         return {name: found[name].detach().clone() for name in self.network.module.state_dict()}
 
     def eval_network(self, i: int = 0) -> Network:
@@ -207,50 +209,59 @@ def _last_size(module: Any, size: Pair) -> Pair:
 
 
 class _Builder:
-    """Layers over arrays from a module's.
+    """Layers from a module's.
 
     Args:
-        parameters, gradients, buffers, mask: by name.
+        flat: the vector of all parameters, and its gradient.
+        parameters: views of it, by name.
+        running: the vector of all running statistics.
+        buffers: views of it, by name.
+        mask: of the parameters, by name.
         crossover: see `CROSSOVER`.
     """
 
     def __init__(
         self,
+        flat: Tensor,
         parameters: Mapping[str, Tensor],
-        gradients: Mapping[str, Tensor],
+        running: Tensor,
         buffers: Mapping[str, Tensor],
         mask: Mapping[str, Tensor],
         crossover: float,
     ) -> None:
-        self.parameters, self.gradients, self.buffers, self.mask = parameters, gradients, buffers, mask
+        self.flat, self.running, self.parameters, self.mask = flat, running, parameters, mask
+        self.places = {name: int(view.storage_offset()) for name, view in (*parameters.items(), *buffers.items())}
         self.crossover = crossover
+        self.constants: list[tuple[float, float]] = []
         self.sparse = self.convolutions = 0
 
     def network(self, module: Any) -> residual.Network:
-        from lotto.training.learners.residual import Block, Head, Network
+        from lotto.training.learners.residual import Block, Network, Vectors
 
-        blocks = []
+        assert self.flat.grad is not None
+        stem, blocks = self.unit("conv", module.conv, "bn", module.bn), []
         for i, block in enumerate(module.blocks):
-            at, shortcut = f"blocks.{i}.", block.shortcut
-            parts = [
-                self.unit(
-                    at + f"conv{n}", block.get_submodule(f"conv{n}"), at + f"bn{n}", block.get_submodule(f"bn{n}")
-                )
-                for n in (1, 2)
-            ]
-            other = None
+            at, shortcut, other = f"blocks.{i}.", block.shortcut, None
+            first = self.unit(at + "conv1", block.conv1, at + "bn1", block.bn1)
+            second = self.unit(at + "conv2", block.conv2, at + "bn2", block.bn2)
             if isinstance(shortcut, nn.Sequential):
                 other = self.unit(at + "shortcut.0", shortcut[0], at + "shortcut.1", shortcut[1])
-            blocks.append(Block(parts[0], parts[1], other))
-        mask, values, gradients = self.mask.get("fc.weight"), self.parameters, self.gradients
-        head = Head(
-            values["fc.weight"],
-            values["fc.bias"],
-            gradients["fc.weight"],
-            gradients["fc.bias"],
-            None if mask is None else mask.to(torch.float32),
+            blocks.append(Block(first, second, other))
+        constants = np.array(self.constants)
+        vectors = Vectors(self.flat.numpy(), self.flat.grad.numpy(), self.running.numpy(), constants)
+        return Network(stem, blocks, self.head("fc"), vectors)
+
+    def head(self, name: str) -> residual.Head:
+        from lotto.training.learners.residual import Head
+
+        assert self.flat.grad is not None
+        weight, bias = self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"]
+        by_weight, by_bias = (
+            self.flat.grad.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+            for tensor in (weight, bias)
         )
-        return Network(self.unit("conv", module.conv, "bn", module.bn), blocks, head)
+        mask = self.mask.get(f"{name}.weight")
+        return Head(weight, bias, by_weight, by_bias, None if mask is None else mask.to(torch.float32))
 
     def unit(self, conv: str, layer: Any, bn: str, norm: Any) -> residual.Unit:
         from lotto.training.learners.residual import Unit
@@ -260,28 +271,26 @@ class _Builder:
     def convolution(self, name: str, layer: Any) -> conv_layers.Convolution:
         from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution
 
-        shape = _shape(layer)
-        weight, gradient = self.parameters[f"{name}.weight"], self.gradients[f"{name}.weight"]
+        shape, weight = _shape(layer), layer.weight
         mask = self.mask.get(f"{name}.weight", torch.ones_like(weight, dtype=torch.bool))
-        outputs, inputs = weight.shape[:2]
-        kept = mask.reshape(outputs, inputs, *shape.kernel).numpy()
         rows = SPARSE if float(mask.float().mean()) < self.crossover else DENSE
         self.sparse += rows == SPARSE
         self.convolutions += 1
-        return Convolution(shape, weight.view(-1).numpy(), gradient.view(-1).numpy(), kept, rows)
+        kept = mask.reshape(*weight.shape[:2], *shape.kernel).numpy()
+        return Convolution(shape, self.places[f"{name}.weight"], kept, rows)
 
     def norm(self, name: str, layer: Any) -> conv_layers.Norm:
         from lotto.training.learners.conv_layers import Norm
 
-        affine, gradients, running = (
-            (found[f"{name}.{one}"].numpy(), found[f"{name}.{two}"].numpy())
-            for found, one, two in (
-                (self.parameters, "weight", "bias"),
-                (self.gradients, "weight", "bias"),
-                (self.buffers, "running_mean", "running_var"),
-            )
+        self.constants.append((layer.momentum, layer.eps))
+        return Norm(
+            layer.num_features,
+            self.places[f"{name}.weight"],
+            self.places[f"{name}.bias"],
+            self.places[f"{name}.running_mean"],
+            self.places[f"{name}.running_var"],
+            len(self.constants) - 1,
         )
-        return Norm(affine, gradients, running, layer.momentum, layer.eps)
 
 
 def _shape(layer: Any) -> Shape:

@@ -5,18 +5,18 @@ Importing this module needs numba.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lotto.training.learners import batchnorm_kernels
-from lotto.training.learners.batch_innermost import Pair, Plane
+from lotto.training.learners import program
+from lotto.training.learners.batch_innermost import NOWHERE, Pair, Plane, Reach, Workspace
 from lotto.training.learners.conv_layers import Convolution, ConvolutionPass, Norm, NormPass
 
-Reach = tuple[Pair, Pair]
-NOWHERE: Reach = ((0, 0), (0, 0))
+Instructions = Iterator[np.ndarray]
 
 
 class Unit(NamedTuple):
@@ -44,95 +44,13 @@ class Head(NamedTuple):
     mask: Tensor | None
 
 
-class Shared:
-    """Memory of gradients, which the layers have in turn."""
+class Vectors(NamedTuple):
+    """All parameters, their gradients, running statistics, and BatchNorms' (momentum, eps)."""
 
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-        self.found: dict[object, Plane] = {}
-
-    def plane(self, what: str, channels: int, size: Pair, reach: Reach = NOWHERE) -> Plane:
-        """The same one for the same arguments."""
-        key = (what, channels, size, reach)
-        if key not in self.found:
-            self.found[key] = Plane(channels, size, self.batch, *reach)
-        return self.found[key]
-
-
-class UnitPass:
-    """A unit for one size of inputs, its activations, and perhaps a sum and ReLU.
-
-    Args:
-        unit: see `Unit`.
-        x: the inputs.
-        reach: the zeros that the outputs need around them.
-        shared: memory of gradients.
-        back: the inputs' gradient; None = nobody asks for it.
-        added: what is added before ReLU.
-        relu: whether ReLU follows.
-    """
-
-    def __init__(
-        self,
-        unit: Unit,
-        x: Plane,
-        reach: Reach,
-        shared: Shared,
-        back: Plane | None,
-        added: Plane | None = None,
-        relu: bool = True,
-    ) -> None:
-        layer, norm = unit
-        size, outputs = layer.shape.outputs(x.size), layer.outputs
-        raw = Plane(outputs, size, x.batch)
-        self.out = Plane(outputs, size, x.batch, *reach)
-        given = shared.plane("raw", outputs, size, layer.shape.back_reach(x.size))
-        self.norm = NormPass(norm, raw, added, self.out, given, relu)
-        self.convolution = ConvolutionPass(layer, x, raw, given, back)
-
-    def forward(self) -> Plane:
-        """Set the outputs, and return them."""
-        self.convolution.forward()
-        self.norm.forward()
-        return self.out
-
-    def backward(self, given: Plane, more: bool = False) -> None:
-        """Set all gradients, or add to that of the inputs; see `NormPass.backward`."""
-        self.norm.backward(given)
-        self.convolution.weight_gradient()
-        if self.convolution.back is not None:
-            self.convolution.input_gradient(more)
-
-
-class BlockPass:
-    """A block for one size of inputs; see `UnitPass`."""
-
-    def __init__(self, block: Block, x: Plane, reach: Reach, shared: Shared) -> None:
-        first, second = block.first.convolution, block.second.convolution
-        middle = first.shape.outputs(x.size)
-        self.given = shared.plane("out", second.outputs, second.shape.outputs(middle))
-        self.middle = shared.plane("middle", first.outputs, middle)
-        self.back = self.given if block.shortcut is None else shared.plane("out", x.channels, x.size)
-        self.first = UnitPass(block.first, x, second.shape.reach(middle), shared, self.back)
-        self.shortcut = None
-        if block.shortcut is not None:
-            self.shortcut = UnitPass(block.shortcut, x, NOWHERE, shared, self.back, relu=False)
-        added = x if self.shortcut is None else self.shortcut.out
-        self.second = UnitPass(block.second, self.first.out, reach, shared, self.middle, added)
-
-    def forward(self) -> None:
-        """Set the outputs."""
-        self.first.forward()
-        if self.shortcut is not None:
-            self.shortcut.forward()
-        self.second.forward()
-
-    def backward(self) -> None:
-        """Set all gradients; what stands in ``given`` becomes the gradient of what was added."""
-        self.second.backward(self.given)
-        self.first.backward(self.middle, more=self.shortcut is None)
-        if self.shortcut is not None:
-            self.shortcut.backward(self.given, more=True)
+    values: np.ndarray
+    gradients: np.ndarray
+    running: np.ndarray
+    constants: np.ndarray
 
 
 class Network(NamedTuple):
@@ -141,6 +59,82 @@ class Network(NamedTuple):
     stem: Unit
     blocks: Sequence[Block]
     head: Head
+    vectors: Vectors
+
+
+class UnitPass:
+    """A unit for one size of inputs, its activations, and perhaps a sum and ReLU.
+
+    Args:
+        unit: see `Unit`.
+        workspace: of all planes.
+        x: the inputs.
+        reach: the zeros that the outputs need around them.
+        back: the inputs' gradient; None = nobody asks for it.
+        added: what is added before ReLU.
+        relu: whether ReLU follows.
+    """
+
+    def __init__(
+        self,
+        unit: Unit,
+        workspace: Workspace,
+        x: Plane,
+        reach: Reach,
+        back: Plane | None,
+        added: Plane | None = None,
+        relu: bool = True,
+    ) -> None:
+        layer, norm = unit
+        size, outputs = layer.shape.outputs(x.size), layer.outputs
+        raw = workspace.plane(outputs, size)
+        self.out = workspace.plane(outputs, size, reach)
+        given = workspace.shared("raw", outputs, size, layer.shape.back_reach(x.size))
+        self.norm = NormPass(norm, workspace, raw, added, self.out, given, relu)
+        self.convolution = ConvolutionPass(layer, workspace, x, raw, given, back)
+
+    def forward(self) -> Instructions:
+        """Set the outputs."""
+        yield from self.convolution.forward()
+        yield from self.norm.forward()
+
+    def backward(self, given: Plane, more: bool = False) -> Instructions:
+        """Set all gradients, or add to that of the inputs; see `NormPass.backward`."""
+        yield from self.norm.backward(given)
+        yield from self.convolution.weight_gradient()
+        if self.convolution.back is not None:
+            yield from self.convolution.input_gradient(more)
+
+
+class BlockPass:
+    """A block for one size of inputs; see `UnitPass`."""
+
+    def __init__(self, block: Block, workspace: Workspace, x: Plane, reach: Reach) -> None:
+        first, second = block.first.convolution, block.second.convolution
+        middle = first.shape.outputs(x.size)
+        self.given = workspace.shared("out", second.outputs, second.shape.outputs(middle))
+        self.middle = workspace.shared("middle", first.outputs, middle)
+        back = self.given if block.shortcut is None else workspace.shared("out", x.channels, x.size)
+        self.first = UnitPass(block.first, workspace, x, second.shape.reach(middle), back)
+        self.shortcut = None
+        if block.shortcut is not None:
+            self.shortcut = UnitPass(block.shortcut, workspace, x, NOWHERE, back, relu=False)
+        added = x if self.shortcut is None else self.shortcut.out
+        self.second = UnitPass(block.second, workspace, self.first.out, reach, self.middle, added)
+
+    def forward(self) -> Instructions:
+        """Set the outputs."""
+        yield from self.first.forward()
+        if self.shortcut is not None:
+            yield from self.shortcut.forward()
+        yield from self.second.forward()
+
+    def backward(self) -> Instructions:
+        """Set all gradients; what stands in ``given`` becomes the gradient of what was added."""
+        yield from self.second.backward(self.given)
+        yield from self.first.backward(self.middle, more=self.shortcut is None)
+        if self.shortcut is not None:
+            yield from self.shortcut.backward(self.given, more=True)
 
 
 class NetworkPass:
@@ -152,43 +146,51 @@ class NetworkPass:
     """
 
     def __init__(self, network: Network, channels: int, size: Pair, batch: int) -> None:
-        stem, self.head = network.stem.convolution, network.head
-        shared = Shared(batch)
-        self.x = Plane(channels, size, batch, *stem.shape.reach(size))
-        self.inputs = self.x.view()
-        self.stem = UnitPass(network.stem, self.x, _reach(network.blocks[:1], stem.shape.outputs(size)), shared, None)
-        self.blocks: list[BlockPass] = []
-        x = self.stem.out
+        stem, self.head, self.vectors = network.stem.convolution, network.head, network.vectors
+        space, first = Workspace(batch), stem.shape.outputs(size)
+        x = space.plane(channels, size, stem.shape.reach(size))
+        begin = UnitPass(network.stem, space, x, _reach(network.blocks[:1], first), None)
+        blocks, last = [], begin.out
         for i, block in enumerate(network.blocks):
-            out = block.second.convolution.shape.outputs(block.first.convolution.shape.outputs(x.size))
-            self.blocks.append(BlockPass(block, x, _reach(network.blocks[i + 1 : i + 2], out), shared))
-            x = self.blocks[-1].second.out
-        self.last = x
-        self.first_given = shared.plane("out", stem.outputs, stem.shape.outputs(size))
-        self.last_given = shared.plane("out", x.channels, x.size)
-        self.pooled = torch.zeros(x.channels, batch)
+            out = block.second.convolution.shape.outputs(block.first.convolution.shape.outputs(last.size))
+            blocks.append(BlockPass(block, space, last, _reach(network.blocks[i + 1 : i + 2], out)))
+            last = blocks[-1].second.out
+        given, first_given = (space.shared("out", plane.channels, plane.size) for plane in (last, begin.out))
+        pooled = space.take(last.channels * batch)
+
+        def pool(what: int, plane: Plane) -> np.ndarray:
+            return program.row(what, *plane.size, batch, plane.channels, *plane.layout, pooled)
+
+        forward = [*begin.forward(), *(row for block in blocks for row in block.forward())]
+        backward = [row for block in reversed(blocks) for row in block.backward()]
+        self.forward_program = program.rows([*forward, pool(program.POOL, last)])
+        self.backward_program = program.rows([pool(program.POOL_BACK, given), *backward, *begin.backward(first_given)])
+        self.inputs = x.view()
+        self.pooled = space.memory[pooled : pooled + last.channels * batch].view(last.channels, batch)
+        self.workspace = space
+        self.memory, self.moments, self.lists, self.places = space.tables()
+
+    def run(self, instructions: np.ndarray) -> None:
+        """Work off instructions."""
+        values, gradients, running, constants = self.vectors
+        tables = (self.moments, self.lists, self.places, constants, self.workspace.packed)
+        program.run(instructions, self.memory, values, gradients, running, *tables)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (classes, batch) of inputs (features, batch)."""
         self.inputs.copy_(x.view(self.inputs.shape))
-        self.stem.forward()
-        for block in self.blocks:
-            block.forward()
-        batchnorm_kernels.pool(self.last.memory, self.last.layout, self.last.places, self.pooled.numpy())
+        self.run(self.forward_program)
         return torch.addmm(self.head.bias[:, None], self.head.weight, self.pooled)
 
     def backward(self, given: Tensor) -> None:
         """Set all parameters' gradients, from those of the outputs, shape (classes, batch)."""
-        head, last = self.head, self.last_given
+        head = self.head
         torch.mm(given, self.pooled.t(), out=head.by_weight)
         if head.mask is not None:
             head.by_weight.mul_(head.mask)
         torch.sum(given, 1, out=head.by_bias)
-        pooled = torch.mm(head.weight.t(), given)
-        batchnorm_kernels.pool_back(pooled.numpy(), last.memory, last.layout, last.places)
-        for block in reversed(self.blocks):
-            block.backward()
-        self.stem.backward(self.first_given)
+        torch.mm(head.weight.t(), given, out=self.pooled)
+        self.run(self.backward_program)
 
 
 def _reach(consumers: Sequence[Block], size: Pair) -> Reach:
