@@ -13,7 +13,7 @@ from lotto.benchmarks.analyses import hessian, path
 from lotto.benchmarks.commands import again, paper, replicates, whole
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.memory import memory_table, peak_memory
-from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
+from lotto.benchmarks.steps import convolutions, cut, lenet, resnet, sparse, stacked, wide, width
 from lotto.core import files
 from lotto.core.errors import UsageError, unknown
 from lotto.execution.factory import available_cores
@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "resnet": resnet,
     "sparse": sparse,
     "wide": wide,
+    "convolutions": convolutions,
     "cut": cut,
     "path": path,
     "hessian": hessian,

@@ -140,6 +140,27 @@ def tight(recipe: Recipe, mask: Mask) -> Contender:
     return contender
 
 
+def tight_steps(recipe: Recipe, count: int) -> Contender:
+    """So many steps of the tightest loop, dense, with SGD as the recipe says; nothing is evaluated."""
+    arrays = arrays_of(recipe)
+    x, y = arrays.normalise(arrays.x["train"]), arrays.y["train"]
+    model, given = recipe.build(), recipe.optimizer
+    model.load_state_dict(recipe.initial(0))
+    momentum, decay = getattr(given, "momentum", 0.0), given.weight_decay
+    optimizer = torch.optim.SGD(model.parameters(), given.lr, momentum=momentum, weight_decay=decay, fused=True)
+
+    def contender() -> None:
+        order = torch.randperm(len(x))
+        for step in range(count):
+            index = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            loss = F.cross_entropy(model(x[index]), y[index])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+    return contender
+
+
 def half_left(recipe: Recipe) -> Mask:
     """A mask of the initial weights with half of them."""
     return prune(recipe.initial(0), masks.ones(recipe), rate=0.5)

@@ -69,7 +69,9 @@ class Convolutions(SingleLearner):
         running = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
         self.running = torch.cat([buffer.flatten() for buffer in running.values()])
         self.buffers = dict(zip(running, _views(self.running, running), strict=True))
-        self.counts = {n: b.clone() for n, b in module.named_buffers() if n not in running}
+        steps = {name: buffer for name, buffer in module.named_buffers() if name not in running}
+        self.steps = torch.stack([*steps.values()])
+        self.counts = dict(zip(steps, self.steps.unbind(), strict=True))
         builder = _Builder(self.flat, self.parameters, self.running, self.buffers, self.job.mask or {}, crossover)
         self.layers = builder.network(module)
         self.sparse, self.convolutions = builder.sparse, builder.convolutions
@@ -108,7 +110,7 @@ class Convolutions(SingleLearner):
         passes = self._passes(x.shape[1])
         loss, gradient = self.loss(passes.forward(x).t(), y)
         passes.backward(gradient.t())
-        torch._foreach_add_([*self.counts.values()], 1)
+        self.steps += 1
         return loss
 
     def _passes(self, batch: int) -> Any:
