@@ -217,7 +217,7 @@ def test_a_ticket_finds_the_run_of_its_level(store):
         small_recipe(tolerance=100.0), levels=1, replicates=1, controls=(), rewind_to="7it", engine=engine
     )
     events = []
-    lotto.train(small_recipe(), start=result.sparsest_matching(), engine=engine, progress=events.append)
+    lotto.train(small_recipe(), start=result.sparsest_within_tolerance(), engine=engine, progress=events.append)
     assert [e.trained for e in events] == [False]
 
 

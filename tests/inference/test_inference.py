@@ -203,7 +203,7 @@ def run_cli(*arguments):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_export_writes_a_program_that_runs_with_torch_alone(result, capsys):
     found, folder = result
-    trained = found.replicates[0][found.table()["matching"][::-1].idxmax()].run
+    trained = found.replicates[0][found.chosen_level].run
     recipe, module, about = load_trained(folder / "ticket.safetensors")
     x = found.plan.recipe.arrays.x["test"][:9]
     assert float(about["density"]) in list(found.table()["density"])

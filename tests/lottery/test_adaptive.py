@@ -64,7 +64,15 @@ def test_decisions_follow_the_rule(engine, nothing_is_free):
     assert len(result.replicates[0]) == last + 1
     assert last == 6 or share < LEAST_FRACTION
     assert result.trainings == 1 + len(result.trials)
-    assert result.table()["matching"].all(), "a level that does not match is not kept"
+    table, (one, two) = result.table(), result.replicates
+    within = [abs(g) <= 3.0 or g < 0 for g in table["gap"]]
+    assert all(within), "a level whose mean is not within the tolerance is not kept"
+    for trial in (t for t in result.trials if t.kept):  # two replicates: Student's t of one degree of freedom
+        gaps = [chain[trial.level].run.test_error - chain[0].run.test_error for chain in (one, two)]
+        half = 6.313751514675043 * np.std(gaps, ddof=1) / math.sqrt(2)
+        assert trial.gap_high == pytest.approx(np.mean(gaps) + half)
+        assert trial.verdict == table["verdict"][trial.level]
+        assert trial.split == "test", "none are held out"
 
 
 def test_levels_are_the_same_trainings_by_hand(engine):
@@ -151,6 +159,8 @@ def test_held_out_examples_decide_when_there_are_any(engine):
     result = lotto.imp(recipe, levels=1, replicates=1, controls=(), adaptive=True, engine=engine)
     (chain,) = result.replicates
     assert result.trials[0].error == chain[1].run.history[-1]["validation_error"]
+    assert result.trials[0].split == "validation"
+    assert result.trials[0].verdict == "not decided (n = 1)"
 
 
 def test_layers_with_their_own_rate_go_as_many_levels_further():
@@ -164,6 +174,8 @@ def test_bad_options():
         make_plan(small_recipe(), adaptive=True, one_shot=True)
     with pytest.raises(UsageError, match="between 0 and 1; got 2"):
         make_plan(small_recipe(), adaptive=True, density=2)
+    with pytest.raises(UsageError, match="has one look"):
+        make_plan(small_recipe(), adaptive=True, replicates="auto")
     assert make_plan(small_recipe(), adaptive=True).jobs is None
 
 

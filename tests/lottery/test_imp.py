@@ -48,7 +48,12 @@ def test_levels_against_a_loop_by_hand(engine):
     errors = np.array([[at.run.test_error for at in chain] for chain in result.replicates])
     assert np.allclose(table["error"], errors.mean(0))
     assert np.allclose(table["error_std"], errors.std(0, ddof=1))
-    assert list(table["matching"]) == list(errors.mean(0) <= errors.mean(0)[0] + recipe.tolerance)
+    gaps = errors - errors[:, :1]
+    bounds = gaps.mean(0) + 6.313751514675043 * gaps.std(0, ddof=1) / np.sqrt(2)  # Student's t, one degree of freedom
+    assert np.allclose(table["gap"], gaps.mean(0))
+    assert np.allclose(table["gap_high"], bounds)
+    assert np.allclose(table["gap_low"], 2 * gaps.mean(0) - bounds)
+    assert list(table["matching"]) == [True, *(bounds[1:] < recipe.tolerance)]
     assert (table["n"] == 2).all()
 
 
@@ -91,7 +96,8 @@ def test_replicates_share_what_more_replicates_need(engine):
 def test_a_ticket_is_the_rewound_start_and_the_mask(engine, tmp_path):
     recipe = small_recipe(tolerance=100.0)
     result = lotto.imp(recipe, levels=2, rewind_to="7it", replicates=1, controls=(), engine=engine)
-    ticket = result.sparsest_matching()
+    assert result.sparsest_matching().density == 1.0, "one replicate shows nothing"
+    ticket = result.sparsest_within_tolerance()
     level = result.replicates[0][2]
     assert same_tensors(ticket.mask, level.mask)
     start = masks.apply(result.replicates[0][0].run.at(7), level.mask)
@@ -237,6 +243,7 @@ def test_without_a_matching_level_the_ticket_is_dense(engine):
     recipe = small_recipe(tolerance=0.0, steps="60it")
     result = lotto.imp(recipe, levels=1, rate=0.97, replicates=1, controls=(), engine=engine)
     assert result.sparsest_matching().density == 1.0
+    assert result.sparsest_within_tolerance().density == 1.0
 
 
 @pytest.mark.parametrize("score", ["random", "magnitude-increase"])

@@ -43,15 +43,33 @@ def test_the_default_tolerance_of_a_regression_is_a_part_of_the_dense_error(resu
     table = result.table()
     dense, variance = table["error"][0], float(regression().arrays.y["test"].var())
     assert dense < 0.5 * variance
-    assert list(table["matching"]) == [True, *(e <= 1.05 * dense for e in table["error"][1:])]
-    assert not table["matching"].iloc[-1]
+    assert list(table["verdict"][:3]) == ["dense", *["not decided (n = 1)"] * 2]
+    within = [e <= 1.05 * dense for e in table["error"]]
+    assert not within[-1]
+    assert result.likely_level == within.index(False) - 1
     assert result.sparsest_matching().density == 1.0
+
+
+def test_a_relative_tolerance_moves_with_each_replicates_dense_error(tmp_path) -> None:
+    found = lotto.imp(regression(), levels=2, rate=0.5, replicates=3, controls=(), jobs=1, store=tmp_path)
+    errors = np.array([[at.run.test_error for at in levels] for levels in found.replicates])
+    for level in (1, 2):
+        beyond = errors[:, level] - 1.05 * errors[:, 0]  # what is bounded: below 0, each is within its own limit
+        half = 2.919985580353724 * beyond.std(ddof=1) / np.sqrt(3)  # Student's t of two degrees of freedom at 95 %
+        expected = "matching" if beyond.mean() + half < 0 else "failing" if beyond.mean() > half else "borderline"
+        row = found.table().iloc[level]
+        assert row["verdict"] == expected
+        assert row["gap"] == pytest.approx((errors[:, level] - errors[:, 0]).mean())
+        limit = 0.05 * errors[:, 0].mean()
+        assert row["gap_high"] == pytest.approx(limit + beyond.mean() + half)
+        assert row["gap_low"] == pytest.approx(limit + beyond.mean() - half)
 
 
 def test_a_stated_tolerance_is_in_the_metrics_unit_and_an_empty_network_never_matches(result) -> None:
     recipe = regression(tolerance=10.0)
-    found = lotto.imp(recipe, levels=3, rate=0.95, replicates=1, controls=(), jobs=1)
+    found = lotto.imp(recipe, levels=3, rate=0.95, replicates=2, controls=(), jobs=1)
     table = found.table()
+    assert table["verdict"].iloc[-1] == "no weights"
     assert table["density"].iloc[-1] == 0.0
     assert list(table["matching"]) == [True, True, True, False]
     with pytest.raises(UsageError, match="no weight"):
@@ -60,7 +78,7 @@ def test_a_stated_tolerance_is_in_the_metrics_unit_and_an_empty_network_never_ma
 
 def test_a_ticket_with_a_dead_layer_says_which(result, tmp_path, caplog) -> None:
     recipe = regression(tolerance=10.0, pruning=lotto.pruning.Pruning(rates={"2.weight": 0.999}))
-    found = lotto.imp(recipe, levels=1, rate=0.5, replicates=1, controls=(), jobs=1)
+    found = lotto.imp(recipe, levels=1, rate=0.5, replicates=2, controls=(), jobs=1)
     ticket = found.sparsest_matching()
     assert masks.empty_layers(ticket.mask) == ["2"]
     assert ticket.warning.endswith("weights: 2.")
@@ -87,7 +105,7 @@ def test_adaptive_pruning_of_a_regression_keeps_no_collapsed_network(tmp_path) -
     dense = found.table()["error"][0]
     for trial in found.trials:
         assert trial.kept == (trial.error <= 1.05 * dense + 1e-12 and trial.barrier <= 0.1 * dense)
-    assert found.table()["matching"].all()
+    assert found.likely_level == len(found.table()) - 1
 
 
 def test_tables_and_reports_call_an_error_by_its_name(result, tmp_path) -> None:
@@ -95,10 +113,10 @@ def test_tables_and_reports_call_an_error_by_its_name(result, tmp_path) -> None:
     titles = dict(columns(result.table(), metric))
     assert "error, mse (n=1)" in titles
     assert not any("%" in title for title in titles)
-    assert titles["vs dense"][-1] not in ("+0.00", "+0.01")
+    assert titles["gap"][-1] not in ("+0.00", "+0.01")
     caption = console_table(result.table(), metric).caption
     assert "test mse" in caption
-    assert "5% above" in caption
+    assert "below 5% of the dense mse" in caption
     paths = save_result(result, tmp_path, "a command", 1.0)
     assert Metric.of_result(load_result(tmp_path)) == metric
     assert "test mse" in paths["report"].read_text()

@@ -75,7 +75,7 @@ def test_what_is_left_out_is_said_once_and_in_the_report(result, tmp_path, caplo
     assert len(found) == 2
     page = save_result(result, tmp_path, "c", 1.0)["report"].read_text()
     assert "Not pruned: shift" in page
-    assert "of all parameters (level" in page or "No pruned level" in page
+    assert "of all parameters (error" in page or "no pruned level" in page
     assert "of all parameters are prunable" in (tmp_path / "error.svg").read_text()
 
 
@@ -93,13 +93,16 @@ def test_results_without_the_column_are_still_drawn(result, tmp_path):
 
 def test_the_table_fits_eighty_columns():
     row = {"level": 10, "density": 0.0282, "parameter_fraction": 0.0313, "error": 48.8, "error_std": 1.7, "n": 3}
-    row |= {"dense_error": 50.1, "dense_std": 1.4, "matching": True, "empty_layers": ""}
+    row |= {"dense_error": 50.1, "dense_std": 1.4, "matching": False, "empty_layers": ""}
+    row |= {"gap": -1.3, "gap_low": -3.4, "gap_high": 0.84, "verdict": "borderline"}
     row |= {"reinit": 52.85, "reinit_std": 0.35, "random": 53.25, "random_std": 0.21}
     console = Console(width=80, record=True)
     console.print(console_table(pd.DataFrame([row]), Metric("error", " %", Tolerance(1.0))))
     text = console.export_text()
     assert "…" not in text
     assert "10  2.82 %  3.13 %" in text
+    assert "-1.30±2.14" in text
+    assert "For lack of room" not in text
 
 
 def test_rows_of_experiments_have_the_fraction_and_older_rows_join_them():

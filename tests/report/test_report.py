@@ -38,11 +38,11 @@ def test_everything_is_written_and_the_report_opens_offline(result, tmp_path):
     assert page.count("<svg") == 3
     assert not re.search(r"(src|href)=\"https?:", page)
     assert "<script" not in page
-    for text in ("lotto imp small", "sparsest matching", "rewind_step", "torch", "new init", "12.3 s"):
+    for text in ("lotto imp small", "Matching (yes):", "rewind_step", "torch", "new init", "12.3 s"):
         assert text in page, text
     saved = pd.read_csv(paths["table"])
     assert saved["error"].tolist() == pytest.approx(result.table()["error"].tolist())
-    assert lotto.Ticket.load(paths["ticket"]).density == result.sparsest_matching().density
+    assert lotto.Ticket.load(paths["ticket"]).density == result.chosen_ticket().density
 
 
 def test_the_report_can_be_made_again_from_the_files(result, tmp_path):
@@ -57,7 +57,7 @@ def test_the_table_reads_well(result):
     console = Console(width=100, record=True)
     console.print(console_table(result.table(), Metric("error", " %", Tolerance(5.0))))
     text = console.export_text()
-    for word in ("level", "left", "(n=2)", "match", "new init", "random mask", "Dense:", "at most 5 above", "±"):
+    for word in ("level", "left", "(n=2)", "gap", "verdict", "new init", "random mask", "Dense:", "below 5;", "±"):
         assert word in text, word
     assert len([line for line in text.splitlines() if "%" in line]) >= 4
 

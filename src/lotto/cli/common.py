@@ -46,6 +46,16 @@ def whole_numbers(text: str, option: str) -> list[int]:
         raise UsageError(f"{option} takes whole numbers separated by commas; got {text!r}.") from error
 
 
+def replicates_of(text: str | None) -> int | str | None:
+    """Read ``--replicates``: a number, or a word that the library checks."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"--replicates is a whole number from 1, or auto; got {text!r}.") from error
+
+
 def load_with_progress(name: str) -> Arrays | ImageFolder:
     """The data set of this name; a bar shows its download."""
     from lotto.cli.display import download_display

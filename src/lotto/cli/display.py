@@ -21,7 +21,7 @@ from lotto.cli.screen import say
 from lotto.data import Progress as DataProgress
 from lotto.execution.events import JobFinished
 from lotto.execution.progress import Bars
-from lotto.lottery.procedure import LevelFinished
+from lotto.lottery.procedure import LevelFinished, SecondLook
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,9 @@ class Display(Bars):
         match event:
             case JobFinished(job, _, True) if not self.console.is_interactive and not self.errors:
                 self._line(job.label)
+            case SecondLook(level, replicates):
+                self.more_jobs(2)
+                self._line(f"level {level} is borderline: a second look, with {replicates} replicates")
             case LevelFinished(replicate, level, density, error):
                 self.errors.setdefault(level, []).append(error)
                 dense = [at for at in self.errors[0] if not math.isnan(at)]

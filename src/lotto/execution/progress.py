@@ -110,6 +110,12 @@ class Bars(Display):
         self.total: TaskID | None = None
         self.tasks: dict[int, TaskID] = {}
 
+    def more_jobs(self, times: int) -> None:
+        """There are so many times as many jobs as was thought."""
+        self.jobs = self.jobs and times * self.jobs
+        if self.total is not None:
+            self.bars.update(self.total, total=self.jobs)
+
     def draw(self) -> None:
         """Bring the bars to where the jobs are."""
         if self.total is None:

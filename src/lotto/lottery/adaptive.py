@@ -24,6 +24,7 @@ from lotto.execution.engine import Progress
 from lotto.execution.procedures import Procedure, gather
 from lotto.landscape.curvature.pruning_limit import EPSILON, tolerated_rise
 from lotto.landscape.path import PathTask, path_of
+from lotto.lottery.gaps import gap_of
 from lotto.lottery.plan import Plan
 from lotto.lottery.procedure import LevelFinished
 from lotto.lottery.replicate import Level, Replicate, trained_replicate
@@ -58,9 +59,13 @@ class Trial:
         level: the level it was to become.
         share: fraction of the remaining weights pruned.
         density: fraction of the prunable weights left.
-        error, barrier: means over the replicates, in the error's unit, on the validation examples if some are held
-            out, else on the test set.
-        kept: whether it became the level.
+        error, barrier: means over the replicates, in the error's unit.
+        kept: whether it became the level: mean gap within the tolerance and barrier small. A choice, which takes the
+            mean as it is; what is reported of the levels are the verdicts of `ImpResult.table`.
+        split: what chose: the validation examples if some are held out, else the test set, whose verdicts are then
+            those of a choice, too.
+        gap_high: upper one-sided bound of the mean paired gap on that split; NaN for one replicate.
+        verdict: of that gap, see `lotto.core.statistics.Match`; empty where a training diverged.
     """
 
     level: int
@@ -69,6 +74,9 @@ class Trial:
     error: float
     barrier: float
     kept: bool
+    split: str = "test"
+    gap_high: float = math.nan
+    verdict: str = ""
 
 
 def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[Level]], list[Trial]]]:
@@ -83,7 +91,8 @@ def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[
     if not ended:
         return every, []
     replicates, levels = [replicates[i] for i in ended], [every[i] for i in ended]
-    dense = float(_errors([at.run for (at,) in levels], split).mean())
+    starts = _errors([at.run for (at,) in levels], split)
+    dense = float(starts.mean())
     allowed = recipe.margin.above(dense)
     limit, largest = dense + allowed, max(LARGEST_BARRIER, allowed) if recipe.in_points else 2 * allowed
     trials: list[Trial] = []
@@ -114,8 +123,10 @@ def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[
         barrier = float(np.mean(barriers)) if barriers else math.nan
         errors = _errors([at.run for at in found], split)
         empty = not all(masks.count(mask) for mask in chosen)
-        kept = plan.matches(float(errors.mean()), dense) and barrier <= largest and not empty
-        trials.append(Trial(number, tried, left, float(errors.mean()), barrier, bool(kept)))
+        gap = None if diverged else gap_of(list(starts), list(errors), recipe.margin, plan.confidence)
+        kept = gap is not None and gap.within and barrier <= largest and not empty
+        said = (math.nan, "") if gap is None else (gap.high, gap.verdict.value)
+        trials.append(Trial(number, tried, left, float(errors.mean()), barrier, bool(kept), split, *said))
         if kept:
             for done, level in zip(levels, found, strict=True):
                 done.append(level)

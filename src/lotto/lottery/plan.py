@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from lotto.core.check import Few, checked
-from lotto.core.errors import UsageError, unknown
+from lotto.core.errors import UsageError, text, unknown
 from lotto.core.rng import derived_seed
 from lotto.core.shown import shown
+from lotto.core.statistics import CONFIDENCE, confidence_per_look
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS, levels_for
 from lotto.pruning.masks import Mask, layer_of
@@ -37,8 +38,11 @@ class Retraining(str, Enum):
     """New initial weights at every level, trained from the start."""
 
 
-ROUNDING = 1e-9
-"""Of a mean error, where two are equal."""
+AUTO = "auto"
+"""As a number of replicates: looked at once, and again with twice as many where a level is borderline."""
+REPLICATES = {"mnist": 5, "fashion-mnist": 5, "mnist1d": 5, "mnist1d-50k": 5, "digits": 5, "cifar10": 8}
+"""By data set, so that a gap of 0 is decided; elsewhere, and for VGGs, whose trainings take hours, `FEW`."""
+FEW = 3
 CONTROLS = ("reinit", "random")
 REINIT_CONTROL = 1_000_000
 """Added to a replicate's seed for the initialisation of its control."""
@@ -67,6 +71,8 @@ class Plan:
     particles: int = 1
     left_out: tuple[str, ...] = ()
     """Those of the controls that would be none for this model, see `check_reinit`; their columns are empty."""
+    first_look: int = 0
+    """With ``replicates="auto"``, how many the first look has; the second has twice as many. 0: there is one look."""
 
     @property
     def trained_controls(self) -> tuple[str, ...]:
@@ -78,9 +84,10 @@ class Plan:
         base = self.seed + replicate
         return base if self.order == "shared" or level == 0 else derived_seed(base, "order", level)
 
-    def matches(self, error: float, dense: float) -> bool:
-        """Whether a mean error is within the recipe's tolerance of the dense one's."""
-        return bool(error <= dense + self.recipe.margin.above(dense) + ROUNDING * min(1.0, abs(dense)))
+    @property
+    def confidence(self) -> float:
+        """Of each one-sided bound of a gap: 95 %, or what two looks need to err in 5 % together."""
+        return confidence_per_look(self.first_look) if self.first_look else CONFIDENCE
 
     @property
     def jobs(self) -> int | None:
@@ -107,6 +114,7 @@ class Plan:
             "after": self.after.value,
             "order": self.order,
             "replicates": self.replicates,
+            **({"first_look": self.first_look} if self.first_look else {}),
             "controls": list(self.controls),
             **({"left_out": list(self.left_out)} if self.left_out else {}),
             "control_levels": list(self.control_levels),
@@ -124,7 +132,7 @@ def make_plan(
     levels: int | None = None,
     rate: float | None = None,
     rewind_to: str | int | None = None,
-    replicates: Few = 3,
+    replicates: Few | str | None = None,
     controls: Sequence[str] = CONTROLS,
     control_levels: Sequence[int] | None = None,
     density: float | None = None,
@@ -143,8 +151,7 @@ def make_plan(
         raise UsageError("Give either levels or a target density, not both.")
     if levels is not None and not 1 <= levels <= MAX_LEVELS:
         raise UsageError(f"levels is between 1 and {MAX_LEVELS}; got {levels}.")
-    if replicates < 1:
-        raise UsageError(f"replicates is 1 or more; got {replicates}.")
+    number, first_look = number_of_replicates(recipe, replicates)
     if particles < 1:
         raise UsageError(f"particles is 1 or more; got {particles}.")
     for control in controls:
@@ -172,6 +179,11 @@ def make_plan(
     prune(first, mask, pruning.rate, pruning.score, pruning.scope, pruning.rates, start=first)
     left_out = () if check_reinit(recipe, seed, mask, controls, Retraining(after)) else ("reinit",)
     if adaptive:
+        if first_look:
+            raise UsageError(
+                "Adaptive pruning chooses its cuts by all replicates together, so that it has one look; give a number "
+                "of replicates instead of 'auto'."
+            )
         if one_shot:
             raise UsageError("Adaptive pruning chooses its cuts; it does not go with one_shot.")
         if density is not None and not 0 < density < 1:
@@ -190,10 +202,28 @@ def make_plan(
         raise UsageError(f"Control levels are between 1 and {count}; got {list(chosen)}.")
     last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
     return Plan(
-        recipe, pruning, count, rewind_step, replicates, tuple(controls), chosen, Retraining(after), order,
+        recipe, pruning, count, rewind_step, number, tuple(controls), chosen, Retraining(after), order,
         rewind_optimizer, finetune_lr or last, seed, adaptive, (density or 0.0) if adaptive else 0.0, particles,
-        left_out,
+        left_out, first_look,
     )  # fmt: skip
+
+
+def number_of_replicates(recipe: Recipe, given: int | str | None = None) -> tuple[int, int]:
+    """How many replicates are trained, and how many a first look has (0: there is one look).
+
+    >>> number_of_replicates(lotto.recipes.get("mlp-mnist1d"), "auto")
+    (5, 5)
+    """
+    if isinstance(given, int):
+        if given < 1:
+            raise UsageError(f"replicates is 1 or more; got {given}.")
+        return given, 0
+    if given not in (None, AUTO):
+        raise UsageError(f"replicates is a whole number from 1, or 'auto'; got {text(given)}.")
+    data = recipe.data if isinstance(recipe.data, str) else recipe.data.name
+    long = isinstance(recipe.model, str) and recipe.model.startswith("vgg")
+    number = FEW if long else REPLICATES.get(data, FEW)
+    return number, number if given == AUTO else 0
 
 
 def check_reinit(recipe: Recipe, seed: int, mask: Mask, controls: Sequence[str], after: Retraining) -> bool:

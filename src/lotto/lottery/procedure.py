@@ -35,6 +35,21 @@ class LevelFinished:
     __repr__ = shown
 
 
+@dataclass(frozen=True)
+class SecondLook:
+    """Replicates are doubled, because the first level that does not match is borderline.
+
+    Attributes:
+        level: that level.
+        replicates: how many there will be.
+    """
+
+    level: int
+    replicates: int
+
+    __repr__ = shown
+
+
 def level_procedure(plan: Plan, index: int, emit: Progress) -> Procedure[list[Level]]:
     """All levels of one replicate, then its controls."""
     replicate = yield from trained_replicate(plan, index)

@@ -6,7 +6,8 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ import torch
 from lotto.core.check import Few, checked
 from lotto.core.errors import DivergedError, UsageError
 from lotto.core.shown import number, table
+from lotto.core.statistics import Match, leading_matches
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.progress import callback
 from lotto.execution.rule import chosen_engine, on_device
 from lotto.execution.store import Store
 from lotto.lottery.adaptive import Trial, adaptive_procedure
 from lotto.lottery.comparison import Comparison, Which, compare
+from lotto.lottery.gaps import Gap, gap_of
 from lotto.lottery.plan import CONTROLS, Plan, Retraining, make_plan
-from lotto.lottery.procedure import level_procedure
+from lotto.lottery.procedure import SecondLook, level_procedure
 from lotto.lottery.replicate import Level
 from lotto.pruning import masks
 from lotto.pruning.ticket import Ticket
@@ -31,6 +34,10 @@ from lotto.recipe.recipe import Recipe
 from lotto.training.job import Run
 
 log = logging.getLogger(__name__)
+
+DENSE, DIVERGED, EMPTY = "dense", "diverged", "no weights"
+"""What is said of levels about which gaps say nothing: the first one; where a replicate diverged; where nothing is
+left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +62,20 @@ class ImpResult:
 
         Columns: ``level``; ``density`` (fraction of the prunable weights left); ``parameter_fraction`` (of all
         parameters); ``error``, ``error_std`` and ``n`` (test error, in percent unless the recipe says otherwise, over
-        the replicates); ``dense_error``, ``dense_std``; ``matching`` (mean error within the recipe's tolerance of the
-        dense mean, and weights left in every replicate); for each control ``NAME`` and ``NAME_std``;
-        ``empty_layers``; ``diverged`` (replicates that have diverged, here or at an earlier level). Means are over
-        what came to its end, ``n`` counts that. A level to which a replicate did not come does not match. Where
-        controls diverged, ``NAME_diverged`` counts them.
+        the replicates); ``dense_error``, ``dense_std``; ``gap`` (mean over the replicates of a level's error minus
+        that of the same replicate's dense network), ``gap_low`` and ``gap_high`` (its one-sided t-bounds of 95 %, or
+        of what two looks need; none for one replicate); ``verdict`` (``matching``: the upper bound is below the
+        recipe's tolerance; ``failing``: the lower one is above it; ``borderline``: neither; ``not decided (n = 1)``;
+        ``dense``; ``diverged``; ``no weights``); ``matching`` (whether that is the verdict; level 0 matches); for each
+        control ``NAME`` and ``NAME_std``; ``empty_layers``; ``diverged`` (replicates that have diverged, here or at an
+        earlier level). Means are over what came to its end, ``n`` counts that. A level to which a replicate did not
+        come does not match. Where controls diverged, ``NAME_diverged`` counts them.
         """
         rows = []
         dense = _errors([levels[0].run for levels in self.replicates])
         for level in range(max(map(len, self.replicates))):
             levels = [replicate[level] for replicate in self.replicates if level < len(replicate)]
-            diverged = sum(any(at.diverged for at in replicate[: level + 1]) for replicate in self.replicates)
-            error = _errors([at.run for at in levels])
+            error, gap, verdict = _errors([at.run for at in levels]), self._gap(level), self._verdict(level)
             row: dict[str, Any] = {
                 "level": level,
                 "density": float(np.mean([masks.density(at.mask) for at in levels])),
@@ -76,12 +85,11 @@ class ImpResult:
                 "n": len(error),
                 "dense_error": _mean(dense),
                 "dense_std": _std(dense),
-                "matching": level == 0
-                or (
-                    not diverged
-                    and all(masks.count(at.mask) for at in levels)
-                    and self.plan.matches(error.mean(), dense.mean())
-                ),
+                "gap": gap.mean,
+                "gap_low": gap.low,
+                "gap_high": gap.high,
+                "verdict": verdict,
+                "matching": verdict in (DENSE, Match.MATCHING.value),
             }
             for control in self.plan.controls:
                 found = _errors([at.controls[control] for at in levels if control in at.controls])
@@ -90,9 +98,65 @@ class ImpResult:
                 if lost := sum(bool(at.controls[control].diverged) for at in levels if control in at.controls):
                     row[f"{control}_diverged"] = lost
             row["empty_layers"] = ", ".join(sorted({x for at in levels for x in masks.empty_layers(at.mask)}))
-            row["diverged"] = diverged
+            row["diverged"] = self._lost(level)
             rows.append(row)
         return pd.DataFrame(rows)
+
+    def _gap(self, level: int) -> Gap:
+        """The paired gap of a level, over the replicates that came to its end."""
+        pairs = [
+            (levels[0].run.test_error, levels[level].run.test_error)
+            for levels in self.replicates
+            if level < len(levels) and not levels[0].diverged and not levels[level].run.diverged
+        ]
+        return gap_of([d for d, _ in pairs], [s for _, s in pairs], self.plan.recipe.margin, self.plan.confidence)
+
+    def _lost(self, level: int) -> int:
+        """How many replicates have diverged at a level or before it."""
+        return sum(any(at.diverged for at in replicate[: level + 1]) for replicate in self.replicates)
+
+    def _verdict(self, level: int) -> str:
+        """What is said of a level."""
+        if level == 0:
+            return DENSE
+        if self._lost(level):
+            return DIVERGED
+        if not all(masks.count(levels[level].mask) for levels in self.replicates):
+            return EMPTY
+        return self._gap(level).verdict.value
+
+    @property
+    def open_level(self) -> int | None:
+        """The first level that does not match, if that is borderline, so that more replicates could go on; else None.
+
+        What lies behind a level that fails, or diverged, is not looked at, see `sparsest_matching`.
+        """
+        verdicts = self._verdicts
+        level = _leading(verdicts) + 1
+        return level if level < len(verdicts) and verdicts[level] == Match.BORDERLINE.value else None
+
+    @property
+    def _verdicts(self) -> list[str]:
+        return [self._verdict(level) for level in range(max(map(len, self.replicates)))]
+
+    @property
+    def matching_level(self) -> int:
+        """The sparsest level that matches, as all before it do: a fixed sequence from dense to sparse."""
+        return _leading(self._verdicts)
+
+    @property
+    def likely_level(self) -> int:
+        """The sparsest level up to which every mean gap is within the tolerance, whatever its bounds say.
+
+        What there is to go on while nothing is decided, as with one replicate; never less than `matching_level`.
+        """
+        likely = [v not in (DIVERGED, EMPTY) and self._gap(level).within for level, v in enumerate(self._verdicts)]
+        return max(len(list(takewhile(bool, likely[1:]))), self.matching_level)
+
+    @property
+    def chosen_level(self) -> int:
+        """The level whose ticket is saved: the sparsest that matches, or the likely one where no pruned level does."""
+        return self.matching_level or self.likely_level
 
     @property
     def diverged(self) -> list[str]:
@@ -168,13 +232,33 @@ class ImpResult:
 
     @checked
     def sparsest_matching(self, replicate: int | None = None) -> Ticket:
-        """The ticket of the sparsest level that matches; level 0, which is dense, always does.
+        """The ticket of the sparsest level that matches, as all levels before it do; level 0, which is dense, does.
+
+        Levels are tested from dense to sparse, and the first that is not shown to match ends the search: in that order
+        5 % of error for each level are 5 % for the outcome (design: fixed sequence). With one replicate nothing is
+        decided, and this is the dense network's; see `sparsest_within_tolerance`.
 
         Args:
             replicate: whose; default the first that did not diverge there.
         """
-        table = self.table()
-        level = int(table[table["matching"]]["level"].max())
+        return self._ticket_of(self.matching_level, replicate)
+
+    @checked
+    def sparsest_within_tolerance(self, replicate: int | None = None) -> Ticket:
+        """The ticket of the sparsest level up to which every mean gap is within the tolerance.
+
+        Likely to match, but not shown to: for one replicate, or where levels are borderline.
+
+        Args:
+            replicate: whose; default the first that did not diverge there.
+        """
+        return self._ticket_of(self.likely_level, replicate)
+
+    def chosen_ticket(self) -> Ticket:
+        """The ticket that is saved, see `chosen_level`; its information says whether it is shown to match."""
+        return self._ticket_of(self.chosen_level, None)
+
+    def _ticket_of(self, level: int, replicate: int | None) -> Ticket:
         return self.ticket(level, self._first_ended(level) if replicate is None else replicate)
 
     @checked
@@ -200,6 +284,7 @@ class ImpResult:
             "order_seed": self.plan.order_seed(replicate, level),
             "test_error": levels[level].run.test_error,
             "dense_error": levels[0].run.test_error,
+            "verdict": self._verdict(level),
             "parameters": self.plan.recipe.parameter_count,
         }
         made = Ticket(masks.apply(start, levels[level].mask), levels[level].mask, self.plan.rewind_step, info)
@@ -209,11 +294,12 @@ class ImpResult:
 
     def __repr__(self) -> str:
         found = self.table()
-        dense, best = found.iloc[0], found[found["matching"]].iloc[-1]
+        dense, best = found.iloc[0], found.iloc[self.chosen_level]
         unit, levels = self.plan.recipe.error_unit, f"{len(found)} levels, {len(self.replicates)} replicates"
+        shown = "sparsest matching" if self.matching_level == self.chosen_level else "not decided, within the tolerance"
         return (
             f"ImpResult({self.plan.recipe.name!r}: {levels}, dense error {number(dense['error'], unit)};\n"
-            f"  sparsest matching: level {best['level']}, {100 * best['density']:.3g} % left, "
+            f"  {shown}: level {best['level']}, {100 * best['density']:.3g} % left, "
             f"error {number(best['error'], unit)})"
         )
 
@@ -233,7 +319,7 @@ def imp(
     levels: int | None = None,
     rate: float | None = None,
     rewind_to: str | int | None = None,
-    replicates: Few = 3,
+    replicates: Few | str | None = None,
     controls: Sequence[str] = CONTROLS,
     *,
     control_levels: Sequence[int] | None = None,
@@ -259,7 +345,10 @@ def imp(
         levels: pruning levels after the dense one; default 16, or as many as ``density`` needs.
         rate: fraction of the remaining weights pruned per level; default the recipe's.
         rewind_to: the step k to which weights go back: ``0it``, ``500it``, ``2ep``; default the recipe's.
-        replicates: how many initialisations and data orders.
+        replicates: how many initialisations and data orders. Default by data set: 5 on MNIST, MNIST-1D and the
+            digits, 8 on CIFAR-10 (but for VGGs), 3 elsewhere. One decides nothing: verdicts are *not decided (n = 1)*.
+            ``"auto"``: that default number, and as many more where the first level that does not match is borderline;
+            the bounds hold 5 % over both looks.
         controls: ``reinit`` (the mask on a new initialisation, trained from the start), ``random`` (a random mask
             with the same per-layer densities, on the same rewind point).
         control_levels: levels at which controls are trained; default all.
@@ -301,11 +390,30 @@ def imp(
 
 def run_plan(plan: Plan, engine: Engine, progress: Progress | bool | None = None) -> ImpResult:
     """Carry out a plan of `make_plan`; see `imp`."""
+    if plan.replicates == 1:
+        log.info("One replicate has no spread: its verdicts are %r. Two or more give bounds.", Match.UNDECIDED.value)
     if plan.adaptive:
         ((levels, trials),) = engine.run_procedures([adaptive_procedure(plan, callback(progress))], progress)
         return _unless_all_diverged(ImpResult(plan, levels, trials))
-    procedures = [level_procedure(plan, r, callback(progress)) for r in range(plan.replicates)]
-    return _unless_all_diverged(ImpResult(plan, engine.run_procedures(procedures, progress, plan.jobs)))
+    found = _unless_all_diverged(ImpResult(plan, _replicates(plan, range(plan.replicates), engine, progress)))
+    if not plan.first_look or found.open_level is None:
+        return found
+    callback(progress)(SecondLook(found.open_level, 2 * plan.first_look))
+    more = _replicates(plan, range(plan.first_look, 2 * plan.first_look), engine, progress)
+    return ImpResult(replace(plan, replicates=2 * plan.first_look), [*found.replicates, *more])
+
+
+def _replicates(
+    plan: Plan, which: Sequence[int], engine: Engine, progress: Progress | bool | None
+) -> list[list[Level]]:
+    procedures = [level_procedure(plan, index, callback(progress)) for index in which]
+    return engine.run_procedures(procedures, progress, plan.jobs)
+
+
+def _leading(verdicts: Sequence[str]) -> int:
+    """The last level before the first that does not match."""
+    said = {match.value: match for match in Match}
+    return leading_matches([said.get(verdict, Match.FAILING) for verdict in verdicts[1:]])
 
 
 def _errors(runs: Sequence[Run]) -> np.ndarray:

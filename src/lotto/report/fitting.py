@@ -19,6 +19,15 @@ GAP = 2
 KEPT = ("level", "left", "of all", "error")
 """How the titles begin of columns that stay however narrow the terminal is."""
 FIRST_LEFT_OUT = "vs dense"
+SHORT = {
+    "verdict": "match",
+    "matching": "yes",
+    "failing": "no",
+    "borderline": "open",
+    "not decided (n = 1)": "n = 1",
+    "random mask": "random",
+}
+"""Titles and whole cells where room is short."""
 
 
 def cell(text: object) -> Text:
@@ -60,6 +69,8 @@ def fitting(columns: Columns, width: int) -> tuple[Columns, list[str]]:
     if needed(columns) <= width:
         return columns, []
     shown = [(title.split(" (")[0], [value.replace(" ± ", "±") for value in values]) for title, values in columns]
+    if needed(shown) > width:
+        shown = [(SHORT.get(title, title), [SHORT.get(value, value) for value in values]) for title, values in shown]
     rest = [title for title, _ in reversed(shown) if not title.startswith(KEPT)]
     left_out: list[str] = []
     for title in sorted(rest, key=lambda title: title != FIRST_LEFT_OUT):

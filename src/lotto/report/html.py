@@ -9,8 +9,9 @@ from typing import Any
 from lotto.core import files
 from lotto.report import plots
 from lotto.report.metric import Metric
+from lotto.report.outcome import advice, headline
 from lotto.report.pages import render
-from lotto.report.table import OF_ALL, columns, percent, spread
+from lotto.report.table import VERDICT, columns, rule
 
 
 def write_report(result: Mapping[str, Any], path: Path) -> None:
@@ -25,7 +26,9 @@ def _drawn(result: Mapping[str, Any]) -> tuple[str, str]:
     """The page, and its first plot."""
     table = result["table"]
     metric = Metric.of_result(result)
-    best = table[table["matching"]].iloc[-1]
+    # Results of the time before verdicts name no level: it was the last that matched.
+    matching = result.get("matching_level", int(table[table["matching"]]["level"].max()))
+    chosen = result.get("chosen_level", matching)
     densities = list(table["density"])
     histories = dict(enumerate(result["histories"]))
     cells = columns(table, metric)
@@ -46,18 +49,12 @@ def _drawn(result: Mapping[str, Any]) -> tuple[str, str]:
             {"matching": bool(table["matching"].iloc[i]), "cells": [values[i] for _, values in cells]}
             for i in range(len(table))
         ],
-        best={
-            "level": int(best["level"]),
-            "density": percent(best["density"]),
-            "of_all": percent(best[OF_ALL]) if OF_ALL in table else "",
-            "error": spread(best["error"], best["error_std"]),
-        },
+        headline=headline(table, matching, chosen, metric),
+        advice=advice(table, matching),
+        rule=rule(table, metric),
+        bounded=VERDICT in table,
         left_out=result.get("left_out", ""),
         diverged=result.get("diverged", ()),
-        dense=spread(table["dense_error"].iloc[0], table["dense_std"].iloc[0]),
-        tolerance=str(metric.margin),
-        metric=metric.name,
-        unit=metric.unit,
         error_plot=error_plot,
         curves_plot=plots.svg(plots.training_curves(histories, densities, metric)),
         layers_plot=plots.svg(plots.layer_densities(result["layers"], densities)),

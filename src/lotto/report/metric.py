@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,3 +50,11 @@ class Metric:
     def difference(self, value: float) -> str:
         """A distance from the dense mean, with its sign."""
         return f"{value:+.2f}" if self.unit else f"{value:+.3g}"
+
+    def gap(self, value: float, bound: float) -> str:
+        """A distance from the dense mean with the width of its one-sided bound, ``+0.12 ± 0.05``; a dash if there is
+        none, and no bound of one value."""
+        if math.isnan(value):
+            return "–"
+        width = f"{bound:.2f}" if self.unit else f"{bound:.3g}"
+        return self.difference(value) if math.isnan(bound) else f"{self.difference(value)} ± {width}"

@@ -31,6 +31,9 @@ STYLE: Any = {
 }
 
 
+BAND = "one-sided 95 % bounds of its paired gap"
+
+
 def figure(width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:
     """A figure with one axis, without any global state."""
     with mpl.rc_context(STYLE):
@@ -60,7 +63,11 @@ def density_axis(axis: Axes, densities: Sequence[float]) -> None:
 
 
 def error_against_density(table: pd.DataFrame, metric: Metric) -> Figure:
-    """Error of IMP and its controls against density, with the dense mean and its band."""
+    """Error of IMP and its controls against density, with the dense mean and its band.
+
+    Around IMP lie the bounds of its paired gap, so that a level matches where its band is below the dotted line.
+    Results of the time before bounds, and those of one replicate, have bars of one standard deviation, as controls do.
+    """
     made, axis = figure()
     dense, std = table["dense_error"].iloc[0], table["dense_std"].iloc[0]
     band = 0.0 if math.isnan(std) else std
@@ -73,10 +80,14 @@ def error_against_density(table: pd.DataFrame, metric: Metric) -> Figure:
         found = table[table[column].notna()]
         if not len(found):
             continue
+        bounded = kind == "imp" and "gap_high" in found and found["gap_high"].notna().any()
+        if bounded:
+            ends = [found["error"] + found[end] - found["gap"] for end in ("gap_low", "gap_high")]
+            axis.fill_between(found["density"], *ends, color=COLOURS[kind], alpha=0.2, lw=0, label=BAND)
         axis.errorbar(
             found["density"],
             found[column],
-            yerr=found[f"{column}_std"].fillna(0),
+            yerr=None if bounded else found[f"{column}_std"].fillna(0),
             color=COLOURS[kind],
             label="IMP" if kind == "imp" else CONTROL_TITLES[kind],
             marker="o",

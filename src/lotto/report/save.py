@@ -45,7 +45,9 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
 
 def place(plan: Plan, outcome: str = "") -> Place:
     """Where the result of a plan lies in its folder; ``outcome`` stands for runs that cannot be recognised."""
-    options = {**plan.describe(), "finetune_lr": plan.finetune_lr, "target": plan.target}
+    # The same command leaves its result in the same place, whether it looked once or twice.
+    looks = {"replicates": f"auto from {plan.first_look}"} if plan.first_look else {}
+    options = {**plan.describe(), **looks, "finetune_lr": plan.finetune_lr, "target": plan.target}
     return Place(RESULT, made_by(plan.recipe, options, plan.seed, outcome), OTHERS)
 
 
@@ -69,12 +71,12 @@ def _write(result: ImpResult, folder: Path, command: str, seconds: float) -> dic
     if result.trials:
         paths["trials"] = folder / "trials.csv"
         files.write_text(paths["trials"], result.trials_table().to_csv(index=False))
-    level = int(table[table["matching"]]["level"].max())
+    level = result.chosen_level
     best = next(r[level] for r in result.replicates if level < len(r) and not r[level].diverged)
     about = {"level": str(best.level), "density": repr(masks.density(best.mask))}
     save_trained(paths["trained"], best.run.weights, result.plan.recipe, about)
     if result.plan.after is Retraining.WEIGHTS:
-        paths["ticket"] = result.sparsest_matching().save(folder / TICKET)
+        paths["ticket"] = result.chosen_ticket().save(folder / TICKET)
     write_report(load_result(folder), paths["report"])
     return paths
 
@@ -103,6 +105,8 @@ def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
         "histories": [
             [[_plain_record(r) for r in at.run.history] for at in every if not at.run.diverged] for every in levels
         ],
+        "matching_level": result.matching_level,
+        "chosen_level": result.chosen_level,
         "diverged": result.diverged,
         "left_out": result.left_out,
         "layers": {
@@ -125,7 +129,7 @@ def load_result(folder: Path) -> dict[str, Any]:
         if content.get("format") != "lotto.result":
             raise ValueError
         table = pd.DataFrame(content["table"])
-        numbers = [c for c in table if c not in ("matching", "empty_layers")]
+        numbers = [c for c in table if c not in ("matching", "empty_layers", "verdict")]
         table[numbers] = table[numbers].astype(float)
         content["table"] = table.astype({"level": int, "n": int})
         return content

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from lotto.inference.export import Variant
-from lotto.lottery.search import ImpResult
+from lotto.lottery.search import DENSE, ImpResult
 from lotto.pruning import masks
 from lotto.report.fitting import FittedTable, cell
 from lotto.report.metric import Metric
@@ -25,6 +25,10 @@ OF_ALL = "parameter_fraction"
 
 DIVERGED = "diverged"
 """Column of the number of replicates that have diverged; results of the time before it have none."""
+
+
+VERDICT = "verdict"
+"""Column of what the bounds of a level's gap say; results of the time before it have none."""
 
 
 def percent(density: float) -> str:
@@ -56,8 +60,7 @@ def columns(table: pd.DataFrame, metric: Metric) -> list[tuple[str, list[str]]]:
         ("left", [percent(v) for v in table["density"]]),
         *([("of all", [percent(v) for v in table[OF_ALL]])] if OF_ALL in table else []),
         (f"{metric.title} (n={n})", [spread(*v) for v in table[["error", "error_std"]].to_numpy(float)]),
-        ("vs dense", ["–" if math.isnan(v) else metric.difference(v) for v in table["error"] - table["dense_error"]]),
-        ("match", ["yes" if v else "no" for v in table["matching"]]),
+        *_against_dense(table, metric),
     ]
     for control in controls:
         names = [control, f"{control}_std", f"{control}_diverged"]
@@ -68,6 +71,21 @@ def columns(table: pd.DataFrame, metric: Metric) -> list[tuple[str, list[str]]]:
     if any(table["empty_layers"].fillna("") != ""):
         cells.append(("pruned to nothing", list(table["empty_layers"].fillna(""))))
     return cells
+
+
+def _against_dense(table: pd.DataFrame, metric: Metric) -> list[tuple[str, list[str]]]:
+    """The gap with its bound and the verdict; results of the time before these have a difference of means."""
+    if VERDICT not in table:
+        differences = (table["error"] - table["dense_error"]).to_numpy(float)
+        return [
+            ("vs dense", ["–" if math.isnan(v) else metric.difference(v) for v in differences]),
+            ("match", ["yes" if v else "no" for v in table["matching"]]),
+        ]
+    gaps = zip(table["gap"], table["gap_high"] - table["gap"], table[VERDICT] == DENSE, strict=True)
+    return [
+        ("gap", ["–" if dense else metric.gap(mean, width) for mean, width, dense in gaps]),
+        (VERDICT, ["–" if verdict == DENSE else str(verdict) for verdict in table[VERDICT]]),
+    ]
 
 
 def export_table(variants: Sequence[Variant], density: float, unit: str) -> Table:
@@ -99,7 +117,7 @@ def adaptive_summary(result: ImpResult) -> str:
     fixed = 1 + math.ceil(math.log(density) / math.log(1 - rate) - 1e-9)
     return (
         f"Adaptive: {result.trainings} trainings per replicate, {failed} of them not kept; {rate:.0%} per level takes "
-        f"{fixed} to {percent(density)}."
+        f"{fixed} to {percent(density)}. Cuts were chosen on the {result.trials[0].split} examples."
     )
 
 
@@ -113,12 +131,23 @@ def frame_table(frame: pd.DataFrame, title: str) -> Table:
     return table
 
 
+def rule(table: pd.DataFrame, metric: Metric) -> str:
+    """What decides whether a level matches."""
+    if VERDICT not in table:
+        return f"Matching: mean {metric.name} at most {metric.margin} above the dense mean."
+    margin = f"{metric.margin} of the dense {metric.name}" if metric.margin.relative else str(metric.margin)
+    return (
+        f"Gap: mean difference to the dense network of the same replicate ± its one-sided 95 % bound. "
+        f"Matching (yes): the gap with its bound is below {margin}; failing (no): less its bound it is above; "
+        "borderline (open): neither."
+    )
+
+
 def console_table(table: pd.DataFrame, metric: Metric) -> FittedTable:
     """The readable table; matching levels are green."""
     dense = spread(*table[["dense_error", "dense_std"]].iloc[0].to_numpy(float))
     caption = (
-        f"Dense: test {metric.name} {dense}{metric.unit} (n={int(table['n'].iloc[0])}). "
-        f"Matching: mean {metric.name} at most {metric.margin} above the dense mean. "
+        f"Dense: test {metric.name} {dense}{metric.unit} (n={int(table['n'].iloc[0])}). {rule(table, metric)} "
         "Spread: sample standard deviation. Left: of the prunable weights; of all: of all parameters."
     )
     return FittedTable(columns(table, metric), caption, ["green" if v else None for v in table["matching"]])
