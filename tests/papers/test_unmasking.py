@@ -18,9 +18,11 @@ from lotto.cli.main import main
 from lotto.core.errors import UsageError
 from lotto.core.rng import derived_seed
 from lotto.execution.serial import Serial
+from lotto.experiments.experiment import summary
 from lotto.landscape import subspace
+from lotto.landscape.curvature import convergence
 from lotto.landscape.curvature.quadratic import QuadraticTask
-from lotto.papers.unmasking import experiments, pruning_limit
+from lotto.papers.unmasking import experiments, flatness, pruning_limit
 from lotto.pruning import masks
 from lotto.report.experiments import readable, save_experiment, write_experiments
 
@@ -32,6 +34,13 @@ def home(tmp_path_factory):
     options = papers.Options(small_recipe(), replicates=1, levels=3, points=5, rewind_to=("5it",))
     result = lotto.imp(options.recipe, levels=3, rewind_to="5it", replicates=1, controls=(), engine=engine)
     return engine, options, result.replicates[0]
+
+
+@pytest.fixture(autouse=True)
+def _few_products(monkeypatch):
+    """Two probes of 48 steps, which are too few for some fractions; tests of the theory take more."""
+    monkeypatch.setattr(convergence, "PROBED", 1)
+    monkeypatch.setattr(pruning_limit, "STEPS", 48)
 
 
 def run(name, home):
@@ -132,14 +141,22 @@ def test_pruning_limit(home, monkeypatch):
         assert only(frame, **place, measure="error, projection") == lotto.evaluate(recipe, start).error
         found = only(frame, **place, measure="rise of the loss, subspace")
         assert found <= only(frame, **place, measure="rise of the loss, projection")
-        trained = lotto.train(pruning_limit._search(recipe), start=start, mask=cut, order_seed=0, engine=engine)
+        trained = lotto.train(pruning_limit.search(recipe), start=start, mask=cut, order_seed=0, engine=engine)
         assert only(frame, **place, measure="error, subspace") == trained.test_error
-    assert pruning_limit._search(recipe).total == 10
-    spectrum = lotto.landscape.curvature.spectrum(recipe, at.run.weights, at.mask, steps=32, probes=3, examples=240)
+    assert pruning_limit.search(recipe).total == 10
+    theory = lotto.landscape.curvature.limits(recipe, at.run.weights, at.mask, pruning_limit.EPSILON, steps=48)
     for kind in ("random", "magnitude"):
-        theory = lotto.landscape.largest_prunable(spectrum, at.run.weights, at.mask, pruning_limit.EPSILON, kind)
-        assert only(frame, level=1, kind=kind, measure="largest share, theory") == theory
-    assert only(frame, level=1, measure="trace") == spectrum.trace
+        for reading in ("published", "corrected"):
+            found = only(frame, level=1, kind=kind, measure=f"largest share, theory, {reading}")
+            refused = theory.reason(kind, reading)
+            assert math.isnan(found) if refused else found == theory.fraction(kind, reading)
+            spread = only(frame, level=1, kind=kind, measure=f"standard error of the largest share, theory, {reading}")
+            assert spread == theory.errors[kind, reading] > 0
+    assert only(frame, level=1, measure="trace") == theory.spectrum.trace
+    assert only(frame, level=1, measure="standard error of the trace") == theory.spectrum.trace_error
+    assert only(frame, level=1, measure="Lanczos steps") == theory.steps
+    assert only(frame, level=1, measure="examples of the spectrum") == 240, "all there are"
+    assert set(frame["level"]) == {0, 1, 2}
     one_cut = round(1 - masks.count(levels[3].mask) / masks.count(at.mask), 3)
     assert only(frame, level=1, measure="share to the last level") == one_cut
     shares = sorted((0.2, 0.6, one_cut))
@@ -147,8 +164,126 @@ def test_pruning_limit(home, monkeypatch):
     costs = QuadraticTask(recipe, at.run.weights, at.mask, cuts, 240).execute()["costs"]
     found = frame[(frame["measure"] == "rise of the loss, quadratic") & (frame["level"] == 1)]
     assert list(found[found["kind"] == "magnitude"]["value"]) == costs
-    largest = pruning_limit._largest(dict(zip(shares, costs, strict=True)), pruning_limit.EPSILON)
+    largest = pruning_limit.largest(dict(zip(shares, costs, strict=True)), pruning_limit.EPSILON)
     assert only(frame, level=1, kind="magnitude", measure="largest share, quadratic") == largest
+
+
+def test_distances_cross_at_the_limit(home, monkeypatch):
+    monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.2,))
+    monkeypatch.setattr(pruning_limit, "LEVELS", 2)
+    monkeypatch.setattr(pruning_limit, "STEPS", 512)
+    frame, levels = run("pruning_limit", home), home[2]
+    squares = np.sort(torch.cat([levels[2].run.weights[n][k] for n, k in levels[2].mask.items()]).double() ** 2)
+    for reading in ("published", "corrected"):
+        rows = frame[(frame["measure"] == f"distance of pruning, {reading}") & (frame["level"] == 2)]
+        moved = {kind: rows[rows["kind"] == kind].set_index("x")["value"] for kind in ("random", "magnitude")}
+        allowed = rows[rows["kind"] == "limit"].set_index("x")["value"]
+        assert list(allowed) == sorted(allowed, reverse=True), "the more goes, the less far"
+        for part in (0.2, 0.6):
+            count = round(part * len(squares))
+            length = squares[:count].sum() if reading == "published" else squares[:count].mean() * len(squares)
+            assert moved["magnitude"][part] == pytest.approx(math.sqrt(length), rel=1e-6)
+            whole = squares.sum() * (part if reading == "published" else 1)
+            assert moved["random"][part] == pytest.approx(math.sqrt(whole), rel=1e-2)
+        for kind, distances in moved.items():
+            limit = only(frame, level=2, kind=kind, measure=f"largest share, theory, {reading}")
+            below, above = ([x for x in allowed.index if (x < limit) == side] for side in (True, False))
+            above = [x for x in above if x > limit + 1 / len(squares)]  # fractions are of whole weights
+            assert (distances[below] <= allowed[below] + 1e-6).all()
+            assert (distances[above] >= allowed[above] - 1e-6).all()
+
+
+def test_theory_that_has_not_converged_is_a_row_that_says_so(home, monkeypatch):
+    monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.2,))
+    monkeypatch.setattr(pruning_limit, "STEPS", 4)
+    frame = run("pruning_limit", home)
+    rows = frame[frame["measure"].isin([f"largest share, theory, {r}" for r in ("published", "corrected")])]
+    refused = rows[rows["value"].isna()]
+    assert len(refused)
+    assert refused["note"].str.startswith("not converged: in the second half of 4 Lanczos steps").all()
+    table = readable(frame)
+    shown = table[table["measure"] == refused["measure"].iloc[0]]
+    assert "not converged" in set(shown[refused["kind"].iloc[0]])
+    assert len(papers.get("unmasking.pruning_limit").plot(summary(frame), 0.2).axes) >= 6
+
+
+def test_flatness(home):
+    frame, (engine, options, levels) = run("flatness", home), home
+    recipe, at = options.recipe, levels[1]
+    block = lotto.landscape.curvature.pruned_block(
+        recipe, at.run.weights, at.mask, {n: torch.zeros_like(k) for n, k in at.mask.items()}, examples=240
+    )
+    size, length = masks.count(at.mask), lotto.weights.norm(at.run.weights, at.mask)
+    place = {"level": 1, "kind": "imp"}
+    assert only(frame, **place, measure="trace") == pytest.approx(size * np.mean(block.means))
+    assert only(frame, **place, measure="standard error of the trace") == pytest.approx(size * block.error)
+    assert only(frame, **place, measure="unpruned weights") == size
+    assert only(frame, **place, measure="norm of the solution") == pytest.approx(length)
+    sharp = np.mean(block.means) * length**2
+    assert only(frame, **place, measure="trace times squared norm per weight") == pytest.approx(sharp)
+    hessian = lotto.landscape.curvature.Hessian(recipe, at.run.weights, at.mask).dense()
+    assert abs(np.trace(hessian) - block.trace) < 4 * size * block.error
+    # The largest share by hand: halve, train in what is left, keep the half that holds the crossing.
+    base, low, high, rises = lotto.evaluate(recipe, at.run.weights, "train").loss, 0.0, 1.0, {}
+    for _ in range(flatness.ROUNDS):
+        part = (low + high) / 2
+        seed = derived_seed(0, "limit 1", round(1000 * part))
+        cut = lotto.pruning.prune(at.run.weights, at.mask, part, "random", seed=seed)
+        start = masks.apply(at.run.weights, cut)
+        trained = lotto.train(pruning_limit.search(recipe), start=start, mask=cut, order_seed=0, engine=engine)
+        rises[part] = min(lotto.evaluate(recipe, w, "train").loss for w in (start, trained.weights)) - base
+        low, high = (low, part) if rises[part] > pruning_limit.EPSILON else (part, high)
+    found = only(frame, level=1, kind="random", measure="largest share, subspace, by halving")
+    assert low <= found <= high
+    assert high - low == 2**-flatness.ROUNDS
+    assert found == pytest.approx(pruning_limit.largest(dict(sorted(rises.items())), pruning_limit.EPSILON))
+    assert set(frame["level"]) == {0, 1, 2}, "all that are pruned again"
+
+
+def test_halving_goes_on_below_the_first_fraction_that_costs_too_much():
+    assert flatness.next_fraction({}, 0.1) == 0.5
+    assert flatness.next_fraction({0.5: 0.2}, 0.1) == 0.25
+    assert flatness.next_fraction({0.5: 0.05}, 0.1) == 0.75
+    assert flatness.next_fraction({0.5: 0.2, 0.25: 0.05}, 0.1) == 0.375
+
+
+def test_flat_directions(home):
+    frame, (_, options, levels) = run("flat_directions", home), home
+    recipe, here, after = options.recipe, levels[1], levels[2]
+    hessian = lotto.landscape.curvature.Hessian(recipe, here.run.weights, here.mask, examples=240).dense()
+    point = torch.cat([here.run.weights[n][k] for n, k in here.mask.items()]).double().numpy()
+    gone = torch.cat([~after.mask[n][k] for n, k in here.mask.items()]).numpy()
+    moved = np.where(gone, point, 0.0)
+    expected = moved @ hessian @ moved / (moved @ moved)
+    place = {"level": 1, "kind": "magnitude"}
+    assert only(frame, **place, measure="curvature along the pruned weights") == pytest.approx(expected, rel=1e-4)
+    mean = only(frame, **place, measure="mean curvature of the pruned weights")
+    error = only(frame, **place, measure="standard error of the mean curvature")
+    assert abs(mean - np.diag(hessian)[gone].mean()) < 5 * error
+    random = frame[(frame["level"] == 1) & (frame["kind"] == "random")]
+    assert len(random[random["measure"] == "curvature along the pruned weights"]) == flatness.RANDOM_CUTS
+    assert random.groupby("measure")["value"].nunique().min() == flatness.RANDOM_CUTS, "different draws"
+    whole = only(frame, level=1, kind="all weights", measure="curvature along the pruned weights")
+    assert whole == pytest.approx(point @ hessian @ point / (point @ point), rel=1e-4)
+
+
+def test_membership(home):
+    frame, (engine, options, levels) = run("membership", home), home
+    recipe, here, after = options.recipe, levels[1], levels[2]
+    start = masks.apply(here.run.weights, after.mask)
+    low = recipe.replace(optimizer=lotto.SGD(0.01, momentum=0.9), schedule=lotto.Linear(), steps="10it", evaluations=1)
+    best = lotto.train(low, start=start, mask=after.mask, order_seed=0, engine=engine).weights
+    path = lotto.landscape.evaluate_path(recipe, here.run.weights, best, 5, ("train", "test"))
+    place = {"level": 2, "kind": "imp"}
+    rise = max(path.loss["train"]) - lotto.evaluate(recipe, here.run.weights, "train").loss
+    assert only(frame, **place, measure="rise of the loss on the way to the subspace") == pytest.approx(rise, abs=1e-7)
+    rise = max(path.error["test"]) - here.run.test_error
+    assert only(frame, **place, measure="rise of the error on the way to the subspace") == pytest.approx(rise)
+    assert only(frame, **place, measure="error") == after.run.test_error
+    away = lotto.weights.distance(here.run.weights, best, here.mask)
+    assert only(frame, **place, measure="distance to the best point of the subspace") == pytest.approx(away)
+    assert set(frame[frame["kind"] == "random"]["level"]) == {1, 2, 3}
+    assert not frame["measure"].str.contains("recomputed").any(), "no BatchNorm in this model"
 
 
 def test_adaptive(home):
@@ -171,7 +306,7 @@ def test_adaptive(home):
 
 def test_largest_share_is_where_the_rise_passes_epsilon():
     def largest(*rises, epsilon=0.1):
-        return pruning_limit._largest(dict(zip((0.1, 0.2, 0.4), rises, strict=True)), epsilon)
+        return pruning_limit.largest(dict(zip((0.1, 0.2, 0.4), rises, strict=True)), epsilon)
 
     assert largest(0.0, 0.05, 0.25) == pytest.approx(0.2 + 0.25 * 0.2)
     assert largest(0.0, 0.05, 0.25, epsilon=1.0) == 0.4
@@ -207,6 +342,13 @@ def test_batchnorm_statistics_are_recomputed_too(store):
     options = papers.Options(small_recipe(model=model, init="module"), replicates=1, levels=2, points=3)
     frame = papers.get("unmasking.connectivity").run(options, Serial(store))
     assert len(frame[frame["measure"] == "barrier, statistics recomputed"]) == 2
+    frame = papers.get("unmasking.membership").run(options, Serial(store))
+    again = frame[frame["measure"].str.endswith("on the way to the subspace, recomputed")]
+    assert len(again) == 2 * 2 * 2, "loss and error, two levels, two kinds"
+    frame = papers.get("unmasking.pruning_limit").run(options, Serial(store))
+    again = frame[frame["measure"] == "rise of the loss, projection, statistics recomputed"]
+    assert set(again["kind"]) == {"random", "magnitude"}
+    assert set(again["bn_examples"]) == {10_000}
 
 
 def test_files_report_and_tables(home, tmp_path):
@@ -229,6 +371,7 @@ def test_files_report_and_tables(home, tmp_path):
 
 def test_command_runs_all(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.5, 0.9))
+    monkeypatch.setattr(convergence, "LEAST_EXAMPLES", 200)
     main(
         ["run", "unmasking.all", "mlp-mnist1d", "--steps", "20it", "--levels", "2", "--replicates", "1", "--points", "3",
          "--rewind-to", "0it", "--jobs", "1", "--examples", "100", "--set", "model=mlp-16-16", "--out", str(tmp_path)]

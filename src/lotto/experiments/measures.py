@@ -82,5 +82,11 @@ WEIGHTS_IN_BIN = Measure("weights in bin", SHARE)
 DIVERGED = Measure("diverged", "–")
 """The row of a case without others, because a training of it diverged: NaN, and the column ``note`` says which."""
 
-ONLY_DRAWN = (PLANE, PLANE_CORNER, WEIGHTS_IN_BIN, ERROR_BETWEEN)
+PRUNING_DISTANCE = {how: Measure(f"distance of pruning, {how}", L2) for how in ("published", "corrected")}
+"""How far the weights move when the share ``x`` is pruned at once, or (of kind `LIMIT`) may move by theory."""
+LIMIT = Kind("limit")
+
+NOT_CONVERGED = "not converged"
+"""How the note of a row begins whose value, NaN, is refused."""
+ONLY_DRAWN = (PLANE, PLANE_CORNER, WEIGHTS_IN_BIN, ERROR_BETWEEN, *PRUNING_DISTANCE.values())
 """Measures with too many rows for a table."""

@@ -15,7 +15,7 @@ from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.execution.entries import versions
 from lotto.experiments.experiment import Experiment, Plot, summary
-from lotto.experiments.measures import BARRIER, ERROR, IMP, ONLY_DRAWN, RANDOM, UNITS
+from lotto.experiments.measures import BARRIER, ERROR, IMP, NOT_CONVERGED, ONLY_DRAWN, RANDOM, UNITS
 from lotto.experiments.options import Options
 from lotto.experiments.results import FORMAT, StoredResult, read
 from lotto.report import plots
@@ -112,13 +112,14 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame[~frame["measure"].isin([measure.name for measure in ONLY_DRAWN])]
     if "x" in frame:  # of barriers between levels, those of successive ones
         frame = frame[~(frame["measure"].str.startswith(BARRIER.name) & (frame["x"] > frame["level"] + 1))]
-    means = summary(frame)
+    means, not_converged = summary(frame), _not_converged(frame)
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in means.to_dict("records"):
         x = row.get("x", math.nan)
         key = (row["rewind_step"], row["density"], row["measure"], row["unit"], None if math.isnan(x) else x)
         line = lines.setdefault(key, {})
-        line[row["kind"]] = measured(row["mean"], row["std"], row["diverged"])
+        refused = math.isnan(row["mean"]) and (row["measure"], row["kind"], row["density"]) in not_converged
+        line[row["kind"]] = NOT_CONVERGED if refused else measured(row["mean"], row["std"], row["diverged"])
         line[f"{row['kind']} mean"] = row["mean"]
     kinds = list(dict.fromkeys(means["kind"]))
     of_all = frame.groupby("density")[OF_ALL].first() if OF_ALL in frame else {}
@@ -140,3 +141,11 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
                 shown[RATIO] = f"{other / mean:.2f}×"
         result.append(shown)
     return pd.DataFrame(result)
+
+
+def _not_converged(frame: pd.DataFrame) -> set[tuple[str, str, float]]:
+    """Measure, kind and density of the rows whose value is refused."""
+    if "note" not in frame:
+        return set()
+    rows = frame[frame["note"].astype(str).str.startswith(NOT_CONVERGED)]
+    return set(zip(rows["measure"], rows["kind"], rows["density"], strict=True))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -52,8 +52,8 @@ from lotto.recipe.totals import in_nats
 FIRST_STEPS, MOST_STEPS = 32, 512
 ACCURACY = 0.01
 """A fraction has converged when it moves by less than this in the second half of its Lanczos steps."""
-PROBED = 8_000
-"""Coordinates that all probes have together: their standard error is then about 0.005; at least two probes."""
+PROBED = 4_000
+"""Coordinates that all probes have together: their standard error is then below 0.01; at least two probes."""
 BASIS_BYTES = 2 << 30
 """Memory of the bases of all probes, which bounds the steps of large networks."""
 LEAST_EXAMPLES, RANK_MARGIN = 2_000, 1.5
@@ -142,7 +142,7 @@ def limits(
         epsilon: rise of the loss that is tolerated, in the loss's unit.
         steps: Lanczos steps of each probe at most; they begin with `FIRST_STEPS` and are doubled until the fractions
             stay where they are.
-        probes: random start vectors; None = enough for a standard error of about 0.005.
+        probes: random start vectors; None = enough for a standard error below 0.01.
         examples: the first so many training examples; None = `enough_examples`.
         seed: of the probes.
         engine, store, device, progress: as of `lotto.train`.
@@ -325,8 +325,7 @@ def _checkpoints(steps: int) -> list[int]:
 def spectrum_with_noise(grown: Sequence[Krylov], steps: int, noise: float) -> Spectrum:
     """The spectrum of the first so many steps, whose noise is at least that of Lanczos itself."""
     spectrum = joined(grown, steps)
-    largest = max(map(abs, spectrum.nodes))
-    return joined(grown, steps, max(noise, NOISE * largest))
+    return replace(spectrum, noise=max(noise, NOISE * max(map(abs, spectrum.nodes))))
 
 
 def noise_of(recipe: Recipe, weights: Weights, mask: MaskLike, examples: int, seed: int = 0) -> float:

@@ -159,6 +159,7 @@ class Krylov:
         self.next: np.ndarray | None = start / np.linalg.norm(start)
         self.diagonal: list[float] = []
         self.beside: list[float] = []
+        self.quadratures: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     @property
     def steps(self) -> int:
@@ -197,12 +198,14 @@ class Krylov:
     def quadrature(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Nodes and masses, whose sum is 1, of the first so many steps."""
         steps = min(steps, self.steps)
-        beside = self.beside[: steps - 1]
-        values, vectors = np.linalg.eigh(np.diag(self.diagonal[:steps]) + np.diag(beside, 1) + np.diag(beside, -1))
-        return values, vectors[0] ** 2
+        if steps not in self.quadratures:
+            beside = self.beside[: steps - 1]
+            values, vectors = np.linalg.eigh(np.diag(self.diagonal[:steps]) + np.diag(beside, 1) + np.diag(beside, -1))
+            self.quadratures[steps] = values, vectors[0] ** 2
+        return self.quadratures[steps]
 
 
-def joined(grown: Sequence[Krylov], steps: int = sys.maxsize, noise: float = 0.0) -> Spectrum:
+def joined(grown: Sequence[Krylov], steps: int = sys.maxsize) -> Spectrum:
     """The mean of the quadratures of several probes' first steps."""
     nodes: list[float] = []
     masses: list[float] = []
@@ -211,4 +214,4 @@ def joined(grown: Sequence[Krylov], steps: int = sys.maxsize, noise: float = 0.0
         nodes += values.tolist()
         masses += (shares / len(grown)).tolist()
     size = grown[0].hessian.size
-    return Spectrum(tuple(nodes), tuple(masses), size, tuple(size * k.diagonal[0] for k in grown), noise)
+    return Spectrum(tuple(nodes), tuple(masses), size, tuple(size * k.diagonal[0] for k in grown))

@@ -38,6 +38,8 @@ from lotto.lottery.replicate import Level
 from lotto.papers.unmasking import measures as m
 from lotto.papers.unmasking import plots
 from lotto.papers.unmasking.adaptive import adaptive
+from lotto.papers.unmasking.flatness import flat_directions, flatness
+from lotto.papers.unmasking.membership import membership
 from lotto.papers.unmasking.pruning_limit import first_middle_last, pruning_limit
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
@@ -246,4 +248,6 @@ def _histogram(weights: Weights, mask: Mask) -> list[tuple[float, float]]:
     return [(float(c), float(v)) for c, v in zip((BINS[1:] + BINS[:-1]) / 2, counts / len(values), strict=True)]
 
 
-EXPERIMENTS = (connectivity, projection, robustness, pruning_limit, retraining, adaptive)
+EXPERIMENTS = (
+    connectivity, projection, membership, robustness, pruning_limit, flatness, flat_directions, retraining, adaptive,
+)  # fmt: skip

@@ -10,7 +10,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lotto.experiments.measures import BARRIER, ERROR, IMP, PLANE, PLANE_CORNER, RANDOM, WEIGHTS_IN_BIN
+from lotto.experiments.measures import (
+    BARRIER,
+    DENSE,
+    ERROR,
+    IMP,
+    LIMIT,
+    PLANE,
+    PLANE_CORNER,
+    PRUNING_DISTANCE,
+    RANDOM,
+    WEIGHTS_IN_BIN,
+)
 from lotto.landscape.curvature.pruning_limit import EPSILON
 from lotto.papers.unmasking import measures as m
 from lotto.report import plots
@@ -108,30 +119,120 @@ def robustness(means: pd.DataFrame, tolerance: float) -> Figure:
 
 
 def pruning_limit(means: pd.DataFrame, tolerance: float) -> Figure:
-    """Rise of the loss against the fraction pruned, a panel for each level; vertical lines: the theory, and one cut."""
-    levels = sorted(m.LARGEST_FRACTION[m.THEORY].of(means)["level"].unique())
-    made, axes = plots.panels(len(levels), 3.2)
-    for axis, level in zip(axes, levels, strict=True):
-        here = means[means["level"] == level]
-        for kind, colour in STYLES.items():
-            for how, dashes in ((m.SUBSPACE, "-"), (m.PROJECTION, "--"), (m.QUADRATIC, "-.")):
-                part = m.RISE[how].of(here[here["kind"] == kind])
-                part = part[part["rewind_step"] == part["rewind_step"].max()]
-                if len(part):
-                    plots.line(axis, part, "x", colour, f"{kind}, {how}", ls=dashes)
-            theory = m.LARGEST_FRACTION[m.THEORY].of(here[here["kind"] == kind])
-            axis.axvline(float(theory["mean"].iloc[-1]), color=colour, ls=":", lw=1.5)
-        for end in m.FRACTION_TO_LAST.of(here)["mean"].iloc[-1:]:
-            axis.axvline(float(end), color=plots.COLOURS["dense"], ls="-", lw=3, alpha=0.4, label="one cut to the end")
-        axis.axhline(EPSILON, color=plots.COLOURS["dense"], lw=1)
-        axis.set_yscale("symlog", linthresh=EPSILON)
-        axis.set_xlabel("share pruned at once (dotted: theory)")
-        axis.set_title(f"{100 * here['density'].iloc[0]:.3g} % left: rise of the training loss", fontsize=9)
+    """Rise of the loss against the fraction pruned, a panel for each level, with vertical lines for the theory.
+
+    Where the theory's distances were measured, a second panel for each level: how far pruning moves the weights against
+    how far the theory lets them go. The limit is where the lines cross.
+    """
+    levels = sorted(m.LARGEST_FRACTION[m.SUBSPACE].of(means)["level"].unique())
+    distances = pd.concat([measure.of(means) for measure in PRUNING_DISTANCE.values()])
+    drawn = [level for level in levels if level in set(distances["level"])]
+    made, axes = plots.panels(len(levels) + len(drawn), 3.2)
+    for axis, level in zip(axes, levels, strict=False):
+        _rises(axis, means[means["level"] == level])
+    for axis, level in zip(axes[len(levels) :], drawn, strict=True):
+        _distances(axis, distances[distances["level"] == level])
     names = axes[0].get_legend_handles_labels()
     if len(axes) % 2 and len(axes) > 1:  # in the place that is left over
         made.legend(*names, frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(0.9, 0.15))
     else:
-        axes[0].legend(*names, frameon=False, fontsize=8)
+        axes[0].legend(*names, frameon=False, fontsize=6)
+    if drawn:
+        axes[len(levels)].legend(frameon=False, fontsize=6)
+    return made
+
+
+def _rises(axis: Axes, here: pd.DataFrame) -> None:
+    for kind, colour in STYLES.items():
+        of_kind = here[here["kind"] == kind]
+        for how, dashes in ((m.SUBSPACE, "-"), (m.PROJECTION, "--"), (m.QUADRATIC, "-.")):
+            part = m.RISE[how].of(of_kind)
+            part = part[part["rewind_step"] == part["rewind_step"].max()]
+            if len(part):
+                plots.line(axis, part, "x", colour, f"{kind}, {how}", ls=dashes)
+        for how, dashes in ((m.THEORY, ":"), (m.THEORIES["published"], ":"), (m.THEORIES["corrected"], "-.")):
+            for value in m.LARGEST_FRACTION[how].of(of_kind)["mean"].dropna().iloc[-1:]:
+                axis.axvline(float(value), color=colour, ls=dashes, lw=1.5)
+    for end in m.FRACTION_TO_LAST.of(here)["mean"].iloc[-1:]:
+        axis.axvline(float(end), color=plots.COLOURS["dense"], ls="-", lw=3, alpha=0.4, label="one cut to the end")
+    axis.axhline(EPSILON, color=plots.COLOURS["dense"], lw=1)
+    axis.set_yscale("symlog", linthresh=EPSILON)
+    axis.set_xlabel("share pruned at once (dotted: theory, -.: corrected)")
+    axis.set_title(f"{100 * here['density'].iloc[0]:.3g} % left: rise of the training loss", fontsize=9)
+
+
+def _distances(axis: Axes, here: pd.DataFrame) -> None:
+    last = here[here["rewind_step"] == here["rewind_step"].max()]
+    for (reading, measure), dashes in zip(PRUNING_DISTANCE.items(), ("-", "-."), strict=True):
+        for kind, colour in (*STYLES.items(), (LIMIT, plots.COLOURS["dense"])):
+            part = measure.of(last[last["kind"] == kind])
+            if len(part):
+                label = "allowed by theory" if kind == LIMIT else f"moved by {kind}"
+                axis.plot(part["x"], part["mean"], color=colour, ls=dashes, lw=1.5, label=f"{label}, {reading}")
+    moved = last[last["kind"] != LIMIT]["mean"].max()
+    axis.set_ylim(0, 1.3 * moved)  # little pruning may go very far
+    axis.set_xlabel("share pruned at once")
+    axis.set_title(f"{100 * here['density'].iloc[0]:.3g} % left: distance R, L2", fontsize=9)
+
+
+def flatness(means: pd.DataFrame, tolerance: float) -> Figure:
+    """Normalised mean curvature against density, and the largest random share against it, for each rewind step."""
+    made, (sharp, shares) = plots.panels(2)
+    for i, (k, part) in enumerate(m.SHARPNESS.of(means).groupby("rewind_step")):
+        plots.line(sharp, part, "density", f"C{i}", f"k = {k}")
+        largest = m.HALVED_FRACTION.of(means[means["rewind_step"] == k]).set_index("level")["mean"]
+        both = part.set_index("level")["mean"]
+        shares.plot(both, largest.reindex(both.index), "o", color=f"C{i}", ms=4, label=f"k = {k}")
+    plots.density_axis(sharp, list(means["density"].unique()))
+    sharp.set_title("trace(H) |w|² / D", fontsize=10)
+    sharp.set_yscale("log")
+    shares.set_xscale("log")
+    shares.set_xlabel("trace(H) |w|² / D")
+    shares.set_title("largest share of random pruning, a dot a level", fontsize=10)
+    sharp.legend(frameon=False, fontsize=9)
+    return made
+
+
+def flat_directions(means: pd.DataFrame, tolerance: float) -> Figure:
+    """Curvature along what is pruned, and on average over it, against density: magnitude, random, all weights."""
+    made, axes = plots.panels(2)
+    last = means[means["rewind_step"] == means["rewind_step"].max()]
+    for axis, measure, title in (
+        (axes[0], m.ALONG, "curvature along the pruned weights"),
+        (axes[1], m.BLOCK, "mean curvature of the pruned weights"),
+    ):
+        for kind, colour in {**STYLES, m.ALL: plots.COLOURS["dense"]}.items():
+            part = measure.of(last[last["kind"] == kind])
+            plots.line(axis, part, "density", colour, str(kind))
+        plots.density_axis(axis, list(means["density"].unique()))
+        axis.set_title(title, fontsize=10)
+    axes[0].legend(frameon=False, fontsize=9)
+    return made
+
+
+def membership(means: pd.DataFrame, tolerance: float) -> Figure:
+    """How far the line to the next subspace rises, for each rewind step and a random subspace; the level's error."""
+    made, (losses, errors, reached) = plots.panels(3, 3.2)
+    for axis, plain, again, title in (
+        (losses, m.RISE_TO_SUBSPACE, m.RECOMPUTED_RISE_TO_SUBSPACE, "rise of the training loss on the way"),
+        (errors, m.ERROR_RISE_TO_SUBSPACE, m.RECOMPUTED_ERROR_RISE_TO_SUBSPACE, "rise of the test error, points"),
+    ):
+        found = again.of(means) if len(again.of(means)) else plain.of(means)
+        for i, (k, of_step) in enumerate(found.groupby("rewind_step")):
+            for kind, dashes in ((IMP, "-"), (RANDOM, ":")):
+                plots.line(axis, of_step[of_step["kind"] == kind], "density", f"C{i}", f"k = {k}, {kind}", ls=dashes)
+        axis.set_title(title, fontsize=10)
+    losses.axhline(EPSILON, color=plots.COLOURS["dense"], lw=1)
+    errors.axhline(2 * tolerance, color=plots.COLOURS["dense"], lw=1)
+    of_levels = ERROR.of(means)
+    for i, (k, part) in enumerate(of_levels[of_levels["kind"] == IMP].groupby("rewind_step")):
+        plots.line(reached, part, "density", f"C{i}", f"k = {k}")
+    dense = of_levels[of_levels["kind"] == DENSE]["mean"].mean()
+    reached.axhline(dense + tolerance, color=plots.COLOURS["dense"], lw=1, ls=":")
+    reached.set_title("test error of the level, points", fontsize=10)
+    for axis in (losses, errors, reached):
+        plots.density_axis(axis, list(means["density"].unique()))
+    losses.legend(frameon=False, fontsize=7)
     return made
 
 
