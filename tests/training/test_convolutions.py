@@ -19,14 +19,17 @@ from lotto.core import jit
 from lotto.core.errors import DivergedError
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
-from lotto.training import loop
+from lotto.training import evaluation, loop
+from lotto.training.evaluation import evaluate_network
 from lotto.training.learners import program
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.batch_innermost import Shape, Workspace
 from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution, ConvolutionPass, Norm, NormPass
-from lotto.training.learners.convolutions import CROSSOVER, Convolutions
+from lotto.training.learners.convolutions import Convolutions
+from lotto.training.learners.resnet_layers import CROSSOVER
 from lotto.training.loop import learner_of, train
 from lotto.training.network import Network, trainable_parameters
+from lotto.training.outputs import outputs_of
 
 SIGNALS, TWO, IMAGES = (13,), (2, 13), (3, 9, 7)
 """Shapes of inputs: of odd sizes, so that strided blocks read zeros on one side only."""
@@ -358,11 +361,10 @@ def circular(module):
     module.conv.padding_mode = "circular"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [freeze, hook, other_norm, other_shortcut, parametrised, tied, cumulative, circular],
-    ids=lambda f: f.__name__,
-)
+CHANGES = [freeze, hook, other_norm, other_shortcut, parametrised, tied, cumulative, circular]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
 def test_a_network_that_someone_has_changed_is_not(change):
     assert kind_of(recipe_of(), change=change) is Autograd
 
@@ -390,6 +392,57 @@ def test_images_are_not_yet():
 def test_a_mask_of_a_vector_is_not():
     mask = lotto.Mask({"bn.weight": torch.tensor([True, False, True, True, True])})
     assert kind_of(recipe_of(), mask) is Autograd
+
+
+def trained_network(density=1.0, shape=SIGNALS, precision="float32"):
+    recipe = recipe_of(shape, precision=precision)
+    weights = train(masked_job(recipe_of(shape), density)).weights
+    return recipe, Network(recipe, weights)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.1])
+@pytest.mark.parametrize("shape", [SIGNALS, TWO], ids=str)
+def test_outputs_by_kernels_are_those_of_the_network(shape, density):
+    recipe, network = trained_network(density, shape)
+    _, exact = trained_network(density, shape, "float64")
+    by_kernels = outputs_of(recipe, network)
+    assert by_kernels is not network
+    x = torch.cat([recipe.arrays.x["train"], recipe.arrays.x["test"], recipe.arrays.x["train"]])  # more than a chunk
+    with torch.no_grad():
+        found, expected = by_kernels(x), exact.with_module(exact.module.eval())(x.double())
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+        assert torch.equal(found[130:137], by_kernels(x[130:137])), "an example's outputs depend on no other"
+
+
+def test_an_evaluation_is_by_kernels_and_sees_the_present_weights(monkeypatch):
+    recipe, network = trained_network()
+    before = evaluate_network(recipe, network, "test")
+    network.load(recipe.initial(1))
+    after_ = evaluate_network(recipe, network, "test")
+    assert before != after_
+    monkeypatch.setattr(evaluation, "outputs_of", lambda recipe, network: network)
+    assert evaluate_network(recipe, network, "test").loss == pytest.approx(after_.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+def test_outputs_of_a_network_that_someone_has_changed_are_its_own(change):
+    recipe, network = trained_network()
+    change(network.module)
+    assert (outputs_of(recipe, network) is network) == (change is not freeze)  # what is frozen has the same outputs
+
+
+def test_outputs_in_other_precisions_and_of_images_are_the_networks_own():
+    for recipe in (recipe_of(precision="bfloat16"), recipe_of(precision="float64"), recipe_of(IMAGES)):
+        network = Network(recipe, recipe.initial(0))
+        assert outputs_of(recipe, network) is network
+
+
+def test_inputs_of_another_shape_are_the_networks_own():
+    recipe, network = trained_network()
+    network.module.eval()
+    with torch.no_grad():
+        x = torch.randn(3, 1, 17)
+        assert torch.equal(outputs_of(recipe, network)(x), network(x))
 
 
 def test_compiled_kernels_are_kept_on_disk():

@@ -22,6 +22,7 @@ from lotto.recipe.totals import totals_of
 from lotto.training.batch_size import eval_batch
 from lotto.training.mistakes import Mistakes, wrong_predictions
 from lotto.training.network import Network
+from lotto.training.outputs import outputs_of
 
 GATHERED_BYTES = 4 << 30
 """So much memory at most for the outputs of a split that an objective needs at once."""
@@ -80,9 +81,9 @@ def tally(
     """
     training = network.module.training
     network.module.eval()
-    counted = Tally(recipe, keep_mistakes)
+    counted, outputs = Tally(recipe, keep_mistakes), outputs_of(recipe, network)
     for x, y in examples_of(recipe, network, split, examples, stride=stride):
-        counted.add(network(x), y)
+        counted.add(outputs(x), y)
     network.module.train(training)
     return counted
 

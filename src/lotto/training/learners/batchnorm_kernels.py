@@ -43,9 +43,53 @@ def _squares(x, mean):  # type: ignore[no-untyped-def]
     return total
 
 
+@_inline
+def _moments(memory, at, channel, shape):  # type: ignore[no-untyped-def]
+    """Mean and sum of squared deviations of a channel."""
+    rows, columns, run = shape
+    start = at[0] + channel * at[1]
+    total, squares = np.float64(0), np.float64(0)
+    for h in range(rows):
+        for w in range(columns):
+            a = start + h * at[2] + w * at[3]
+            total += _total(memory[a : a + run])
+    mean = np.float32(total / (rows * columns * run))
+    for h in range(rows):
+        for w in range(columns):
+            a = start + h * at[2] + w * at[3]
+            squares += _squares(memory[a : a + run], mean)
+    return mean, squares
+
+
+@_inline
+def _scaled(memory, x_at, added_at, out_at, channel, shape, scale, shift, add, relu):  # type: ignore[no-untyped-def]
+    """``out = relu(x * scale + shift + added)`` of a channel."""
+    rows, columns, run = shape
+    for h in range(rows):
+        for w in range(columns):
+            a = x_at[0] + channel * x_at[1] + h * x_at[2] + w * x_at[3]
+            b = added_at[0] + channel * added_at[1] + h * added_at[2] + w * added_at[3]
+            z = out_at[0] + channel * out_at[1] + h * out_at[2] + w * out_at[3]
+            row, other, result = memory[a : a + run], memory[b : b + run], memory[z : z + run]
+            if add and relu:
+                for i in range(run):
+                    value = row[i] * scale + shift + other[i]
+                    result[i] = _ZERO if value <= _ZERO else value  # NaN stays
+            elif relu:
+                for i in range(run):
+                    value = row[i] * scale + shift
+                    result[i] = _ZERO if value <= _ZERO else value
+            elif add:
+                for i in range(run):
+                    result[i] = row[i] * scale + shift + other[i]
+            else:
+                for i in range(run):
+                    result[i] = row[i] * scale + shift
+
+
 @jit
 def normalise(memory, x_at, added_at, out_at, shape, affine, running, moments, how):  # type: ignore[no-untyped-def]
-    """``out = relu(BatchNorm(x) + added)`` with the batch's statistics.
+    """``out = relu(BatchNorm(x) + added)``.
 
     Args:
         memory: see above.
@@ -54,51 +98,25 @@ def normalise(memory, x_at, added_at, out_at, shape, affine, running, moments, h
         affine: weight and bias, shape (channels,) each.
         running: running mean and variance, which are moved towards the batch's.
         moments: shape (2, channels), where the batch's mean and inverse deviation are written.
-        how: (momentum, eps, whether there is something added, whether ReLU follows).
+        how: (momentum, eps, whether there is something added, whether ReLU follows, whether it is by the running
+            statistics: then these stay, and ``moments`` are not written).
     """
-    rows, columns, run = shape
-    momentum, eps, add, relu = how
+    momentum, eps, add, relu, frozen = how
     weight, bias = affine
     mean_, variance_ = running
-    count = rows * columns * run
+    count = shape[0] * shape[1] * shape[2]
     for c in range(len(weight)):
-        start, to, more = x_at[0] + c * x_at[1], out_at[0] + c * out_at[1], added_at[0] + c * added_at[1]
-        total = np.float64(0)
-        for h in range(rows):
-            for w in range(columns):
-                at = start + h * x_at[2] + w * x_at[3]
-                total += _total(memory[at : at + run])
-        mean, squares = np.float32(total / count), np.float64(0)
-        for h in range(rows):
-            for w in range(columns):
-                at = start + h * x_at[2] + w * x_at[3]
-                squares += _squares(memory[at : at + run], mean)
-        deviation = 1 / np.sqrt(squares / count + eps)
-        moments[0, c], moments[1, c] = mean, deviation
-        mean_[c] += np.float32(momentum) * (mean - mean_[c])
-        variance_[c] += np.float32(momentum) * (np.float32(squares / (count - 1)) - variance_[c])
+        if frozen:
+            mean, deviation = mean_[c], 1 / np.sqrt(np.float64(variance_[c]) + eps)
+        else:
+            mean, squares = _moments(memory, x_at, c, shape)
+            deviation = 1 / np.sqrt(squares / count + eps)
+            moments[0, c], moments[1, c] = mean, deviation
+            mean_[c] += np.float32(momentum) * (mean - mean_[c])
+            variance_[c] += np.float32(momentum) * (np.float32(squares / (count - 1)) - variance_[c])
         scale = np.float32(weight[c] * deviation)
         shift = np.float32(bias[c] - np.float64(mean) * scale)
-        for h in range(rows):
-            for w in range(columns):
-                a = start + h * x_at[2] + w * x_at[3]
-                b = more + h * added_at[2] + w * added_at[3]
-                z = to + h * out_at[2] + w * out_at[3]
-                row, other, result = memory[a : a + run], memory[b : b + run], memory[z : z + run]
-                if add and relu:
-                    for i in range(run):
-                        value = row[i] * scale + shift + other[i]
-                        result[i] = _ZERO if value <= _ZERO else value  # NaN stays
-                elif relu:
-                    for i in range(run):
-                        value = row[i] * scale + shift
-                        result[i] = _ZERO if value <= _ZERO else value
-                elif add:
-                    for i in range(run):
-                        result[i] = row[i] * scale + shift + other[i]
-                else:
-                    for i in range(run):
-                        result[i] = row[i] * scale + shift
+        _scaled(memory, x_at, added_at, out_at, c, shape, scale, shift, add, relu)
 
 
 @_inline

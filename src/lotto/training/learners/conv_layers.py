@@ -84,18 +84,18 @@ class ConvolutionPass:
         workspace: of all planes.
         x: the inputs.
         out: the outputs.
-        given: the outputs' gradient, with as many zeros around as `Shape.back_reach` says.
+        given: the outputs' gradient, with as many zeros around as `Shape.back_reach` says; None = there are none.
         back: the inputs' gradient; None = nobody asks for it.
     """
 
     def __init__(
-        self, layer: Convolution, workspace: Workspace, x: Plane, out: Plane, given: Plane, back: Plane | None
+        self, layer: Convolution, workspace: Workspace, x: Plane, out: Plane, given: Plane | None, back: Plane | None
     ) -> None:
-        self.layer, self.x, self.out, self.given, self.back = layer, x, out, given, back
+        self.layer, self.x, self.out, self.given, self.back = layer, x, out, given or out, back
         self.vectors = out.column // LANES
         list_ = layer.forward_entries(x)
         self.list = self._numbers(list_, workspace)
-        parts = [] if back is None else layer.backward_entries(given)
+        parts = [] if back is None else layer.backward_entries(self.given)
         self.parts = [(part.first, self._numbers(part.entries, workspace)) for part in parts]
         stride, padding = layer.shape.stride, layer.shape.padding
         self.read = (x.start - padding[0] * x.row - padding[1] * x.column, stride[0] * x.row, stride[1] * x.column)
@@ -160,12 +160,22 @@ class NormPass:
         x, added, out: see above; ``added`` may be None.
         back: the gradient of ``x``.
         relu: whether ReLU follows.
+        frozen: whether it is by the running statistics.
     """
 
     def __init__(
-        self, layer: Norm, workspace: Workspace, x: Plane, added: Plane | None, out: Plane, back: Plane, relu: bool
+        self,
+        layer: Norm,
+        workspace: Workspace,
+        x: Plane,
+        added: Plane | None,
+        out: Plane,
+        back: Plane | None,
+        relu: bool,
+        frozen: bool = False,
     ) -> None:
-        self.layer, self.x, self.added, self.out, self.back, self.relu = layer, x, added, out, back, relu
+        self.layer, self.x, self.added, self.out = layer, x, added, out
+        self.back, self.relu, self.frozen = back or x, relu, frozen
         self.moments = workspace.take_moments(layer.channels)
 
     def forward(self) -> Iterator[np.ndarray]:
@@ -180,5 +190,5 @@ class NormPass:
         layer, x, added = self.layer, self.x, self.added or self.x
         layouts = [number for plane in (x, added, self.out, given, self.back) for number in plane.layout]
         parameters = (layer.weight, layer.bias, layer.mean, layer.variance, self.moments, layer.number)
-        flags = (self.added is not None, self.relu)
+        flags = (self.added is not None, self.relu, self.frozen)
         return program.row(what, *x.runs, layer.channels, *layouts, *parameters, *flags)

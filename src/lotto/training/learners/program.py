@@ -79,7 +79,7 @@ def _compiled(edition: str) -> Any:
                 momentum, eps = constants[p[30]]
                 add, relu = p[31] != 0, p[32] != 0
                 if op == NORMALISE:
-                    how = (momentum, eps, add, relu)
+                    how = (momentum, eps, add, relu, p[33] != 0)
                     statistics, affine = (running[mean], running[variance]), (values[weight], values[bias])
                     normalise(memory, x, added, out, shape, affine, statistics, batch, how)
                 else:

@@ -149,11 +149,11 @@ class NetworkPass:
         stem, self.head, self.vectors = network.stem.convolution, network.head, network.vectors
         space, first = Workspace(batch), stem.shape.outputs(size)
         x = space.plane(channels, size, stem.shape.reach(size))
-        begin = UnitPass(network.stem, space, x, _reach(network.blocks[:1], first), None)
+        begin = UnitPass(network.stem, space, x, reach_of(network.blocks[:1], first), None)
         blocks, last = [], begin.out
         for i, block in enumerate(network.blocks):
             out = block.second.convolution.shape.outputs(block.first.convolution.shape.outputs(last.size))
-            blocks.append(BlockPass(block, space, last, _reach(network.blocks[i + 1 : i + 2], out)))
+            blocks.append(BlockPass(block, space, last, reach_of(network.blocks[i + 1 : i + 2], out)))
             last = blocks[-1].second.out
         given, first_given = (space.shared("out", plane.channels, plane.size) for plane in (last, begin.out))
         pooled = space.take(last.channels * batch)
@@ -193,7 +193,7 @@ class NetworkPass:
         self.run(self.backward_program)
 
 
-def _reach(consumers: Sequence[Block], size: Pair) -> Reach:
+def reach_of(consumers: Sequence[Block], size: Pair) -> Reach:
     """The zeros that the inputs of blocks need around them."""
     units = [unit for block in consumers for unit in (block.first, block.shortcut) if unit is not None]
     reaches = [unit.convolution.shape.reach(size) for unit in units] or [NOWHERE]
