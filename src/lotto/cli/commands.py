@@ -13,6 +13,7 @@ from lotto.cli.claims_command import claims
 from lotto.cli.data_command import data
 from lotto.cli.export_command import export
 from lotto.cli.imp_command import imp
+from lotto.cli.power_command import power
 from lotto.cli.recipes_command import list_recipes
 from lotto.cli.report_command import report
 from lotto.cli.run_command import run
@@ -21,6 +22,7 @@ from lotto.cli.store_command import store
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "imp": imp,
+    "power": power,
     "run": run,
     "claims": claims,
     "data": data,

@@ -56,8 +56,8 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How and where it is run."""
+class Machine:
+    """How it is run."""
 
     jobs: str = "auto"
     """Worker processes, or auto (one per core)."""
@@ -65,8 +65,6 @@ class Execution:
     """Threads of each worker; one gives the same bits every time."""
     stack: str = "auto"
     """Jobs that train together in each worker: a number, measured, or auto (measured on a GPU, else 1)."""
-    out: Path | None = None
-    """Folder of the results (default: in lotto-results)."""
     store: Path | None = None
     """Folder where runs are remembered (default: LOTTO_STORE or the user's cache)."""
 
@@ -76,6 +74,14 @@ class Execution:
         from lotto.execution.store import Store
 
         return make(self.jobs, Store(self.store), self.threads, self.stack, recipe.device)
+
+
+@dataclass(frozen=True)
+class Execution(Machine):
+    """How it is run, and where the results go."""
+
+    out: Path | None = None
+    """Folder of the results (default: in lotto-results)."""
 
 
 def overridden(recipe: Recipe, changes: Mapping[str, Any], pairs: Sequence[str]) -> Recipe:

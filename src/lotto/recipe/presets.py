@@ -54,6 +54,21 @@ def mlp_mnist1d() -> Recipe:
 
 
 @preset
+def mlp_mnist1d_50k() -> Recipe:
+    """A 40-256-256-10 MLP on MNIST-1D with 50,000 signals in 1,000 steps: its 10,000 test examples decide."""
+    return Recipe(
+        model="mlp-256-256",
+        data="mnist1d-50k",
+        optimizer=SGD(0.2, momentum=0.9),
+        schedule=Linear(),
+        batch_size=100,
+        steps="1000it",
+        init="kaiming-normal",
+        rewind_to="100it",
+    )
+
+
+@preset
 def conv_mnist1d() -> Recipe:
     """A small 1-D convolutional network on MNIST-1D in 2,000 steps."""
     return Recipe(
