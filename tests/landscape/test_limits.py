@@ -80,10 +80,16 @@ def share(values, masses, squared, reading, epsilon):
     return best
 
 
+@pytest.fixture
+def by_lanczos(monkeypatch):
+    """Small matrices, too, go by probes."""
+    monkeypatch.setattr(convergence, "EXACT", 0)
+
+
 # --- the fractions --------------------------------------------------------------------------------------
 
 
-def test_fractions_are_those_of_the_dense_hessian(point):
+def test_fractions_are_those_of_the_dense_hessian(by_lanczos, point):
     recipe, weights, mask, matrix = point
     found = limits(recipe, weights, mask, 0.05, probes=6, seed=2)
     values, vectors = np.linalg.eigh(matrix)
@@ -105,7 +111,22 @@ def test_fractions_are_those_of_the_dense_hessian(point):
     assert found.examples == 240, "all there are"
 
 
-def test_probe_errors_are_the_spread_of_single_probes(point):
+def test_fractions_of_few_weights_are_exact(point):
+    recipe, weights, mask, matrix = point
+    found = limits(recipe, weights, mask, 0.05)
+    values, squares, size = np.linalg.eigvalsh(matrix), np.sort(flat(weights, mask) ** 2), len(matrix)
+    counts = np.arange(size + 1)
+    for kind, reading in COMBINATIONS:
+        lengths = np.concatenate([[0], np.cumsum(squares)]) if kind == "magnitude" else squares.sum() * counts / size
+        squared = lengths if reading == "published" else lengths * size / np.maximum(counts, 1)
+        assert found.fraction(kind, reading) == share(values, np.full(size, 1 / size), squared, reading, 0.05)
+        assert found.errors[kind, reading] == found.moved[kind, reading] == 0.0
+    assert found.spectrum.nodes == pytest.approx(values, abs=1e-9)
+    assert found.spectrum.trace == pytest.approx(np.trace(matrix))
+    assert found.spectrum.trace_error == 0.0
+
+
+def test_probe_errors_are_the_spread_of_single_probes(by_lanczos, point):
     recipe, weights, mask, _ = point
     found = limits(recipe, weights, mask, 0.05, probes=3)
     squared = convergence.squared_distances(convergence.squared_lengths(weights, mask, "random"), "corrected")
@@ -177,7 +198,7 @@ def test_bases_take_a_bounded_memory(monkeypatch):
     assert [k.steps for k in grown] == [40, 40]
 
 
-def test_what_is_not_converged_is_refused_with_a_sentence(point):
+def test_what_is_not_converged_is_refused_with_a_sentence(by_lanczos, point):
     recipe, weights, mask, _ = point
     found = limits(recipe, weights, mask, 0.05, probes=2, steps=6)
     assert not found.converged
@@ -235,7 +256,7 @@ def test_noise_is_the_rounding_of_a_product(point):
     assert limits(single, rounded, mask, 0.05, probes=2).spectrum.noise >= noise
 
 
-def test_fractions_are_remembered_by_what_decides_them(point, store):
+def test_fractions_are_remembered_by_what_decides_them(by_lanczos, point, store):
     recipe, weights, mask, _ = point
     task = LimitsTask(recipe, weights, mask, 0.05, probes=2)
     events: list = []

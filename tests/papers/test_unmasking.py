@@ -40,6 +40,7 @@ def home(tmp_path_factory):
 def _few_products(monkeypatch):
     """Two probes of 48 steps, which are too few for some fractions; tests of the theory take more."""
     monkeypatch.setattr(convergence, "PROBED", 1)
+    monkeypatch.setattr(convergence, "EXACT", 0)
     monkeypatch.setattr(pruning_limit, "STEPS", 48)
 
 

@@ -52,6 +52,8 @@ from lotto.recipe.totals import in_nats
 FIRST_STEPS, MOST_STEPS = 32, 512
 ACCURACY = 0.01
 """A fraction has converged when it moves by less than this in the second half of its Lanczos steps."""
+EXACT = 1_000
+"""Up to so many coordinates the whole matrix takes no more products than the probes: its eigenvalues are exact."""
 PROBED = 4_000
 """Coordinates that all probes have together: their standard error is then below 0.01; at least two probes."""
 BASIS_BYTES = 2 << 30
@@ -74,7 +76,7 @@ class Limits:
         fractions: by kind of pruning and reading, see `largest_prunable`.
         errors: standard error of each over the probes; NaN for one probe.
         moved: how far each was from its last value during the second half of the Lanczos steps, at most.
-        steps: Lanczos steps of each probe.
+        steps: Lanczos steps of each probe; of up to `EXACT` weights, whose eigenvalues are exact, their number.
         examples: training examples that the loss was averaged over.
         spectrum: what they are computed from.
     """
@@ -234,7 +236,8 @@ class LimitsTask(Task):
     @property
     def size(self) -> int:
         """One step for each product with the Hessian, if it takes all of them."""
-        return self.all_probes * min(self.steps, masks.count(self.mask))
+        count = masks.count(self.mask)
+        return count if count <= EXACT else self.all_probes * min(self.steps, count)
 
     def execute(self, on_step: OnStep | None = None) -> dict[str, Any]:
         """Compute; returns the parts of `Limits`, its mappings as lists in the order of `COMBINATIONS`."""
@@ -246,17 +249,22 @@ class LimitsTask(Task):
         def fractions(spectrum: Spectrum) -> np.ndarray:
             return np.array([_crossing(spectrum, self.epsilon, squared[c], c[1]) for c in COMBINATIONS])
 
-        grown, moved = settle(
-            hessian, fractions, self.all_probes, self.steps, noise, self.seed, counter(self.size, on_step)
-        )
-        spectrum = spectrum_with_noise(grown, grown[0].steps, noise)
-        each = np.array([fractions(spectrum_with_noise([krylov], krylov.steps, noise)) for krylov in grown])
-        spread = each.std(axis=0, ddof=1) / math.sqrt(len(each)) if len(each) > 1 else np.full(len(COMBINATIONS), -1.0)
+        count = counter(self.size, on_step)
+        if hessian.size <= EXACT:
+            spectrum, steps = exact_spectrum(hessian, noise, count), hessian.size
+            errors = moved = np.zeros(len(COMBINATIONS))
+        else:
+            grown, moved = settle(hessian, fractions, self.all_probes, self.steps, noise, self.seed, count)
+            spectrum, steps = spectrum_with_noise(grown, grown[0].steps, noise), grown[0].steps
+            each = [fractions(spectrum_with_noise([krylov], krylov.steps, noise)) for krylov in grown]
+            errors = np.full(len(COMBINATIONS), -1.0)  # of a single probe it is not known
+            if len(each) > 1:
+                errors = np.std(each, axis=0, ddof=1) / math.sqrt(len(each))
         return {
             "fractions": fractions(spectrum).tolist(),
-            "errors": spread.tolist(),
+            "errors": errors.tolist(),
             "moved": moved.tolist(),
-            "steps": max(krylov.steps for krylov in grown),
+            "steps": steps,
             "examples": examples,
             "nodes": list(spectrum.nodes),
             "masses": list(spectrum.masses),
@@ -316,6 +324,20 @@ def settle(
         if steps == most or (moved.max() < ACCURACY and steps > FIRST_STEPS):
             return grown, moved
         steps = min(2 * steps, most)
+
+
+def exact_spectrum(hessian: Hessian, noise: float, on_product: Callable[[], None] = lambda: None) -> Spectrum:
+    """All eigenvalues of a small matrix, each of the same mass."""
+    columns = []
+    for column in np.eye(hessian.size):
+        columns.append(hessian @ column)
+        on_product()
+    matrix = np.stack(columns)
+    values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
+    size, trace = len(values), float(np.trace(matrix))
+    floor = max(noise, NOISE * float(np.abs(values).max()))
+    # Two equal traces: the error of their mean is 0.
+    return Spectrum(tuple(values.tolist()), (1 / size,) * size, size, (trace, trace), floor)
 
 
 def _checkpoints(steps: int) -> list[int]:
