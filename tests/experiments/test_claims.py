@@ -480,7 +480,7 @@ def test_equal_settings_come_together(results):
     stored = read_below(results)
     assert {s.about["name"] for s in stored} == {"distances", "oneshot", "retraining"}
     found = grouped(stored)
-    assert sorted(len(s.frame["kind"].unique()) for s in found) == [3, 5]
+    assert sorted(len(s.frame["kind"].unique()) for s in found) == [4, 5]
     both = max(found, key=lambda s: len(s.frame["kind"].unique()))
     errors = both.frame[(both.frame["kind"] == "dense") & (both.frame["measure"] == "error")]
     assert not errors.duplicated([c for c in errors.columns if c != "value"]).any()

@@ -148,9 +148,8 @@ def test_what_is_no_tolerance_is_refused(given: object) -> None:
 
 def test_rows_of_experiments_are_in_the_metrics_unit() -> None:
     from lotto.experiments.case import At, Case
-    from lotto.experiments.measures import ERROR, IMP
+    from lotto.experiments.measures import BARRIERS, ERROR, IMP
     from lotto.experiments.options import Options
-    from lotto.papers.stabilizing.measures import BARRIERS
 
     def units(recipe: lotto.Recipe) -> list[str]:
         case = Case(Options(recipe), 0, 0)

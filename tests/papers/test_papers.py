@@ -14,13 +14,16 @@ from lotto import papers
 from lotto.cli.main import main
 from lotto.core.errors import UsageError
 from lotto.execution.serial import Serial
-from lotto.experiments.case import Case
+from lotto.experiments import case as case_module
+from lotto.experiments.case import Case, lost_in_last_quarter
 from lotto.experiments.experiment import summary
 from lotto.landscape.curvature import convergence
 from lotto.papers.unmasking import pruning_limit
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS
 from lotto.report.experiments import readable, save_experiment, write_experiments
+from lotto.training.job import Run
+from lotto.training.mistakes import Mistakes
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +35,8 @@ def _few_products(monkeypatch):
 
 
 def options(**changes):
-    given = {"recipe": small_recipe(), "replicates": 2, "levels": 2, "points": 3, "rewind_to": ("5it",), **changes}
+    small = {"replicates": 2, "levels": 2, "points": 3, "orders": 2, "random_chain": False, "rewind_to": ("5it",)}
+    given = {"recipe": small_recipe(), **small, **changes}
     return papers.Options(**given)
 
 
@@ -50,14 +54,15 @@ def test_distances_rows_are_the_measures(store):
         assert orders[0] == replicate
         kinds = {"imp": at.mask, "random": masks.random_like(at.mask, replicate * MAX_LEVELS + 2)}
         for kind, mask in kinds.items():
-            for measure, function in (
-                ("data order", lotto.landscape.stability_to_data_order),
-                ("pruning", lotto.landscape.stability_to_pruning),
+            for measure, function, of in (
+                ("data order", lotto.landscape.stability_to_data_order, orders),
+                ("pruning", lotto.landscape.stability_to_pruning, orders[1:]),  # the first has made the mask
             ):
-                found = function(chosen.recipe, mask, "5it", orders, start=start, engine=engine)
+                found = function(chosen.recipe, mask, "5it", of, start=start, engine=engine)
                 rows = frame[(frame.replicate == replicate) & (frame.kind == kind) & (frame.measure == measure)]
                 assert tuple(rows[rows.unit == "L2"].value) == found.l2.values
                 assert tuple(rows[rows.unit == "degrees"].value) == found.angle.values
+                assert set(rows["sample"]) == ({0} if measure == "data order" else {1})
         errors = frame[(frame.replicate == replicate) & (frame.measure == "error")]
         assert errors[errors.kind == "imp"].value.iloc[0] == at.run.test_error
         assert errors[errors.kind == "random"].value.iloc[0] == at.controls["random"].test_error
@@ -76,6 +81,76 @@ def test_instability_rows_are_the_measure(store):
         assert tuple(rows[rows.unit == "points"].value) == found.barrier().values
         assert tuple(rows[rows.unit == "nats"].value) == found.barrier(what="loss").values
     assert not frame.measure.str.contains("recomputed").any(), "no BatchNorm in this model"
+
+
+def test_three_data_orders_are_the_default_and_have_three_pairs(store):
+    experiment = papers.get("stabilizing.distances")
+    chosen = experiment.options(small_recipe(steps="8it"), {"replicates": 1, "levels": 1, "rewind_to": ("0it",)})
+    assert experiment.own(chosen) == {"orders": 3}
+    frame = experiment.run(chosen, Serial(store))
+    imp = frame[(frame.kind == "imp") & (frame.unit == "L2")]
+    assert list(imp[imp.measure == "data order"]["sample"]) == [0, 1, 2]
+    assert list(imp[imp.measure == "pruning"]["sample"]) == [1, 2], "orders other than the mask's own"
+
+
+def test_every_dense_training_says_how_much_it_lost_in_its_last_quarter(store):
+    chosen = options(recipe=small_recipe(steps="40it", evaluations=4), replicates=1, rewind_to=("0it",))
+    dense = lotto.train(chosen.recipe, init_seed=0, order_seed=0, engine=Serial(store))
+    (at,) = [record for record in dense.history if record["step"] == 30]
+    of_curvature = {f"unmasking.{name}" for name in ("pruning_limit", "flatness", "flat_directions", "membership")}
+    for name in sorted({*papers.EXPERIMENTS} - of_curvature):
+        frame = papers.get(name).run(chosen, Serial(store))
+        rows = frame[frame.measure == "error lost in the last quarter"]
+        assert list(rows["value"]) == [at["test_error"] - dense.test_error], name
+        assert list(rows["x"]) == [0.75]
+        assert set(rows["kind"]) == {"dense"}
+
+
+def history(*points, examples=None):
+    records = [{"step": step, "test_error": error} for step, error in points]
+    if examples:
+        records[:-1] = [{**record, "test_examples": examples} for record in records[:-1]]
+    return records
+
+
+def test_the_last_quarter_is_compared_on_the_same_examples(monkeypatch):
+    recipe = small_recipe(steps="100it")
+
+    def lost(records, wrong=None):
+        mistakes = None if wrong is None else Mistakes.of(wrong)
+        return lost_in_last_quarter(recipe, Run((0, 100), records, {}, mistakes=mistakes))
+
+    assert lost(history((50, 9.0), (70, 4.0), (80, 3.0), (100, 2.5))) == (0.7, 1.5)
+    assert lost(history((50, 9.0), (100, 2.5))) is None, "half of the training is not three quarters"
+    assert lost(history((100, 2.5))) is None
+    # Of ten examples every fifth, two, are in the curve: both were wrong at three quarters, one is at the end.
+    monkeypatch.setattr(case_module, "curve_stride", lambda recipe, size: 5)
+    wrong = [True] + 9 * [False]
+    assert lost(history((75, 100.0), (100, 10.0), examples=2), wrong) == (0.75, 50.0)
+    assert lost(history((75, 100.0), (100, 10.0), examples=2)) is None
+
+
+def test_level_0_restarted_at_k_is_a_training_of_its_own(store):
+    engine = Serial(store)
+    chosen = options(replicates=1)
+    plain = papers.get("unmasking.connectivity").run(chosen, engine)
+    frame = papers.get("unmasking.connectivity").run(options(replicates=1, restart_dense=True), engine)
+    dense = lotto.train(chosen.recipe, init_seed=0, order_seed=0, keep=[5], engine=engine)
+    again = lotto.train(chosen.recipe, start=dense.state(5).without_optimizer, order_seed=0, from_step=5, engine=engine)
+    assert again.test_error != dense.test_error, "there is momentum"
+    error = {"level": 0, "kind": "imp", "measure": "error"}
+    assert rows_of(plain, **error) == (dense.test_error,)
+    assert rows_of(frame, **error) == (again.test_error,)
+    cut = lotto.pruning.prune(again.weights, masks.ones(chosen.recipe), chosen.recipe.pruning.rate)
+    first = lotto.train(
+        chosen.recipe, start=dense.state(5).without_optimizer, mask=cut, order_seed=0, from_step=5, engine=engine
+    )
+    assert rows_of(frame, level=1, kind="imp", measure="error") == (first.test_error,), "it is what is pruned"
+    at_0 = [
+        papers.get("unmasking.connectivity").run(options(replicates=1, rewind_to=("0it",), **more), engine)
+        for more in ({}, {"restart_dense": True})
+    ]
+    pd.testing.assert_frame_equal(*at_0)
 
 
 def rows_of(frame, **about):

@@ -64,9 +64,43 @@ def test_connectivity(home):
     for a in levels:
         for b in levels[a.level + 1 :]:
             path = lotto.landscape.evaluate_path(options.recipe, a.run.weights, b.run.weights, 5)
-            assert only(frame, level=a.level, measure="barrier", x=b.level) == path.barrier("line")
+            assert only(frame, level=a.level, kind="imp", measure="barrier", x=b.level) == path.barrier("line")
             assert only(frame, level=a.level, measure="error between", x=b.level) == path.error["test"][2]
     assert not frame["measure"].str.contains("recomputed").any(), "no BatchNorm in this model"
+
+
+def test_nested_random_masks_are_a_control_of_connectivity(home):
+    frame, (engine, options, levels) = run("connectivity", home), home
+    start, before, ends = levels[0].run.state(5).without_optimizer, levels[0].mask, [levels[0].run.weights]
+    for at in levels[1:]:
+        mask = masks.random_like(at.mask, derived_seed(0, "random-chain", at.level), before)
+        for name, keep in mask.items():
+            assert int(keep.sum()) == int(at.mask[name].sum()), "the layer densities of IMP"
+            assert not (keep & ~before[name]).any(), "each within the one before"
+        before = mask
+        trained = lotto.train(options.recipe, start=start, mask=mask, order_seed=0, from_step=5, engine=engine)
+        place = {"kind": "random", "level": at.level}
+        assert only(frame, **place, measure="error of nested random masks") == trained.test_error
+        ends.append(trained.weights)
+    for i, (a, b) in enumerate(pairwise(ends)):
+        barrier = lotto.landscape.barrier(options.recipe, a, b, 5, baseline="line")
+        assert only(frame, kind="random", level=i, measure="barrier") == barrier
+    assert len(frame[frame["kind"] == "random"]) == 6
+    without = papers.Options(options.recipe, 1, ("5it",), 3, points=5, random_chain=False)
+    assert set(papers.get("unmasking.connectivity").run(without, engine)["kind"]) == {"imp"}
+
+
+def test_distant_levels_are_compared_at_fewer_positions(home):
+    engine, options, levels = home
+    asked = papers.Options(options.recipe, 1, ("5it",), 3, points=9, random_chain=False)
+    frame = papers.get("unmasking.connectivity").run(asked, engine)
+    barriers = frame[frame["measure"] == "barrier"]
+    assert set(barriers[barriers["x"] == barriers["level"] + 1]["points"]) == {9}
+    assert set(barriers[barriers["x"] > barriers["level"] + 1]["points"]) == {5}
+    path = lotto.landscape.evaluate_path(options.recipe, levels[0].run.weights, levels[3].run.weights, 5)
+    assert path.alphas == (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert only(barriers, level=0, x=3) == path.barrier("line")
+    assert only(frame, measure="error between", level=0, x=3) == path.error["test"][2], "at the midpoint"
 
 
 def test_projection(home):
@@ -340,13 +374,41 @@ def test_batchnorm_statistics_are_recomputed_too(store):
             torch.nn.Linear(12, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Linear(16, 6)
         )
 
-    options = papers.Options(small_recipe(model=model, init="module"), replicates=1, levels=2, points=3)
-    frame = papers.get("unmasking.connectivity").run(options, Serial(store))
-    assert len(frame[frame["measure"] == "barrier, statistics recomputed"]) == 2
-    frame = papers.get("unmasking.membership").run(options, Serial(store))
+    engine = Serial(store)
+    options = papers.Options(small_recipe(model=model, init="module"), 1, ("0it",), 2, points=3, random_chain=False)
+    chain = lotto.imp(options.recipe, levels=2, rewind_to="0it", replicates=1, controls=(), engine=engine)
+    levels, start = chain.replicates[0], chain.replicates[0][0].run.at(0)
+    frame = papers.get("unmasking.connectivity").run(options, engine)
+    rows = frame[frame["measure"] == "barrier, statistics recomputed"]
+    assert list(zip(rows["level"], rows["x"], strict=True)) == [(0, 1), (0, 2), (1, 2)]
+    assert set(rows["bn_examples"]) == {options.recipe.bn_examples}
+
+    def between(a, b, points, batchnorm):
+        return lotto.landscape.evaluate_path(options.recipe, a, b, points, batchnorm=batchnorm, engine=engine)
+
+    for row in rows.to_dict("records"):
+        ends = (levels[int(row[name])].run.weights for name in ("level", "x"))
+        assert row["value"] == between(*ends, 3, "recompute").barrier("line")
+    projected = papers.get("unmasking.projection").run(options, engine)
+    cut = masks.apply(levels[0].run.weights, levels[1].mask)
+    for policy, ending in (("interpolate", ""), ("recompute", ", statistics recomputed")):
+        forth = between(cut, levels[1].run.weights, 3, policy)
+        back = between(masks.apply(start, levels[1].mask), cut, 2, policy)
+        assert only(projected, level=0, measure=f"projection error{ending}") == forth.error["test"][0]
+        assert only(projected, level=0, measure=f"barrier from the projection{ending}") == forth.barrier("line")
+        assert only(projected, level=0, measure=f"next initialisation error{ending}") == back.error["test"][0]
+    moved = papers.get("unmasking.robustness").run(options, engine)
+    both = [moved[(moved["measure"] == name) & (moved["kind"] == "perturbed")] for name in (
+        "barrier", "barrier, statistics recomputed"
+    )]  # fmt: skip
+    assert [list(part["x"]) for part in both] == [[0.5, 1, 2, 4]] * 2
+    for name, measured in (("connectivity", frame), ("projection", projected), ("robustness", moved)):
+        made = papers.get(f"unmasking.{name}").plot(summary(measured), 0.2)
+        assert any(line.get_linestyle() == "--" for axis in made.axes for line in axis.lines) or name == "robustness"
+    frame = papers.get("unmasking.membership").run(options, engine)
     again = frame[frame["measure"].str.endswith("on the way to the subspace, recomputed")]
     assert len(again) == 2 * 2 * 2, "loss and error, two levels, two kinds"
-    frame = papers.get("unmasking.pruning_limit").run(options, Serial(store))
+    frame = papers.get("unmasking.pruning_limit").run(options, engine)
     again = frame[frame["measure"] == "rise of the loss, projection, statistics recomputed"]
     assert set(again["kind"]) == {"random", "magnitude"}
     assert set(again["bn_examples"]) == {10_000}

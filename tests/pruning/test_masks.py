@@ -59,6 +59,19 @@ def test_random_like_keeps_the_number_in_every_layer_and_differs_between_seeds()
     assert not torch.equal(one["b"], mask["b"])
 
 
+def test_random_masks_within_another_are_nested_and_as_large_as_asked():
+    generator = np.random.default_rng(0)
+    outer, mask = (Mask({"w": torch.from_numpy(generator.random((20, 30)) < p)}) for p in (0.5, 0.2))
+    found = masks.random_like(mask, 3, within=outer)
+    assert found["w"].sum() == mask["w"].sum()
+    assert not (found["w"] & ~outer["w"]).any()
+    assert not torch.equal(found["w"], masks.random_like(mask, 4, within=outer)["w"])
+    every = masks.random_like(mask, 3, within=Mask({"w": torch.ones(20, 30, dtype=torch.bool)}))
+    assert torch.equal(every["w"], masks.random_like(mask, 3)["w"]), "within everything there is no difference"
+    with pytest.raises(UsageError, match=r"keeps \d+ weights of w, but only \d+ are left in it"):
+        masks.random_like(outer, 3, within=mask)
+
+
 def test_save_and_load(tmp_path):
     mask = Mask({"w": torch.tensor([True, False])})
     mask.save(tmp_path / "m.safetensors")

@@ -25,10 +25,12 @@ def run(
     replicates: int = 3,
     rewind_to: str | None = None,
     levels: int = 10,
-    orders: int = 2,
+    orders: int = 3,
     points: int = 30,
     examples: int | None = None,
     seed: int = 0,
+    random_chain: bool = True,
+    restart_dense: bool = False,
     eval_levels: Annotated[str | None, tyro.conf.arg(aliases=["--look-at"])] = None,
     changes: Changes,
     execution: Execution,
@@ -47,6 +49,8 @@ def run(
         points: positions on a path between networks.
         examples: at most so many examples of each split on a path.
         seed: replicate r uses the seeds seed + r.
+        random_chain: whether connectivity also trains nested random masks, as a control.
+        restart_dense: whether level 0, too, is trained from the rewind point with a new optimizer, as in OPENLTH.
         eval_levels: levels that subnetworks evaluates: 5,10 (default: half of them and all).
     """
     from lotto import papers
@@ -65,6 +69,8 @@ def run(
         "points": points,
         "examples": examples,
         "seed": seed,
+        "random_chain": random_chain,
+        "restart_dense": restart_dense,
         "eval_levels": tuple(whole_numbers(eval_levels, "--eval-levels")) if eval_levels else (),
     }
     asked = {experiment: experiment.options(chosen, given) for experiment in experiments}

@@ -10,7 +10,18 @@ from typing import Any, NamedTuple
 from lotto.core.errors import DivergedError
 from lotto.core.rng import derived_seed
 from lotto.execution.procedures import Procedure
-from lotto.experiments.measures import BN_EXAMPLES, DENSE, DIVERGED, LOSS, NATS, POINTS, Kind, Measure
+from lotto.experiments.measures import (
+    BN_EXAMPLES,
+    DENSE,
+    DIVERGED,
+    ERROR,
+    LAST_QUARTER,
+    LOSS,
+    NATS,
+    POINTS,
+    Kind,
+    Measure,
+)
 from lotto.experiments.options import Options
 from lotto.lottery.plan import Plan, make_plan
 from lotto.lottery.procedure import level_procedure
@@ -18,6 +29,8 @@ from lotto.lottery.replicate import Level
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import in_nats
+from lotto.training.job import Run
+from lotto.training.records import curve_stride
 
 Row = dict[str, Any]
 
@@ -127,7 +140,39 @@ class Case:
             return self.recipe.error_title
         return LOSS if measure.unit == NATS and not in_nats(self.recipe.loss_function) else measure.unit
 
-    def rows(self, at: Level | At, kind: Kind, measure: Measure, values: Sequence[float]) -> list[Row]:
-        """A row for each sample."""
+    def rows(
+        self, at: Level | At, kind: Kind, measure: Measure, values: Sequence[float], *, first: int = 0
+    ) -> list[Row]:
+        """A row for each sample, numbered from ``first`` on."""
         place = At.of(at) if isinstance(at, Level) else at
-        return [self.row(place, kind, measure, value, sample=i) for i, value in enumerate(values)]
+        return [self.row(place, kind, measure, value, sample=i) for i, value in enumerate(values, start=first)]
+
+    def dense_rows(self, run: Run) -> list[Row]:
+        """The rows of a dense training: its error, and how much error it lost in its last quarter."""
+        return [self.row(At(0, 1.0), DENSE, ERROR, run.test_error), *self.convergence_rows(run)]
+
+    def convergence_rows(self, run: Run) -> list[Row]:
+        """The row that says whether a dense training has converged; none if its history has no fitting record."""
+        found = lost_in_last_quarter(self.recipe, run)
+        return [self.row(At(0, 1.0), DENSE, LAST_QUARTER, found[1], x=found[0])] if found else []
+
+
+def lost_in_last_quarter(recipe: Recipe, run: Run) -> tuple[float, float] | None:
+    """Test error at three quarters of a training minus that at its end, on the same test examples.
+
+    Returns:
+        The fraction of the training at which the first was taken, the nearest record to three quarters, and the
+        difference; None if that is an eighth or more away, or if the two cannot be compared.
+    """
+    if run.diverged or len(run.history) < 2:
+        return None
+    at = min(run.history[:-1], key=lambda record: abs(4 * record["step"] - 3 * recipe.total))  # the earlier of two
+    fraction = at["step"] / recipe.total
+    if abs(fraction - 0.75) >= 0.125:
+        return None
+    if "test_examples" not in at:
+        return fraction, at["test_error"] - run.test_error
+    if run.mistakes is None:
+        return None
+    same = run.mistakes.wrong[:: curve_stride(recipe, run.mistakes.examples)]  # the record's examples
+    return fraction, at["test_error"] - 100.0 * float(same.mean())

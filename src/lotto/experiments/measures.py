@@ -88,5 +88,5 @@ LIMIT = Kind("limit")
 
 NOT_CONVERGED = "not converged"
 """How the note of a row begins whose value, NaN, is refused."""
-ONLY_DRAWN = (PLANE, PLANE_CORNER, WEIGHTS_IN_BIN, ERROR_BETWEEN, *PRUNING_DISTANCE.values())
-"""Measures with too many rows for a table."""
+ONLY_DRAWN = (PLANE, PLANE_CORNER, WEIGHTS_IN_BIN, ERROR_BETWEEN, LAST_QUARTER, *PRUNING_DISTANCE.values())
+"""Measures with too many rows for a table, or that only claims ask for."""

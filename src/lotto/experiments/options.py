@@ -14,7 +14,7 @@ from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 
 MAX_ORDERS = 1000
-SHARED = ("orders", "points", "examples", "eval_levels")
+SHARED = ("orders", "points", "examples", "eval_levels", "random_chain", "restart_dense")
 """Options that several experiments have; one that lacks any of them leaves it, so that all can be asked at once."""
 
 
@@ -61,7 +61,7 @@ class Options:
         self._check(**own)
 
     @checked
-    def _check(self, orders: int = 2, eval_levels: Sequence[int] = (), **others: object) -> None:
+    def _check(self, orders: int = 3, eval_levels: Sequence[int] = (), **others: object) -> None:
         """Before anything is trained; ``orders`` and ``eval_levels`` are the same wherever experiments have them."""
         if self.replicates < 1:
             raise UsageError(f"replicates is 1 or more; got {self.replicates}.")

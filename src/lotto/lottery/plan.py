@@ -69,6 +69,10 @@ class Plan:
     target: float = 0.0
     """Density at which adaptive pruning ends."""
     particles: int = 1
+    restart_dense: bool = False
+    """Whether level 0, too, is trained from the rewind point with a new optimizer, as the frameworks of both papers
+    do; by default it is the dense training itself, whose optimizer goes through. They differ where there is momentum
+    and the rewind step is not 0."""
     left_out: tuple[str, ...] = ()
     """Those of the controls that would be none for this model, see `check_reinit`; their columns are empty."""
     first_look: int = 0
@@ -121,6 +125,7 @@ class Plan:
             "seed": self.seed,
             "adaptive": self.adaptive,
             "particles": self.particles,
+            **({"restart_dense": True} if self.restart_dense else {}),
         }
 
     __repr__ = shown
@@ -144,6 +149,7 @@ def make_plan(
     seed: int = 0,
     adaptive: bool = False,
     particles: Few = 1,
+    restart_dense: bool = False,
 ) -> Plan:
     """Check every argument of `imp` and settle the defaults."""
     pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
@@ -204,7 +210,7 @@ def make_plan(
     return Plan(
         recipe, pruning, count, rewind_step, number, tuple(controls), chosen, Retraining(after), order,
         rewind_optimizer, finetune_lr or last, seed, adaptive, (density or 0.0) if adaptive else 0.0, particles,
-        left_out, first_look,
+        restart_dense, left_out, first_look,
     )  # fmt: skip
 
 

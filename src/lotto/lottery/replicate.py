@@ -142,6 +142,9 @@ def trained_replicate(plan: Plan, index: int) -> Procedure[Replicate]:
     kept = run.state(plan.rewind_step)
     rewound = kept if plan.rewind_optimizer else kept.without_optimizer
     mask = masks.ones(recipe)
+    if plan.restart_dense and plan.rewind_step:
+        step = plan.rewind_step
+        (run,) = yield [Job(recipe, order_seed=order, start=rewound, from_step=step, keep=(step,), label=label)]
     if plan.particles == 1:
         return Replicate(plan, index, Level(0, mask, run), rewound)
     rerun = Job(recipe, order_seed=order, start=rewound, from_step=plan.rewind_step, label=label)

@@ -245,13 +245,26 @@ def check_fits(mask: MaskLike, weights: Mapping[str, Tensor]) -> None:
 
 
 @checked
-def random_like(mask: MaskLike, seed: int) -> Mask:
-    """A random mask with exactly the same number of weights left in every layer (STAB's control)."""
+def random_like(mask: MaskLike, seed: int, within: MaskLike | None = None) -> Mask:
+    """A random mask with exactly the same number of weights left in every layer (STAB's control).
+
+    Args:
+        mask: what has the number of weights.
+        seed: of the draw.
+        within: only weights that this one leaves are left, so that masks are nested; None = any.
+
+    Raises:
+        UsageError: if ``within`` leaves fewer than are needed in a layer.
+    """
     result = {}
     for name, keep in mask.items():
         keep = keep.to("cpu", torch.bool)
         generator = stream(seed, f"random-mask:{name}")
-        chosen = generator.permutation(keep.numel())[: int(keep.sum())]
+        count = int(keep.sum())
+        allowed = np.arange(keep.numel()) if within is None else np.flatnonzero(within[name].cpu().numpy())
+        if count > len(allowed):
+            raise UsageError(f"A random mask keeps {count} weights of {name}, but only {len(allowed)} are left in it.")
+        chosen = allowed[generator.permutation(len(allowed))[:count]]
         flat = np.zeros(keep.numel(), dtype=bool)
         flat[chosen] = True
         result[name] = torch.from_numpy(flat).reshape(keep.shape)

@@ -18,39 +18,41 @@ from lotto.landscape.stability import (
     data_order_procedure,
     instability_procedure,
     pruning_procedure,
-    rewind_point_procedure,
 )
 from lotto.lottery.plan import CONTROLS, Retraining
 from lotto.lottery.replicate import REINIT_CONTROL, Level, random_control
 from lotto.papers.stabilizing import measures as m
 from lotto.papers.stabilizing import plots
-from lotto.training.job import State
+from lotto.training.job import Job, State
 
 
 @experiment(
     "distances", title="Stability to pruning and to data order: IMP against random masks",
     source="STAB, figures 3 and 10", plot=plots.distances,
 )  # fmt: skip
-def distances(case: Case, *, orders: int = 2) -> Procedure[list[Row]]:
-    """STAB figures 3, 4 and 10: distances of IMP and random masks at one density, for each rewind step."""
+def distances(case: Case, *, orders: int = 3) -> Procedure[list[Row]]:
+    """STAB figures 3, 4 and 10: distances of IMP and random masks at one density, for each rewind step.
+
+    Stability to pruning is measured on data orders other than the one that made the mask, which knows its own.
+    """
     levels = yield from case.levels()
     dense, last = levels[0], levels[-1]
     start, seeds = dense.run.state(case.k).without_optimizer, case.order_seeds(orders)
     found = yield from gather(
         {
             kind: [
-                procedure(case.recipe, start, mask, case.k, seeds, f"{case.label} · {kind}")
-                for procedure in (data_order_procedure, pruning_procedure)
+                procedure(case.recipe, start, mask, case.k, orders_of, f"{case.label} · {kind}")
+                for procedure, orders_of in ((data_order_procedure, seeds), (pruning_procedure, seeds[1:]))
             ]
             for kind, mask in ((IMP, last.mask), (RANDOM, random_control(last, case.seed)))
         }
     )
-    rows = [case.row(dense, DENSE, ERROR, dense.run.test_error)]
+    rows = case.dense_rows(dense.run)
     for kind, (to_order, to_pruning) in found.items():
         rows += case.rows(last, kind, m.DATA_ORDER, to_order.l2.values)
         rows += case.rows(last, kind, m.DATA_ORDER_ANGLE, to_order.angle.values)
-        rows += case.rows(last, kind, m.PRUNING, to_pruning.l2.values)
-        rows += case.rows(last, kind, m.PRUNING_ANGLE, to_pruning.angle.values)
+        rows += case.rows(last, kind, m.PRUNING, to_pruning.l2.values, first=1)
+        rows += case.rows(last, kind, m.PRUNING_ANGLE, to_pruning.angle.values, first=1)
         rows += case.rows(last, kind, ERROR, to_order.errors)
     return rows
 
@@ -68,15 +70,16 @@ rewind = replace(
     "instability", title="Instability of the dense network against the step at which its copies part",
     source="LMC, figure 3", rewind_to=("0it", "100it", "500it", "2ep"), plot=plots.instability,
 )  # fmt: skip
-def instability(case: Case, *, orders: int = 2, points: int = 30, examples: int | None = None) -> Procedure[list[Row]]:
+def instability(case: Case, *, orders: int = 3, points: int = 30, examples: int | None = None) -> Procedure[list[Row]]:
     """LMC figure 3: error barrier of the dense network against the step at which its copies part."""
-    start = yield from rewind_point_procedure(
-        case.recipe, case.k, case.seed, case.seed, f"replicate {case.replicate + 1}"
-    )
+    label = f"replicate {case.replicate + 1} · dense"
+    (dense,) = yield [Job(case.recipe, case.seed, case.seed, keep=(case.k,), label=label)]
     found = yield from instability_procedure(
-        case.recipe, start, None, case.k, case.order_seeds(orders), points, examples=examples, label=case.label
-    )
-    return _instability_rows(case, At(0, 1.0), DENSE, found, m.ERROR_OF_COPIES)
+        case.recipe, dense.state(case.k).without_optimizer, None, case.k, case.order_seeds(orders), points,
+        examples=examples, label=case.label,
+    )  # fmt: skip
+    rows = _instability_rows(case, At(0, 1.0), DENSE, found, m.ERROR_OF_COPIES)
+    return [*rows, *case.convergence_rows(dense)]
 
 
 def _instability_rows(case: Case, at: Level | At, kind: Kind, found: Instability, error: Measure = ERROR) -> list[Row]:
@@ -92,7 +95,7 @@ def _instability_rows(case: Case, at: Level | At, kind: Kind, found: Instability
     source="LMC, figures 5 and 6", rewind_to=("0it", "100it", "500it"), plot=plots.subnetworks,
 )  # fmt: skip
 def subnetworks(
-    case: Case, *, orders: int = 2, points: int = 30, examples: int | None = None, eval_levels: Sequence[int] = ()
+    case: Case, *, orders: int = 3, points: int = 30, examples: int | None = None, eval_levels: Sequence[int] = ()
 ) -> Procedure[list[Row]]:
     """LMC figures 5 and 6: instability and error of subnetworks at ``eval_levels``; empty = half of the levels and all.
 
@@ -120,7 +123,7 @@ def subnetworks(
             for at in evaluated
         ]
     )  # fmt: skip
-    rows = [case.row(levels[0], DENSE, ERROR, levels[0].run.test_error)]
+    rows = case.dense_rows(levels[0].run)
     for at, kinds in zip(evaluated, found, strict=True):
         for kind, measured in kinds.items():
             rows += _instability_rows(case, at, kind, measured)
@@ -144,7 +147,7 @@ def oneshot(case: Case) -> Procedure[list[Row]]:
     """STAB figures 6 and 7: a single cut against iteration, at the same density, over the rewind step."""
     found = yield from gather({m.ITERATIVE: case.levels(), ONE_SHOT: case.levels(one_shot=True)})
     dense, last = found[m.ITERATIVE][0], found[m.ITERATIVE][-1]
-    rows = [case.row(dense, DENSE, ERROR, dense.run.test_error)]
+    rows = case.dense_rows(dense.run)
     return rows + [case.row(last, kind, ERROR, levels[-1].run.test_error) for kind, levels in found.items()]
 
 
@@ -162,12 +165,13 @@ def _errors(case: Case, kinds: Mapping[Kind, Retraining], controls: Sequence[str
     found = yield from gather(
         {kind: case.levels(partial=True, after=after, controls=controls) for kind, after in kinds.items()}
     )
-    return [
+    rows = [
         case.row(at, Kind(name), ERROR, run.test_error)
         for kind, levels in found.items()
         for at in levels
         for name, run in {kind: at.run, **at.controls}.items()
     ]
+    return rows + case.convergence_rows(next(iter(found.values()))[0].run)
 
 
 EXPERIMENTS = (distances, rewind, instability, subnetworks, sparsity, oneshot, retraining)

@@ -8,9 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lotto.experiments.measures import DEGREES, DENSE, ERROR, IMP, L2, POINTS, RANDOM, REINIT, TEST_BARRIER, Measure
+from lotto.experiments.measures import (
+    DEGREES,
+    DENSE,
+    ERROR,
+    IMP,
+    L2,
+    LAST_QUARTER,
+    POINTS,
+    RANDOM,
+    RECOMPUTED_TEST_BARRIER,
+    REINIT,
+    TEST_BARRIER,
+    Measure,
+)
 from lotto.landscape.stability import STABLE
 from lotto.papers.stabilizing import measures as m
 from lotto.report import plots
@@ -27,23 +41,33 @@ def distances(means: pd.DataFrame, tolerance: float) -> Figure:
 
 def subnetworks(means: pd.DataFrame, tolerance: float) -> Figure:
     """Error and barrier of subnetworks against the rewind step."""
-    return _panels(means, ERROR, TEST_BARRIER)
+    recomputed = [RECOMPUTED_TEST_BARRIER] if len(RECOMPUTED_TEST_BARRIER.of(means)) else []
+    made = _panels(means, ERROR, TEST_BARRIER, *recomputed)
+    for axis, measure in zip(made.axes[1:], (TEST_BARRIER, *recomputed), strict=False):
+        _thresholds(axis, tolerance)
+        axis.set_title(f"{measure.name}, points", fontsize=10)
+    return made
 
 
 def instability(means: pd.DataFrame, tolerance: float) -> Figure:
     """Barriers of the dense network and the error of its copies against the rewind step."""
     grey = {m.ERROR_OF_COPIES.name: m.ERROR_OF_COPIES.name}
-    return _against_step(means[means["unit"] == POINTS], "measure", grey, "test error or barrier, points", stable=True)
+    shown = means[(means["unit"] == POINTS) & (means["measure"] != LAST_QUARTER.name)]
+    made = _against_step(shown, "measure", grey, "test error or barrier, points")
+    _thresholds(made.axes[0], tolerance)
+    made.axes[0].legend(frameon=False, fontsize=9)
+    return made
 
 
 def oneshot(means: pd.DataFrame, tolerance: float) -> Figure:
     """Error after one cut and after several against the rewind step."""
-    return _against_step(means, "kind", {DENSE: "dense error"}, "test error, points")
+    return _against_step(ERROR.of(means), "kind", {DENSE: "dense error"}, "test error, points")
 
 
 def against_density(means: pd.DataFrame, tolerance: float) -> Figure:
     """Error against density, a line for each kind of network and rewind step."""
     made, axis = plots.figure()
+    means = ERROR.of(means)
     steps = means["rewind_step"].nunique()
     for i, ((step, kind), part) in enumerate(means.groupby(["rewind_step", "kind"], sort=False)):
         name = TITLES.get(kind, kind)
@@ -85,14 +109,18 @@ def _panels(means: pd.DataFrame, *shown: Measure) -> Figure:
     return made
 
 
-def _against_step(means: pd.DataFrame, by: str, grey: Mapping[str, str], title: str, stable: bool = False) -> Figure:
+def _thresholds(axis: Axes, tolerance: float) -> None:
+    """LMC's threshold of a stable network, and that of a connected path, which is of re-estimated statistics."""
+    axis.axhline(STABLE, color=plots.COLOURS["dense"], ls=":", lw=1, label="stable below (LMC)")
+    axis.axhline(2 * tolerance, color=plots.COLOURS["dense"], ls="--", lw=1, label="connected below (2 × tolerance)")
+
+
+def _against_step(means: pd.DataFrame, by: str, grey: Mapping[str, str], title: str) -> Figure:
     """A line for each value of a column, against the rewind step; ``grey``: labels of those that are no colour."""
     made, axis = plots.figure()
     for i, (name, part) in enumerate(means.groupby(by, sort=False)):
         colour = plots.COLOURS["dense"] if name in grey else f"C{i}"
         plots.line(axis, part, "rewind_step", colour, grey.get(name, name))
-    if stable:
-        axis.axhline(STABLE, color=plots.COLOURS["dense"], ls=":", lw=1, label="stable below (LMC)")
     plots.step_axis(axis)
     axis.set_ylabel(title)
     axis.legend(frameon=False, fontsize=9)

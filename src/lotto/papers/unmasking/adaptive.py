@@ -34,6 +34,7 @@ def adaptive(case: Case) -> Procedure[list[Row]]:
         for kind, found in ((IMP, levels), (m.ADAPTIVE, chosen))
         for level in found
     ]
+    rows += case.convergence_rows(levels[0].run)
     for number, trial in enumerate(trials, start=1):
         at, kind = At(trial.level, trial.density), m.KEPT if trial.kept else m.NOT_KEPT
         rows.append(case.row(at, kind, m.FRACTION_TRIED, trial.share, x=number))

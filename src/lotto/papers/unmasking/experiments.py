@@ -20,15 +20,16 @@ from lotto.experiments.case import At, Case, Row
 from lotto.experiments.experiment import experiment
 from lotto.experiments.measures import (
     BARRIER,
-    DENSE,
     ERROR,
     ERROR_BETWEEN,
     IMP,
     ONE_SHOT,
     PLANE,
     PLANE_CORNER,
+    RANDOM,
     WEIGHTS_IN_BIN,
     WITHOUT_RETRAINING,
+    Measure,
 )
 from lotto.landscape.batchnorm import has_batchnorm
 from lotto.landscape.path import PathTask, path_of
@@ -51,6 +52,8 @@ MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 """Perturbations in units of the distance between successive pruned rewind points."""
 BINS = np.linspace(-4.0, 1.0, 41)
 """Edges of the histogram of log10 |w|."""
+FAR_POINTS = 5
+"""Positions on the path between levels that are not successive: its ends, its midpoint and the points between."""
 EARLY = ("0it", "100it", "500it")
 
 
@@ -58,30 +61,73 @@ EARLY = ("0it", "100it", "500it")
     "connectivity", title="Successive levels are linearly connected where they match", source="UNM, figure 2",
     rewind_to=EARLY, plot=plots.connectivity,
 )  # fmt: skip
-def connectivity(case: Case, *, points: int = 30, examples: int | None = None) -> Procedure[list[Row]]:
-    """UNM figure 2: barriers between the solutions of all levels, for each rewind step."""
-    levels = yield from case.levels()
+def connectivity(
+    case: Case,
+    *,
+    points: int = 30,
+    examples: int | None = None,
+    random_chain: bool = True,
+    restart_dense: bool = False,
+) -> Procedure[list[Row]]:
+    """UNM figure 2: barriers between the solutions of all levels, for each rewind step.
 
-    def task(a: Level, b: Level, batchnorm: str = "interpolate", note: str = "") -> PathTask:
-        label = f"{case.label} · {a.level}–{b.level}{note}"
-        return PathTask(
-            case.recipe, a.run.weights, b.run.weights, points, batchnorm=batchnorm, examples=examples, label=label
+    Successive levels at ``points`` positions, distant ones at the ends, the midpoint and the quarter points, as the
+    rows say. With ``random_chain`` also those of successive random masks, each within the one before and with the layer
+    densities of IMP's level: nested masks may be connected whatever they keep.
+    """
+    levels = yield from case.levels(restart_dense=restart_dense)
+    chains = {IMP: levels}
+    if random_chain:
+        chains[RANDOM] = yield from _random_chain(case, levels)
+    pairs = [
+        (kind, measure, batchnorm, a, b)
+        for kind, chain in chains.items()
+        for measure, batchnorm in _policies(case, BARRIER, m.RECOMPUTED_BARRIER)
+        for a, b in (combinations(chain, 2) if kind == IMP else pairwise(chain))
+        if not a.diverged and not b.diverged
+    ]
+    found = yield [
+        PathTask(
+            case.recipe, a.run.weights, b.run.weights, _positions(a, b, points), batchnorm=batchnorm,
+            examples=examples, label=f"{case.label} · {kind} {a.level}–{b.level}, {batchnorm}",
         )
-
-    recomputed = pairwise(levels) if has_batchnorm(case.recipe) else ()
-    found = yield {
-        BARRIER: {(a.level, b.level): task(a, b) for a, b in combinations(levels, 2)},
-        m.RECOMPUTED_BARRIER: {(a.level, b.level): task(a, b, "recompute", ", recomputed") for a, b in recomputed},
-    }
-    rows = _errors(case, levels)
-    for measure, outcomes in found.items():
-        for (a, b), outcome in outcomes.items():
-            path = path_of(outcome)
-            rows.append(case.row(levels[a], IMP, measure, path.barrier("line"), x=b))
-            if measure == BARRIER:
-                middle = path.error["test"][len(path.alphas) // 2]
-                rows.append(case.row(levels[a], IMP, ERROR_BETWEEN, middle, x=b))
+        for kind, _, batchnorm, a, b in pairs
+    ]  # fmt: skip
+    rows = [*_errors(case, levels), *case.convergence_rows(levels[0].run)]
+    rows += [case.row(at, RANDOM, m.CHAIN_ERROR, at.run.test_error) for at in chains.get(RANDOM, [])[1:]]
+    for (kind, measure, _, a, b), outcome in zip(pairs, found, strict=True):
+        path, at = path_of(outcome), {"x": b.level, "points": _positions(a, b, points)}
+        rows.append(case.row(a, kind, measure, path.barrier("line"), **at))
+        if kind == IMP and measure == BARRIER:
+            rows.append(case.row(a, kind, ERROR_BETWEEN, path.error["test"][len(path.alphas) // 2], **at))
     return rows
+
+
+def _positions(a: Level, b: Level, points: int) -> int:
+    """Positions on the path between two levels: there are many pairs of distant ones."""
+    return points if b.level == a.level + 1 else min(points, FAR_POINTS)
+
+
+def _policies(case: Case, interpolated: Measure, recomputed: Measure) -> list[tuple[Measure, str]]:
+    """Measures by what is done about BatchNorm's statistics; without BatchNorm there is nothing to do."""
+    both = [(interpolated, "interpolate"), (recomputed, "recompute")]
+    return both if has_batchnorm(case.recipe) else both[:1]
+
+
+def _random_chain(case: Case, levels: Sequence[Level]) -> Procedure[list[Level]]:
+    """Trainings from the rewind point under nested random masks with the layer densities of the levels."""
+    nested = [levels[0].mask]
+    for at in levels[1:]:
+        nested.append(masks.random_like(at.mask, derived_seed(case.seed, "random-chain", at.level), nested[-1]))
+    start = levels[0].run.state(case.k).without_optimizer
+    runs = yield [
+        Job(
+            case.recipe, order_seed=case.seed, start=start, mask=mask, from_step=case.k,
+            label=f"{case.label} · random level {number}",
+        )
+        for number, mask in enumerate(nested[1:], start=1)
+    ]  # fmt: skip
+    return [levels[0], *(Level(i, nested[i], run) for i, run in enumerate(runs, start=1))]
 
 
 def _errors(case: Case, levels: Sequence[Level]) -> list[Row]:
@@ -93,24 +139,31 @@ def _errors(case: Case, levels: Sequence[Level]) -> list[Row]:
     source="UNM, figure 3", plot=plots.projection,
 )  # fmt: skip
 def projection(case: Case, *, points: int = 30, examples: int | None = None) -> Procedure[list[Row]]:
-    """UNM figure 3: solution, projection and next initialisation; the barrier from projection to next solution."""
+    """UNM figure 3: solution, projection and next initialisation; the barrier from projection to next solution.
+
+    Of a model with BatchNorm with its statistics as they are and re-estimated: those of a projection are of no network.
+    """
     recipe = case.recipe
     levels = yield from case.levels()
     start = levels[0].run.at(case.k)
     projected = [masks.apply(here.run.weights, after.mask) for here, after in pairwise(levels)]
     # A plane for one level that matches and for the last one, of the first replicate.
     shown = sorted({_last_matching(levels, recipe.margin), len(levels) - 2}) if case.replicate == 0 else []
+    policies = [batchnorm for _, batchnorm in _policies(case, m.PROJECTION_BARRIER, m.RECOMPUTED_PROJECTION_BARRIER)]
     found = yield {
         "steps": [
             {
-                "forth": PathTask(
-                    recipe, projected[i], after.run.weights, points, examples=examples,
-                    label=f"{case.label} · level {i} · from the projection",
-                ),
-                "back": PathTask(
-                    recipe, masks.apply(start, after.mask), projected[i], 2, examples=examples,
-                    label=f"{case.label} · level {i} · next initialisation",
-                ),
+                batchnorm: {
+                    "forth": PathTask(
+                        recipe, projected[i], after.run.weights, points, batchnorm=batchnorm, examples=examples,
+                        label=f"{case.label} · level {i} · from the projection, {batchnorm}",
+                    ),
+                    "back": PathTask(
+                        recipe, masks.apply(start, after.mask), projected[i], 2, batchnorm=batchnorm,
+                        examples=examples, label=f"{case.label} · level {i} · next initialisation, {batchnorm}",
+                    ),
+                }
+                for batchnorm in policies
             }
             for i, after in enumerate(levels[1:])
         ],
@@ -122,15 +175,17 @@ def projection(case: Case, *, points: int = 30, examples: int | None = None) -> 
             for i in shown
         },
     }  # fmt: skip
-    rows = _errors(case, levels)
+    rows = [*_errors(case, levels), *case.convergence_rows(levels[0].run)]
     for (here, after), outcomes in zip(pairwise(levels), found["steps"], strict=True):
-        forth, back = path_of(outcomes["forth"]), path_of(outcomes["back"])
-        rows += [
-            case.row(here, IMP, m.PROJECTION_BARRIER, forth.barrier("line"), x=after.level),
-            case.row(here, IMP, m.PROJECTION_ERROR, forth.error["test"][0]),
-            case.row(here, IMP, m.NEXT_INITIALISATION_ERROR, back.error["test"][0]),
-            case.row(here, IMP, m.PROJECTION_LENGTH, distance_to(here.run.weights, after.mask)),
-        ]
+        for batchnorm in policies:
+            forth, back = path_of(outcomes[batchnorm]["forth"]), path_of(outcomes[batchnorm]["back"])
+            barrier, error, next_error = m.PROJECTED[batchnorm]
+            rows += [
+                case.row(here, IMP, barrier, forth.barrier("line"), x=after.level),
+                case.row(here, IMP, error, forth.error["test"][0]),
+                case.row(here, IMP, next_error, back.error["test"][0]),
+            ]
+        rows.append(case.row(here, IMP, m.PROJECTION_LENGTH, distance_to(here.run.weights, after.mask)))
     for number, outcome in found["planes"].items():
         plane, at = plane_of(outcome), At.of(levels[number])
         for i, (kind, (x, y)) in enumerate(zip(m.CORNERS, plane.corners, strict=True)):
@@ -168,22 +223,26 @@ def robustness(case: Case, *, points: int = 30, examples: int | None = None) -> 
         label=f"{case.label} · order {other}",
     )  # fmt: skip
     runs = yield jobs
+    policies = _policies(case, BARRIER, m.RECOMPUTED_BARRIER)
     outcomes = yield {
-        key: PathTask(
-            case.recipe, last.run.weights, run.weights, points, examples=examples, label=f"{jobs[key].label} · path"
+        (*key, batchnorm): PathTask(
+            case.recipe, last.run.weights, run.weights, points, batchnorm=batchnorm, examples=examples,
+            label=f"{jobs[key].label} · path, {batchnorm}",
         )
         for key, run in runs.items()
-    }
+        for _, batchnorm in policies
+    }  # fmt: skip
     rows = [
-        case.row(levels[0], DENSE, ERROR, levels[0].run.test_error),
+        *case.dense_rows(levels[0].run),
         case.row(last, IMP, ERROR, last.run.test_error),
         case.row(last, IMP, m.SUCCESSIVE_DISTANCE, length),
         case.row(last, IMP, m.REWIND_NORM, norm(rewound.weights, last.mask)),
     ]
     for (kind, multiple), run in runs.items():
-        barrier = path_of(outcomes[kind, multiple]).barrier("mean")
         rows.append(case.row(last, kind, m.ERROR_AFTER_TRAINING, run.test_error, x=multiple))
-        rows.append(case.row(last, kind, BARRIER, barrier, x=multiple))
+        for measure, batchnorm in policies:
+            barrier = path_of(outcomes[kind, multiple, batchnorm]).barrier("mean")
+            rows.append(case.row(last, kind, measure, barrier, x=multiple))
     return rows
 
 
@@ -216,7 +275,7 @@ def retraining(case: Case, *, examples: int | None = None) -> Procedure[list[Row
             from_step=case.k, label=f"{case.label} · one-shot",
         ),
     }  # fmt: skip
-    rows = []
+    rows = case.convergence_rows(dense)
     for at, outcome in zip(levels, found["untrained"], strict=True):
         rows.append(case.row(at, IMP, ERROR, at.run.test_error))
         error = path_of(outcome).error["test"][0]

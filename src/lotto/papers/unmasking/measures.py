@@ -29,6 +29,22 @@ RECOMPUTED_BARRIER = Measure("barrier, statistics recomputed", POINTS, (*ON_PATH
 PROJECTION_BARRIER = Measure("barrier from the projection", POINTS, ON_PATH)
 PROJECTION_ERROR = Measure("projection error", POINTS, (EXAMPLES,))
 NEXT_INITIALISATION_ERROR = Measure("next initialisation error", POINTS, (EXAMPLES,))
+RECOMPUTED_PROJECTION_BARRIER, RECOMPUTED_PROJECTION_ERROR, RECOMPUTED_NEXT_INITIALISATION_ERROR = (
+    Measure(f"{measure.name}, statistics recomputed", measure.unit, (*measure.settings, BN_EXAMPLES))
+    for measure in (PROJECTION_BARRIER, PROJECTION_ERROR, NEXT_INITIALISATION_ERROR)
+)
+"""The same with BatchNorm's statistics re-estimated, of a model that has any."""
+PROJECTED = {
+    "interpolate": (PROJECTION_BARRIER, PROJECTION_ERROR, NEXT_INITIALISATION_ERROR),
+    "recompute": (
+        RECOMPUTED_PROJECTION_BARRIER,
+        RECOMPUTED_PROJECTION_ERROR,
+        RECOMPUTED_NEXT_INITIALISATION_ERROR,
+    ),
+}
+"""By what is done about BatchNorm's statistics: barrier to the next solution, errors of projection and next start."""
+CHAIN_ERROR = Measure("error of nested random masks", POINTS)
+"""Of a chain of random masks each within the one before, with the layer densities of IMP's levels."""
 PROJECTION_LENGTH = Measure("projection length", L2)
 
 ERROR_AFTER_TRAINING = Measure("error after training", POINTS)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -35,11 +37,19 @@ def connectivity(means: pd.DataFrame, tolerance: float) -> Figure:
     Circles: levels that match; of a barrier, both its ends. On the matrix's diagonal they are dots.
     """
     made, (errors, barriers, matrix) = plots.panels(3, 3.2)
-    found = BARRIER.of(means)
+    found = BARRIER.of(means[means["kind"] == IMP])
     next_to = found[found["x"] == found["level"] + 1]
+    others = {
+        "statistics re-estimated": ("--", m.RECOMPUTED_BARRIER.of(means[means["kind"] == IMP])),
+        "nested random masks": (":", BARRIER.of(means[means["kind"] == RANDOM])),
+    }
     matching: list[int] = []
     for i, (k, part) in enumerate(ERROR.of(means).groupby("rewind_step")):
         steps = next_to[next_to["rewind_step"] == k]
+        for label, (dashes, rows) in others.items():
+            beside = rows[(rows["rewind_step"] == k) & (rows["x"] == rows["level"] + 1)]
+            if len(beside):
+                plots.line(barriers, beside, "density", f"C{i}", label if i == 0 else "_", ls=dashes)
         dense = float(part[part["level"] == 0]["mean"].iloc[0])
         matching = list(part[part["mean"] <= dense + tolerance + 1e-9]["level"])
         for axis, shown, needed in ((errors, part, ("level",)), (barriers, steps, ("level", "x"))):
@@ -48,6 +58,8 @@ def connectivity(means: pd.DataFrame, tolerance: float) -> Figure:
     for axis, title in ((errors, "test error, points"), (barriers, "barrier to the next level, points")):
         plots.density_axis(axis, list(means["density"].unique()))
         axis.set_title(title, fontsize=10)
+    barriers.axhline(2 * tolerance, color=plots.COLOURS["dense"], lw=1, label="connected below (2 × tolerance)")
+    barriers.legend(*_named(barriers, "k = "), frameon=False, fontsize=7)
     errors.legend(frameon=False, fontsize=9)
     last = found[found["rewind_step"] == found["rewind_step"].max()]
     size = int(last["x"].max()) + 1
@@ -63,20 +75,36 @@ def connectivity(means: pd.DataFrame, tolerance: float) -> Figure:
     return made
 
 
+def _named(axis: Axes, without: str) -> tuple[list[Any], list[str]]:
+    """Handles and labels of a legend, without those that begin so: another panel has them."""
+    kept = [(h, label) for h, label in zip(*axis.get_legend_handles_labels(), strict=True) if without not in label]
+    return [h for h, _ in kept], [label for _, label in kept]
+
+
 def projection(means: pd.DataFrame, tolerance: float) -> Figure:
     """Errors of solution, projection and next initialisation, the barrier from the projection, and the planes."""
     planes = [part for _, part in PLANE.of(means).groupby(["rewind_step", "level"])]
     made, axes = plots.panels(2 + len(planes), 3.2)
-    names = {ERROR: "solution", m.PROJECTION_ERROR: "projection", m.NEXT_INITIALISATION_ERROR: "next initialisation"}
-    for i, (measure, label) in enumerate(names.items()):
+    names = (
+        ("solution", ERROR, None),
+        ("projection", m.PROJECTION_ERROR, m.RECOMPUTED_PROJECTION_ERROR),
+        ("next initialisation", m.NEXT_INITIALISATION_ERROR, m.RECOMPUTED_NEXT_INITIALISATION_ERROR),
+    )
+    for i, (label, measure, recomputed) in enumerate(names):
         found = measure.of(means)
         for k, part in found.groupby("rewind_step"):
             several = found["rewind_step"].nunique() > 1
             plots.line(axes[0], part, "density", f"C{i}", f"{label}, k = {k}" if several else label)
-    axes[0].set_title("test error, points", fontsize=10)
+        for _, part in () if recomputed is None else recomputed.of(means).groupby("rewind_step"):
+            plots.line(axes[0], part, "density", f"C{i}", "_", ls="--")
     axes[0].legend(frameon=False, fontsize=8)
     for i, (k, part) in enumerate(m.PROJECTION_BARRIER.of(means).groupby("rewind_step")):
         plots.line(axes[1], part, "density", f"C{i}", f"k = {k}")
+    recomputed = m.RECOMPUTED_PROJECTION_BARRIER.of(means)
+    for i, (_, part) in enumerate(recomputed.groupby("rewind_step")):
+        plots.line(axes[1], part, "density", f"C{i}", "_", ls="--")
+    dashed = " (dashed: statistics re-estimated)" if len(recomputed) else ""
+    axes[0].set_title(f"test error, points{dashed}", fontsize=10 if not dashed else 8)
     axes[1].set_title("barrier, projection to next solution", fontsize=10)
     for axis in axes[:2]:
         plots.density_axis(axis, list(means["density"].unique()))
@@ -103,8 +131,10 @@ def _plane(axis: Axes, part: pd.DataFrame, corners: pd.DataFrame) -> None:
 
 def robustness(means: pd.DataFrame, tolerance: float) -> Figure:
     """Barrier and error after training against the length of the perturbation, a line for each rewind step."""
-    made, axes = plots.panels(2)
-    for axis, measure in zip(axes, (BARRIER, m.ERROR_AFTER_TRAINING), strict=True):
+    recomputed = [m.RECOMPUTED_BARRIER] if len(m.RECOMPUTED_BARRIER.of(means)) else []
+    measures = (BARRIER, m.ERROR_AFTER_TRAINING, *recomputed)
+    made, axes = plots.panels(len(measures))
+    for axis, measure in zip(axes, measures, strict=True):
         found = measure.of(means)
         for i, (k, part) in enumerate(found[found["kind"] == m.PERTURBED].groupby("rewind_step")):
             plots.line(axis, part, "x", f"C{i}", f"k = {k}")
@@ -113,7 +143,9 @@ def robustness(means: pd.DataFrame, tolerance: float) -> Figure:
                 axis.axhline(float(noise.iloc[0]), color=f"C{i}", ls=":", lw=1)
         axis.set_xscale("log", base=2)
         axis.set_xlabel("length / distance of successive rewind points")
-        axis.set_title(f"{measure.name}, points (dotted: another data order)", fontsize=10)
+        axis.set_title(f"{measure.name}, points (dotted: another data order)", fontsize=10 if len(axes) < 3 else 8)
+        if measure != m.ERROR_AFTER_TRAINING:
+            axis.axhline(2 * tolerance, color=plots.COLOURS["dense"], lw=1, label="connected below (2 × tolerance)")
     axes[0].legend(frameon=False, fontsize=9)
     return made
 
