@@ -16,7 +16,8 @@ import lotto
 from conftest import same_tensors
 from lotto import SGD, Adam, Job
 from lotto.core import jit
-from lotto.core.errors import DivergedError
+from lotto.core.errors import DivergedError, UsageError
+from lotto.landscape.batchnorm import recompute_statistics
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
 from lotto.training import evaluation, loop
@@ -422,6 +423,26 @@ def test_an_evaluation_is_by_kernels_and_sees_the_present_weights(monkeypatch):
     assert before != after_
     monkeypatch.setattr(evaluation, "outputs_of", lambda recipe, network: network)
     assert evaluate_network(recipe, network, "test").loss == pytest.approx(after_.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.1])
+@pytest.mark.parametrize("batch", [None, 30], ids=["one batch", "several"])
+def test_statistics_by_kernels_are_those_of_the_network(density, batch):
+    recipe, network = trained_network(density)
+    exact, slow = trained_network(density, precision="float64")
+    for one, other in ((recipe, network), (exact, slow)):
+        recompute_statistics(one.replace(eval_batch_size=batch), other)
+    found, expected = network.module.state_dict(), slow.module.state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name].to(tensor.dtype), tensor, rtol=1e-4, atol=1e-5)
+    assert not network.module.training
+
+
+def test_statistics_that_are_no_numbers_are_refused():
+    recipe, network = trained_network()
+    network.module.conv.weight.data.fill_(1e30)
+    with pytest.raises(UsageError, match="not finite"):
+        recompute_statistics(recipe, network)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)

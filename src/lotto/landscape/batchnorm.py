@@ -15,6 +15,7 @@ from lotto.recipe.recipe import Recipe
 from lotto.training.batch_size import activations, eval_batch
 from lotto.training.evaluation import examples_of
 from lotto.training.network import NORMS, Network
+from lotto.training.outputs import batch_statistics
 
 STATISTICS_BYTES = 128 << 20
 """Batches are so large that their largest activation takes this much memory, or as large as in an evaluation."""
@@ -49,6 +50,8 @@ def recompute_statistics(recipe: Recipe, network: Network, examples: int | None 
         return
     count = min(examples or recipe.bn_examples, recipe.arrays.size())
     batch = -(-count // -(-count // statistics_batch(recipe, network)))  # batches as equal as can be
+    if batch == count and _of_one_batch(recipe, network, count):
+        return
     found = [_Moments(norm) for norm in norms]
     try:
         for x, _ in _without_single(examples_of(recipe, network, "train", count, batch)):
@@ -60,8 +63,26 @@ def recompute_statistics(recipe: Recipe, network: Network, examples: int | None 
     finally:
         for moments in found:
             moments.settle()
+    _check_finite(norms)
+
+
+def _check_finite(norms: Iterable[Any]) -> None:
     if not math.isfinite(float(sum(n.running_var.sum() for n in norms if isinstance(n.running_var, Tensor)))):
         raise UsageError("The re-estimated BatchNorm statistics are not finite: the network's activations overflow.")
+
+
+def _of_one_batch(recipe: Recipe, network: Network, count: int) -> bool:
+    """Give a network the statistics of its first ``count`` examples by kernels, if it has them; returns whether."""
+    x, _ = next(examples_of(recipe, network, "train", count, count))
+    statistics = batch_statistics(recipe, network, x)
+    if statistics is None:
+        return False
+    buffers = dict(network.module.named_buffers())
+    for name, value in statistics.items():
+        buffers[name].copy_(value)
+        buffers[f"{name.rpartition('.')[0]}.num_batches_tracked"].fill_(1)
+    _check_finite(norm for norm in network.module.modules() if isinstance(norm, NORMS))
+    return True
 
 
 def statistics_batch(recipe: Recipe, network: Network) -> int:
@@ -100,7 +121,8 @@ class _Moments:
     def _add(self, norm: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
         x: Tensor = inputs[0] if inputs else named["input"]
         count = x.numel() // x.shape[1]
-        mean, variance = self.norm.running_mean.double(), self.norm.running_var.double()
+        # Copies, in float64 as well: the next batch overwrites the layer's own.
+        mean, variance = (t.to(torch.float64, copy=True) for t in (self.norm.running_mean, self.norm.running_var))
         squares = variance * (count - 1)
         if not self.count:
             self.count, self.mean, self.squares = count, mean, squares

@@ -1,4 +1,4 @@
-"""What gives a network's outputs where nothing is trained: kernels of ours for networks that have them."""
+"""A network's outputs and its BatchNorms' statistics where nothing is trained: by kernels of ours if it has them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,48 @@ def outputs_of(recipe: Recipe, network: Network) -> Callable[[Tensor], Tensor]:
         recipe: tells the shape of inputs.
         network: in evaluation mode.
     """
-    precise = network.device.type == "cpu" and network.dtype == torch.float32
-    if not (precise and can_compile() and has_kernels(network.module)):
+    if not _has_kernels(network):
         return network
     from lotto.training.learners.residual_outputs import OutputsPass
 
-    shape = recipe.arrays.shape
-    layers = Layers(network.module, {name: p.detach() != 0 for name, p in network.module.named_parameters()})
+    shape, layers = recipe.arrays.shape, _layers(network)
     by_kernels = OutputsPass(layers.network, *channels_and_size(shape), BATCH, frozen=True)
 
     def outputs(x: Tensor) -> Tensor:
         """Shape (examples, classes)."""
-        return by_kernels(x) if x.dtype == torch.float32 and x.shape[1:] == shape else network(x)
+        return by_kernels(x) if _fits(recipe, x) else network(x)
 
     return outputs
+
+
+@torch.no_grad()
+def batch_statistics(recipe: Recipe, network: Network, x: Tensor) -> dict[str, Tensor] | None:
+    """What running statistics are with momentum 1 after a batch in training mode, by name; None without kernels.
+
+    Args:
+        recipe: tells the shape of inputs.
+        network: all its BatchNorms are trained.
+        x: at least two examples.
+    """
+    if not (_has_kernels(network) and _fits(recipe, x) and len(x) > 1):
+        return None
+    from lotto.training.learners.residual_outputs import OutputsPass
+
+    layers = _layers(network)
+    layers.forget()
+    OutputsPass(layers.network, *channels_and_size(recipe.arrays.shape), len(x), frozen=False)(x)
+    return layers.statistics
+
+
+def _has_kernels(network: Network) -> bool:
+    precise = network.device.type == "cpu" and network.dtype == torch.float32
+    return precise and can_compile() and has_kernels(network.module)
+
+
+def _layers(network: Network) -> Layers:
+    """With sparse layers where few weights are not 0."""
+    return Layers(network.module, {name: p.detach() != 0 for name, p in network.module.named_parameters()})
+
+
+def _fits(recipe: Recipe, x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.shape[1:] == recipe.arrays.shape

@@ -101,6 +101,7 @@ class Layers:
     Attributes:
         flat: all parameters, with their gradient.
         parameters: views of it, by name.
+        statistics: views of all running statistics, by name.
         steps: of each BatchNorm, ``num_batches_tracked``.
         network: the layers.
         sparse, convolutions: how many there are.
@@ -113,13 +114,13 @@ class Layers:
         self.parameters = dict(zip(named, views(self.flat, named), strict=True))
         running = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
         self.running = torch.cat([buffer.flatten() for buffer in running.values()])
-        self._buffers = dict(zip(running, views(self.running, running), strict=True))
+        self.statistics = dict(zip(running, views(self.running, running), strict=True))
         steps = {name: buffer for name, buffer in module.named_buffers() if name not in running}
         self.steps = torch.stack([*steps.values()])
         self._counts = dict(zip(steps, self.steps.unbind(), strict=True))
         self._mask, self._crossover = mask, crossover
         self._places = {
-            name: int(view.storage_offset()) for name, view in (*self.parameters.items(), *self._buffers.items())
+            name: int(view.storage_offset()) for name, view in (*self.parameters.items(), *self.statistics.items())
         }
         self._constants: list[tuple[float, float]] = []
         self.sparse = self.convolutions = 0
@@ -127,7 +128,12 @@ class Layers:
 
     def tensors(self) -> dict[str, Tensor]:
         """Views of everything, by name."""
-        return {**self.parameters, **self._buffers, **self._counts}
+        return {**self.parameters, **self.statistics, **self._counts}
+
+    def forget(self) -> None:
+        """From now on running statistics are those of the last batch."""
+        self.network.vectors.constants[:, 0] = 1.0
+        self.running.zero_()
 
     def _network(self, module: nn.Module) -> residual.Network:
         from lotto.training.learners.residual import Block, Network, Vectors
