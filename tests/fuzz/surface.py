@@ -458,6 +458,27 @@ def _surface() -> dict[str, Call]:
         "curvature.spectrum": _with(
             curvature.spectrum, recipe=recipe, weights=trained, mask=mask, steps=2, probes=1, examples=8, seed=0
         ),
+        "curvature.limits": _with(
+            curvature.limits,
+            recipe=recipe,
+            weights=trained,
+            mask=mask,
+            epsilon=0.1,
+            steps=2,
+            probes=1,
+            examples=lambda c: c.recipe.arrays.size(),
+            seed=0,
+        ),
+        "curvature.pruned_block": _with(
+            curvature.pruned_block,
+            recipe=recipe,
+            weights=trained,
+            mask=mask,
+            cut=lambda c: lotto.pruning.prune(c.run.weights, c.mask, 0.5),
+            probes=1,
+            examples=8,
+            seed=0,
+        ),
         "Hessian": _with(curvature.Hessian, recipe=recipe, weights=trained, mask=mask, split="train", examples=8),
         "Hessian @": _with(
             lambda c_, vector: c_ @ vector, c_=lambda c: c.hessian, vector=lambda c: np.ones(c.hessian.size)

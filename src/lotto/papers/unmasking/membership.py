@@ -19,7 +19,8 @@ from lotto.pruning import masks
 from lotto.pruning.rule import prune
 from lotto.training.job import Job, State
 
-POINTS = 11
+POINTS = 7
+"""On a line that is as short as a projection."""
 RATE = 0.1
 """Rate of the search inside the subspace, as a part of the recipe's: it is to stay near the solution."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lotto.core.rng import derived_seed
 from lotto.core.weights import Weights
+from lotto.data import Split
 from lotto.execution.procedures import Procedure
 from lotto.experiments.case import At, Case, Row
 from lotto.experiments.experiment import experiment
@@ -36,7 +37,7 @@ LEVELS = 4
 """So many levels are measured: the first, the last but one, and what is evenly between."""
 STEPS = MOST_STEPS
 """Lanczos steps at most."""
-EVALUATED = 10_000
+EVALUATED = 5_000
 """Examples of each split at most, unless others are asked for."""
 DRAWN = tuple(round(0.05 * i, 2) for i in range(1, 20))
 """Fractions at which the distances of pruning, and those that the theory allows, are drawn."""
@@ -68,8 +69,8 @@ def pruning_limit(case: Case, *, examples: int | None = EVALUATED) -> Procedure[
     starts = {key: masks.apply(chosen[key[0]].run.weights, cut) for key, cut in cuts.items()}
     names = {(i, kind, part): f"{label} · level {i} · {kind} {part:.0%}" for i, kind, part in cuts}
 
-    def path(a: Weights, b: Weights, name: str, **how: Any) -> PathTask:
-        return PathTask(recipe, a, b, 2, ("train", "test"), examples=examples, label=name, **how)
+    def path(a: Weights, b: Weights, name: str, splits: tuple[Split, ...] = ("train", "test"), **how: Any) -> PathTask:
+        return PathTask(recipe, a, b, 2, splits, examples=examples, label=name, **how)
 
     ends = yield {i: path(at.run.weights, at.run.weights, f"{label} · level {i}") for i, at in chosen.items()}
     losses = {i: path_of(outcome).loss["train"][0] for i, outcome in ends.items()}
@@ -95,7 +96,9 @@ def pruning_limit(case: Case, *, examples: int | None = EVALUATED) -> Procedure[
             if masks.count(at.mask) <= LARGEST
         },
         "recomputed": {
-            key: path(start, chosen[key[0]].run.weights, f"{names[key]} · recomputed", batchnorm="recompute")
+            key: path(
+                start, chosen[key[0]].run.weights, f"{names[key]} · recomputed", ("train",), batchnorm="recompute"
+            )
             for key, start in (starts if has_batchnorm(recipe) else {}).items()
         },
     }  # fmt: skip
