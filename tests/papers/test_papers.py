@@ -169,6 +169,10 @@ def test_sparsity_retraining_and_oneshot_rows_are_those_of_imp(store):
         assert rows_of(frame, level=at.level, kind="imp") == (at.run.test_error,)
         for control, run in at.controls.items():
             assert rows_of(frame, level=at.level, kind=control) == (run.test_error,)
+    some = options(replicates=1, rewind_to=("0it", "5it"), control_steps=("5it",))
+    frame = papers.get("stabilizing.sparsity").run(some, engine)
+    assert not {"random", "reinit"} & {*frame[frame.rewind_step == 0].kind}
+    assert {"random", "reinit"} < {*frame[frame.rewind_step == 5].kind}
     frame = papers.get("stabilizing.retraining").run(chosen, engine)
     for kind, after in (("lr rewinding", "lr"), ("fine-tuning", "finetune"), ("weight rewinding", "weights")):
         last = lotto.imp(chosen.recipe, controls=(), after=after, **given).replicates[0][2]
@@ -281,6 +285,7 @@ def test_command_line(tmp_path, capsys):
         ({"orders": 1}, "A distance needs at least 2 data orders, and at most 1000; got 1"),
         ({"replicates": 0}, "replicates is 1 or more"),
         ({"rewind_to": ("40it",)}, "rewind step 40 is not before the end"),
+        ({"rewind_to": ("5it",), "control_steps": ("6it",)}, "some of the rewind steps, 5; got '6it' in control_steps"),
     ],
 )
 def test_bad_options(changes, text):

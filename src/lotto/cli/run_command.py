@@ -32,6 +32,7 @@ def run(
     random_chain: bool = True,
     restart_dense: bool = False,
     eval_levels: Annotated[str | None, tyro.conf.arg(aliases=["--look-at"])] = None,
+    control_steps: str | None = None,
     changes: Changes,
     execution: Execution,
 ) -> None:
@@ -52,6 +53,7 @@ def run(
         random_chain: whether connectivity also trains nested random masks, as a control.
         restart_dense: whether level 0, too, is trained from the rewind point with a new optimizer, as in OPENLTH.
         eval_levels: levels that subnetworks evaluates: 5,10 (default: half of them and all).
+        control_steps: rewind steps at which sparsity trains controls: 0it,100it (default: all).
     """
     from lotto import papers
     from lotto.cli.display import Display
@@ -72,6 +74,7 @@ def run(
         "random_chain": random_chain,
         "restart_dense": restart_dense,
         "eval_levels": tuple(whole_numbers(eval_levels, "--eval-levels")) if eval_levels else (),
+        "control_steps": tuple(control_steps.split(",")) if control_steps else (),
     }
     asked = {experiment: experiment.options(chosen, given) for experiment in experiments}
     places = [place for experiment, options in asked.items() for place in places_of(experiment, options)]

@@ -14,7 +14,7 @@ from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 
 MAX_ORDERS = 1000
-SHARED = ("orders", "points", "examples", "eval_levels", "random_chain", "restart_dense")
+SHARED = ("orders", "points", "examples", "eval_levels", "control_steps", "random_chain", "restart_dense")
 """Options that several experiments have; one that lacks any of them leaves it, so that all can be asked at once."""
 
 
@@ -61,8 +61,14 @@ class Options:
         self._check(**own)
 
     @checked
-    def _check(self, orders: int = 3, eval_levels: Sequence[int] = (), **others: object) -> None:
-        """Before anything is trained; ``orders`` and ``eval_levels`` are the same wherever experiments have them."""
+    def _check(
+        self,
+        orders: int = 3,
+        eval_levels: Sequence[int] = (),
+        control_steps: Sequence[str | int] = (),
+        **others: object,
+    ) -> None:
+        """Before anything is trained; these options are the same wherever experiments have them."""
         if self.replicates < 1:
             raise UsageError(f"replicates is 1 or more; got {self.replicates}.")
         if self.levels < 1:
@@ -75,6 +81,12 @@ class Options:
         for level in eval_levels:
             if not 1 <= level <= self.levels:
                 raise UsageError(f"There are the levels 1 to {self.levels} to look at; got {level}.")
+        for step in control_steps:
+            if self.recipe.step(step) not in self.rewind_steps:
+                raise UsageError(
+                    f"Controls are trained at some of the rewind steps, {', '.join(map(str, self.rewind_steps))}; "
+                    f"got {step!r} in control_steps."
+                )
         for step in self.rewind_steps:
             if step >= self.recipe.total:
                 raise UsageError(

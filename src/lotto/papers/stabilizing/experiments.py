@@ -134,9 +134,13 @@ def subnetworks(
     "sparsity", title="Error against density for each rewind step", source="STAB, figure 5",
     rewind_to=("0it", "500it"), plot=plots.against_density,
 )  # fmt: skip
-def sparsity(case: Case) -> Procedure[list[Row]]:
-    """STAB figure 5: error against density for each rewind step, with both controls."""
-    return (yield from _errors(case, {IMP: Retraining.WEIGHTS}, CONTROLS))
+def sparsity(case: Case, *, control_steps: Sequence[str | int] = ()) -> Procedure[list[Row]]:
+    """STAB figure 5: error against density for each rewind step, with both controls.
+
+    The controls are trained at the rewind steps ``control_steps``; empty = at all.
+    """
+    controlled = {case.recipe.step(k) for k in control_steps} or {case.k}
+    return (yield from _errors(case, {IMP: Retraining.WEIGHTS}, CONTROLS if case.k in controlled else ()))
 
 
 @experiment(
