@@ -37,6 +37,7 @@ from lotto.core.errors import LottoError
 from lotto.experiments import claims, results
 from lotto.inference import export
 from lotto.landscape import path, plane, stability
+from lotto.lottery import gap_spread
 from lotto.lottery.plan import make_plan
 from lotto.pruning import masks
 from lotto.report import experiments as report_experiments
@@ -532,6 +533,19 @@ def _surface() -> dict[str, Call]:
         ),
         "interval": _with(statistics.interval, values=[1.0, 2.0]),
         "decide": _with(statistics.decide, values=[1.0, 2.0], threshold=0.5, below=True),
+        "bound": _with(statistics.bound, values=[1.0, 2.0], side="upper", confidence=0.9),
+        "p_value": _with(statistics.p_value, values=[1.0, 2.0], threshold=0.5, below=True),
+        "match": _with(statistics.match, gaps=[1.0, 2.0], tolerance=0.5, confidence=0.9),
+        "holm": _with(statistics.holm, p_values=[0.1, 0.2]),
+        "confidence_per_look": _with(statistics.confidence_per_look, first=3, confidence=0.95),
+        "mcnemar": _with(statistics.mcnemar, first_only=1, second_only=2),
+        "power_of": _with(statistics.power_of, replicates=3, std=0.1, distance=0.2, confidence=0.95),
+        "replicates_needed": _with(
+            statistics.replicates_needed, std=0.1, tolerance=0.2, gap=0.0, power=0.8, confidence=0.95
+        ),
+        "gap_spread": _with(
+            gap_spread, recipe=recipe, rewind_to="1it", replicates=2, seed=0, store=lambda c: c.store, progress=False
+        ),
         "results.read": _with(results.read, folder=lambda c: c.folder),
         "results.read_below": _with(results.read_below, folder=lambda c: c.folder),
         "grouped": _with(results.grouped, results=[]),

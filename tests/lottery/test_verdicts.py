@@ -274,3 +274,21 @@ def test_the_command_prints_the_gap_the_verdict_and_what_would_decide(tmp_path, 
         main(["imp", "mlp-mnist1d", "--replicates", "lots"])
     assert caught.value.code == 2
     assert "--replicates is a whole number from 1, or auto; got 'lots'." in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "said"),
+    [
+        ({"validation": 240}, {}, "Can hold out 1 to 239 examples for validation; got 240."),
+        ({"validation": 1000}, {}, "Can hold out 1 to 239 examples for validation; got 1000."),
+        ({}, {"rewind_to": "41it"}, "The rewind step 41 is not before the end of training at 40 iterations"),
+        ({}, {"replicates": 0}, "replicates is 1 or more; got 0."),
+        ({}, {"replicates": "three"}, "replicates is a whole number from 1, or 'auto'; got 'three'."),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_training(store, changes, asked, said):
+    events: list = []
+    with pytest.raises(UsageError) as caught:
+        lotto.imp(small_recipe(**changes), levels=1, store=store, jobs=1, progress=events.append, **asked)
+    assert said in str(caught.value)
+    assert not events
