@@ -17,7 +17,7 @@ $(READY): constraints.txt pyproject.toml
 
 SEED ?= 0
 demo: $(READY)
-	$(BIN)/lotto imp mlp-mnist1d-50k --rate 0.4 --levels 7 --control-levels 5,7 --seed $(SEED) --out lotto-results/demo
+	$(BIN)/lotto imp mlp-mnist1d-50k --rate 0.45 --levels 6 --control-levels 4,6 --seed $(SEED) --out lotto-results/demo
 
 # One process per core: nearly every test uses one thread.
 test: $(READY)
