@@ -51,7 +51,7 @@ class Path:
 
         Args:
             baseline: ``mean`` subtracts the mean of the two ends (LMC section 2: instability);
-                ``line`` subtracts the line between the end values, and is at least 0 (UNM section 4, our reading).
+                ``line`` subtracts the line between the end values, and is at least 0 (UNM 3.1, our reading).
             split: ``train`` or ``test``.
             what: ``error`` or ``loss``.
 

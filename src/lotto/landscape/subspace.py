@@ -1,4 +1,4 @@
-"""The axial subspace of a mask: the span of its unpruned coordinates (UNM section 4)."""
+"""The axial subspace of a mask: the span of its unpruned coordinates (UNM 3.1)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from lotto.pruning import masks
     plot=plots.adaptive,
 )  # fmt: skip
 def adaptive(case: Case) -> Procedure[list[Row]]:
-    """UNM section 6 and its sibling on adaptive pruning: trainings to the density that fixed fractions reach.
+    """UNM's sibling on adaptive pruning: trainings to the density that fixed fractions reach.
 
     Each replicate decides alone. ``trainings`` counts every one, failed trials among them; that of the fixed fraction
     is what it takes to get to the density that the adaptive one has reached.

@@ -113,6 +113,8 @@ def robust_where_matching(group: ResultGroup) -> Found | None:
             interpolated = group.values(BARRIER, **at).mean()
             name = f"k = {k}, level {level}: barrier (interpolated {interpolated:.3g})"
             parts.append(below(barrier, 2 * group.tolerance).named(name))
+    if len(group.rows(measure, kind=m.PERTURBED)) and not parts:
+        return Found("", None, "no level is shown to match")
     return Found("", all_of(parts)) if parts else None
 
 
