@@ -49,7 +49,7 @@ from lotto.pruning.masks import MaskLike
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import in_nats
 
-FIRST_STEPS, MOST_STEPS = 32, 512
+FIRST_STEPS, MOST_STEPS = 32, 1024
 ACCURACY = 0.01
 """A fraction has converged when it moves by less than this in the second half of its Lanczos steps."""
 EXACT = 1_000
