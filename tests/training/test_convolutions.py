@@ -22,7 +22,7 @@ from lotto.pruning import masks
 from lotto.pruning.rule import prune
 from lotto.training import evaluation, loop
 from lotto.training.evaluation import evaluate_network
-from lotto.training.learners import program
+from lotto.training.learners import batchnorm_kernels, conv_kernels, program
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.batch_innermost import Shape, Workspace
 from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution, ConvolutionPass, Norm, NormPass
@@ -468,6 +468,12 @@ def test_inputs_of_another_shape_are_the_networks_own():
 
 def test_compiled_kernels_are_kept_on_disk():
     assert program.run.stats.cache_path
+    # Only where all that it calls is part of what tells editions apart.
+    assert program._edition() in [cell.cell_contents for cell in program.run.py_func.__closure__]
+    assert not any(
+        hasattr(f.stats, "cache_path") and f.stats.cache_path
+        for f in (conv_kernels.correlate, batchnorm_kernels.normalise)
+    )
 
 
 def test_functions_are_compiled_where_nothing_can_be_kept(monkeypatch):
@@ -475,7 +481,7 @@ def test_functions_are_compiled_where_nothing_can_be_kept(monkeypatch):
 
     tried = []
 
-    def njit(cache=False, **options):
+    def njit(signature, cache=False, **options):
         tried.append(cache)
         if cache:
             raise RuntimeError("cannot cache function: no locator available")

@@ -17,11 +17,28 @@ def can_compile() -> bool:
     return find_spec("numba") is not None
 
 
-def jit(function: Callable[..., Any]) -> Any:
-    """Compile a function at its first call, and keep it on disk for other processes where there is a place for it."""
+def jit(function: Callable[..., Any], signature: Any = None, fastmath: bool = True) -> Any:
+    """Compile a function, and keep it on disk for other processes where there is a place for it.
+
+    What is kept is told from other editions by the function's file and by the values that the function closes over,
+    not by what it calls: that is to be in the same file, or closed over as a digest.
+
+    Args:
+        function: what is compiled.
+        signature: numba's; None = by the arguments of the first call.
+        fastmath: see `FASTMATH`.
+    """
     from numba import njit
 
+    chosen: set[str] | bool = FASTMATH if fastmath else False
     try:
-        return njit(cache=True, fastmath=FASTMATH, nogil=True)(function)
+        return njit(signature, cache=True, fastmath=chosen, nogil=True)(function)
     except RuntimeError:  # nowhere to write
-        return njit(fastmath=FASTMATH, nogil=True)(function)
+        return njit(signature, fastmath=chosen, nogil=True)(function)
+
+
+def jit_part(function: Callable[..., Any]) -> Any:
+    """Compile a function that other compiled ones call, in which it is kept."""
+    from numba import njit
+
+    return njit(fastmath=FASTMATH, nogil=True)(function)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lotto.core.jit import jit
+from lotto.core.jit import jit_part
 
 _inline = njit(inline="always")
 _BLOCK = 1024
@@ -87,7 +87,7 @@ def _scaled(memory, x_at, added_at, out_at, channel, shape, scale, shift, add, r
                     result[i] = row[i] * scale + shift
 
 
-@jit
+@jit_part
 def normalise(memory, x_at, added_at, out_at, shape, affine, running, moments, how):  # type: ignore[no-untyped-def]
     """``out = relu(BatchNorm(x) + added)``.
 
@@ -138,7 +138,7 @@ def _gated_sums(given, out, x, mean, relu):  # type: ignore[no-untyped-def]
     return total, product
 
 
-@jit
+@jit_part
 def normalise_back(memory, x_at, out_at, given_at, back_at, shape, weight, gradients, moments, relu):  # type: ignore[no-untyped-def]
     """The gradients of `normalise`.
 
@@ -187,7 +187,7 @@ def normalise_back(memory, x_at, out_at, given_at, back_at, shape, weight, gradi
                     result[i] = gradient[i] * scale + row[i] * slope + offset
 
 
-@jit
+@jit_part
 def pool(memory, at, shape, out):  # type: ignore[no-untyped-def]
     """``out[c, b]``, shape (channels, batch): the mean over places; ``shape`` is (height, width, batch)."""
     height, width, batch = shape
@@ -205,7 +205,7 @@ def pool(memory, at, shape, out):  # type: ignore[no-untyped-def]
             row[b] *= scale
 
 
-@jit
+@jit_part
 def pool_back(memory, at, shape, gradient):  # type: ignore[no-untyped-def]
     """The gradient of `pool`, written where the activation's is."""
     height, width, batch = shape

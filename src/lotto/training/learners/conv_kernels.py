@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lotto.core.jit import jit
+from lotto.core.jit import jit_part
 from lotto.training.learners.vector_blocks import (
     VECTORS,
     WIDTH,
@@ -27,7 +27,7 @@ CHUNK = 64
 """Vectors of a row that are gone through at a time, so that several rows fit into the nearest memory."""
 
 
-@jit
+@jit_part
 def correlate(memory, packed, offsets, begins, ends, rows, geometry, more):  # type: ignore[no-untyped-def]
     """Sums of weights times inputs, for every place of every output.
 
@@ -69,7 +69,7 @@ def correlate(memory, packed, offsets, begins, ends, rows, geometry, more):  # t
                 v += at_once if wide else 1
 
 
-@jit
+@jit_part
 def products(memory, packed, offsets, begins, ends, rows, geometry):  # type: ignore[no-untyped-def]
     """Weight gradients, packed as the weights: for each a sum over places and batch of output gradient times input.
 
@@ -96,14 +96,14 @@ def products(memory, packed, offsets, begins, ends, rows, geometry):  # type: ig
                         multiply_one(block, channel, x_place, o, places, vectors, g_column, x_column, z)
 
 
-@jit
+@jit_part
 def pack(weights, places, packed):  # type: ignore[no-untyped-def]
     """``packed[i] = weights[places[i]]``, 0 where the place is -1."""
     for i in range(len(places)):
         packed[i] = weights[places[i]] if places[i] >= 0 else np.float32(0)
 
 
-@jit
+@jit_part
 def unpack(packed, places, weights):  # type: ignore[no-untyped-def]
     """``weights[places[i]] = packed[i]``, but for places -1."""
     for i in range(len(places)):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lotto.core.jit import can_compile
+from lotto.core.jit import can_compile, jit
 
 _ATEN = torch.ops.aten
 _MEAN, _NOT_A_CLASS = 1, -100
@@ -45,12 +45,11 @@ def by_operators(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _kernel(dtype: np.dtype[Any]) -> Any:
-    """Compiled at first use, about a second in each process; one version for every layout."""
-    from numba import from_dtype, int64, njit, types
+    """Compiled at first use, about a second, and kept on disk; one version for every layout."""
+    from numba import from_dtype, int64, types
 
     numbers = types.Array(from_dtype(dtype), 2, "A")
 
-    @njit(types.float64(numbers, int64[::1], numbers), nogil=True)
     def kernel(outputs, y, gradient):  # type: ignore[no-untyped-def]
         """Writes the gradient, returns the mean loss; NaN and infinity come through."""
         batch, classes = outputs.shape
@@ -73,4 +72,4 @@ def _kernel(dtype: np.dtype[Any]) -> Any:
             loss += np.log(total) + largest - outputs[j, y[j]]
         return loss / batch
 
-    return kernel
+    return jit(kernel, types.float64(numbers, int64[::1], numbers), fastmath=False)
