@@ -38,15 +38,21 @@ def nothing_is_free(monkeypatch):
     monkeypatch.setattr(lotto.lottery.adaptive, "EPSILON", -math.inf)
 
 
+def chosen_by(levels):
+    """Errors on the held-out examples."""
+    return np.array([at.run.history[-1]["validation_error"] for at in levels])
+
+
 def run(engine, *, replicates=2, tolerance=3.0, **options):
-    recipe = small_recipe(steps="80it", tolerance=tolerance)
+    recipe = small_recipe(steps="80it", tolerance=tolerance, validation=60)
     given = {"replicates": replicates, "rewind_to": "10it", "controls": (), "adaptive": True, **options}
     return lotto.imp(recipe, engine=engine, **given)
 
 
 def test_decisions_follow_the_rule(engine, nothing_is_free):
     result = run(engine, levels=6)
-    dense = np.mean([chain[0].run.test_error for chain in result.replicates])
+    starts = chosen_by([chain[0] for chain in result.replicates])
+    dense = starts.mean()
     share, last = FIRST_FRACTION, 0
     assert {t.kept for t in result.trials} == {True, False}, "both happen here"
     for trial in result.trials:
@@ -56,23 +62,20 @@ def test_decisions_follow_the_rule(engine, nothing_is_free):
         assert trial.kept == (matches and trial.barrier <= max(LARGEST_BARRIER, result.plan.recipe.tolerance))
         if trial.kept:
             last += 1
-            errors = [chain[last].run.test_error for chain in result.replicates]
-            assert trial.error == pytest.approx(np.mean(errors))
+            errors = chosen_by([chain[last] for chain in result.replicates])
+            assert trial.error == pytest.approx(errors.mean())
             assert trial.density == masks.density(result.replicates[0][last].mask)
         else:
             share *= BACK_OFF
     assert len(result.replicates[0]) == last + 1
     assert last == 6 or share < LEAST_FRACTION
     assert result.trainings == 1 + len(result.trials)
-    table, (one, two) = result.table(), result.replicates
-    within = [abs(g) <= 3.0 or g < 0 for g in table["gap"]]
-    assert all(within), "a level whose mean is not within the tolerance is not kept"
     for trial in (t for t in result.trials if t.kept):  # two replicates: Student's t of one degree of freedom
-        gaps = [chain[trial.level].run.test_error - chain[0].run.test_error for chain in (one, two)]
+        gaps = chosen_by([chain[trial.level] for chain in result.replicates]) - starts
         half = 6.313751514675043 * np.std(gaps, ddof=1) / math.sqrt(2)
         assert trial.gap_high == pytest.approx(np.mean(gaps) + half)
-        assert trial.verdict == table["verdict"][trial.level]
-        assert trial.split == "test", "none are held out"
+        assert trial.split == "validation"
+    assert {"gap", "verdict"} < {*result.table()}, "of the test set, which has chosen nothing"
 
 
 def test_levels_are_the_same_trainings_by_hand(engine):
@@ -89,7 +92,7 @@ def test_levels_are_the_same_trainings_by_hand(engine):
             assert same_tensors(before.weights, chain[number].run.weights)
     first = result.trials[0]
     barriers = [
-        lotto.landscape.barrier(result.plan.recipe, c[0].run.weights, c[1].run.weights, POINTS, baseline="line")
+        lotto.landscape.barrier(result.plan.recipe, c[0].run.weights, c[1].run.weights, POINTS, "validation", "line")
         for c in result.replicates
     ]
     assert first.barrier == pytest.approx(np.mean(barriers))
@@ -154,13 +157,22 @@ def test_controls_are_at_the_last_level_and_all_is_remembered(engine):
     pd.testing.assert_frame_equal(again.table(), table)
 
 
-def test_held_out_examples_decide_when_there_are_any(engine):
-    recipe = small_recipe(validation=60, tolerance=50.0)
+@pytest.mark.parametrize(("given", "held"), [(60, 60), (0, 24)])
+def test_held_out_examples_decide_and_are_set_aside_if_there_are_none(engine, given, held):
+    recipe = small_recipe(validation=given, tolerance=50.0)
     result = lotto.imp(recipe, levels=1, replicates=1, controls=(), adaptive=True, engine=engine)
     (chain,) = result.replicates
+    assert result.plan.recipe.validation == held
+    assert result.plan.recipe.arrays.size("validation") == held
     assert result.trials[0].error == chain[1].run.history[-1]["validation_error"]
     assert result.trials[0].split == "validation"
     assert result.trials[0].verdict == "not decided (n = 1)"
+
+
+def test_the_experiment_trains_all_that_it_compares_without_the_held_out_examples():
+    chosen = lotto.papers.get("unmasking.adaptive").options(small_recipe(), {"levels": 1})
+    assert chosen.recipe.validation == 24
+    assert lotto.papers.get("unmasking.projection").options(small_recipe(), {"levels": 1}).recipe.validation == 0
 
 
 def test_layers_with_their_own_rate_go_as_many_levels_further():

@@ -16,6 +16,7 @@ from lotto.execution.procedures import Procedure
 from lotto.experiments.case import Case, Row
 from lotto.experiments.measures import DIVERGED, SETTINGS
 from lotto.experiments.options import SHARED, Options
+from lotto.lottery.plan import with_validation
 from lotto.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Experiment:
         rewind_to: rewind steps if none are given; empty = the recipe's own.
         paper: the package of the paper.
         plot: from means and spreads of the rows and the recipe's tolerance to the figure; None = a table only.
+        chooses: whether it chooses by errors, so that it holds examples out for that, see `with_validation`.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Experiment:
     rewind_to: tuple[str, ...] = ()
     paper: str = ""
     plot: Plot | None = None
+    chooses: bool = False
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -64,7 +67,10 @@ class Experiment:
     @checked
     def options(self, recipe: Recipe, given: Mapping[str, Any]) -> Options:
         """Options from values by name; without any rewind steps they are the experiment's."""
-        made = Options(recipe, **{**given, "rewind_to": given.get("rewind_to") or self.rewind_to})
+        made = Options(
+            with_validation(recipe) if self.chooses else recipe,
+            **{**given, "rewind_to": given.get("rewind_to") or self.rewind_to},
+        )
         self.own(made)  # an unknown one is named now
         return made
 
@@ -112,7 +118,13 @@ class Experiment:
 
 
 def experiment(
-    name: str, *, title: str, source: str, plot: Plot | None = None, rewind_to: tuple[str, ...] = ()
+    name: str,
+    *,
+    title: str,
+    source: str,
+    plot: Plot | None = None,
+    rewind_to: tuple[str, ...] = (),
+    chooses: bool = False,
 ) -> Callable[[Measured], Experiment]:
     """Make an experiment of a generator that measures one case.
 
@@ -122,7 +134,7 @@ def experiment(
 
     def made(procedure: Measured) -> Experiment:
         paper = procedure.__module__.split(".")[-2:][0]
-        return Experiment(name, title, source, procedure, rewind_to, paper, plot)
+        return Experiment(name, title, source, procedure, rewind_to, paper, plot, chooses)
 
     return made
 

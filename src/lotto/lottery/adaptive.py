@@ -62,8 +62,8 @@ class Trial:
         error, barrier: means over the replicates, in the error's unit.
         kept: whether it became the level: mean gap within the tolerance and barrier small. A choice, which takes the
             mean as it is; what is reported of the levels are the verdicts of `ImpResult.table`.
-        split: what chose: the validation examples if some are held out, else the test set, whose verdicts are then
-            those of a choice, too.
+        split: what chose: the validation examples, which `make_plan` holds out. In results of the time before it may
+            be the test set, whose verdicts are then those of a choice, too.
         gap_high: upper one-sided bound of the mean paired gap on that split; NaN for one replicate.
         verdict: of that gap, see `lotto.core.statistics.Match`; empty where a training diverged.
     """

@@ -44,6 +44,8 @@ REPLICATES = {"mnist": 5, "fashion-mnist": 5, "mnist1d": 5, "mnist1d-50k": 5, "d
 """By data set, so that a gap of 0 is decided; elsewhere, and for VGGs, whose trainings take hours, `FEW`."""
 FEW = 3
 CONTROLS = ("reinit", "random")
+HELD_OUT = 10
+"""Adaptive pruning chooses on at most one in so many training examples."""
 REINIT_CONTROL = 1_000_000
 """Added to a replicate's seed for the initialisation of its control."""
 ORDERS = ("shared", "fresh")
@@ -152,6 +154,8 @@ def make_plan(
     restart_dense: bool = False,
 ) -> Plan:
     """Check every argument of `imp` and settle the defaults."""
+    if adaptive:
+        recipe = with_validation(recipe)
     pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
     if levels is not None and density is not None and not adaptive:
         raise UsageError("Give either levels or a target density, not both.")
@@ -230,6 +234,17 @@ def number_of_replicates(recipe: Recipe, given: int | str | None = None) -> tupl
     long = isinstance(recipe.model, str) and recipe.model.startswith("vgg")
     number = FEW if long else REPLICATES.get(data, FEW)
     return number, number if given == AUTO else 0
+
+
+def with_validation(recipe: Recipe) -> Recipe:
+    """The recipe with examples held out to choose by: as many as are tested, at most a tenth of the training set.
+
+    What decides does not report: by the split that chose, the chosen would look better than it is.
+    """
+    if recipe.validation:
+        return recipe
+    sizes = recipe.arrays
+    return recipe.replace(validation=max(1, min(sizes.size("test"), sizes.size() // HELD_OUT)))
 
 
 def check_reinit(recipe: Recipe, seed: int, mask: Mask, controls: Sequence[str], after: Retraining) -> bool:

@@ -360,7 +360,8 @@ def imp(
         finetune_lr: learning rate of ``finetune``; default the schedule's last, but at least 1 % of the peak.
         seed: replicate r uses the seeds ``seed + r``.
         adaptive: choose what is pruned at each level by trial, see `lottery.adaptive`; ``density`` is then where to
-            stop and ``levels`` how many at most.
+            stop and ``levels`` how many at most. It chooses on held-out examples: without ``validation`` in the recipe
+            as many as are tested, at most a tenth of the training set.
         particles: copies of each ticket, trained on different data orders; their average is the level's solution
             and is pruned (SWAMP, 2305.14852). BatchNorm statistics are re-estimated for it. Controls have one copy.
         engine: how jobs are run; default made from ``jobs`` and ``store``.
