@@ -10,6 +10,7 @@ from typing import Any
 
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.lottery.plan import number_of_replicates
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 
@@ -25,7 +26,7 @@ class Options:
 
     Attributes:
         recipe: what is trained.
-        replicates: initialisations.
+        replicates: initialisations; None = as many as `imp` takes on such data.
         rewind_to: rewind steps, as text; empty = the recipe's own.
         levels: pruning levels to the density that is evaluated.
         seed: replicate r uses the seeds ``seed + r``.
@@ -45,7 +46,7 @@ class Options:
     def __init__(
         self,
         recipe: Recipe,
-        replicates: int = 3,
+        replicates: int | None = None,
         rewind_to: tuple[str | int, ...] = (),
         levels: int = 10,
         *,
@@ -55,7 +56,8 @@ class Options:
         if "look_at" in own:
             warnings.warn("The option look_at is eval_levels now.", DeprecationWarning, stacklevel=3)
             own["eval_levels"] = own.pop("look_at")
-        given = {"recipe": recipe, "replicates": replicates, "rewind_to": rewind_to, "levels": levels, "seed": seed}
+        number = number_of_replicates(recipe)[0] if replicates is None else replicates
+        given = {"recipe": recipe, "replicates": number, "rewind_to": rewind_to, "levels": levels, "seed": seed}
         for name, value in {**given, "own": own}.items():
             object.__setattr__(self, name, value)
         self._check(**own)
