@@ -87,7 +87,7 @@ def conv_mnist1d() -> Recipe:
 def resnet20_mnist1d() -> Recipe:
     """A 20-layer 1-D ResNet on 50,000 signals, 1,000 steps: rewinding matters, as for ResNet-20 at the standard rate.
 
-    No warm-up; SGD 0.2 is held for half of the training; torch's own initialisation. The dense network is unstable there.
+    No warm-up; SGD 0.2 is held for half of the training. The dense network is unstable at torch's own initialisation.
     """
     return Recipe(
         model="resnet-20-w8",
