@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lotto.core.errors import LottoError
     from lotto.execution.single_run import train
     from lotto.execution.store import Store
+    from lotto.lottery.options import Plan
     from lotto.lottery.search import imp
     from lotto.pruning.masks import Mask
     from lotto.pruning.ticket import Ticket
@@ -42,6 +43,7 @@ __all__ = [
     "LottoError",
     "Mask",
     "MultiStep",
+    "Plan",
     "RMSprop",
     "Recipe",
     "Run",
@@ -65,6 +67,7 @@ _MODULES = {
     "core.errors": ["LottoError"],
     "execution.single_run": ["train"],
     "execution.store": ["Store"],
+    "lottery.options": ["Plan"],
     "lottery.search": ["imp"],
     "pruning.masks": ["Mask"],
     "pruning.ticket": ["Ticket"],

@@ -216,6 +216,22 @@ def _surface() -> dict[str, Call]:
         "recipes.get": _with(lotto.recipes.get, name="mlp-mnist1d"),
         "models.build": _with(lotto.models.build, name="mlp-5-4", shape=(6,), classes=3),
         "Pruning": _fields(lotto.pruning.Pruning),
+        "Plan": _fields(lotto.Plan),
+        "Geometric": _with(lotto.pruning.Geometric, rate=0.2, levels=3),
+        "ToDensity": _with(lotto.pruning.ToDensity, density=0.2, rate=None),
+        "OneShot": _with(lotto.pruning.OneShot, density=0.2, like_levels=None),
+        "Explicit": _with(lotto.pruning.Explicit, densities=(0.5, 0.2)),
+        "Cubic": _with(lotto.pruning.Cubic, density=0.2, levels=3, start=1.0),
+        "Adaptive": _with(lotto.pruning.Adaptive, density=0.2, levels=None),
+        "to_density": _with(
+            lotto.pruning.to_density, rule=lambda c: lotto.pruning.Pruning(), mask=lambda c: c.mask, density=0.2
+        ),
+        "densities_of": _with(
+            lotto.pruning.densities_of,
+            schedule=lambda c: lotto.pruning.Geometric(0.2, 2),
+            rule=lambda c: lotto.pruning.Pruning(),
+            mask=lambda c: c.mask,
+        ),
         **{k.__name__: _fields(k, lr=lambda c: 0.1) for k in (lotto.SGD, lotto.Adam, lotto.AdamW, lotto.RMSprop)},
         **{
             k.__name__: _fields(k)
@@ -309,6 +325,9 @@ def _surface() -> dict[str, Call]:
             engine=lambda c: c.engine,
         ),
         "make_plan": _with(make_plan, recipe=recipe, levels=2, adaptive=False, one_shot=False, particles=2),
+        "make_plan of a plan": _with(make_plan, recipe=recipe, plan=lambda c: lotto.Plan(2), restart_dense=False),
+        "make_plan of a schedule": _with(make_plan, recipe=recipe, schedule=lambda c: lotto.pruning.Cubic(0.2, 2)),
+        "make_plan of densities": _with(make_plan, recipe=recipe, densities=(0.5, 0.2)),
         "result.ticket": _with(lambda c_, **k: c_.ticket(**k), c_=lambda c: c.result, level=1, replicate=0),
         "result.sparsest_matching": _with(
             lambda c_, **k: c_.sparsest_matching(**k), c_=lambda c: c.result, replicate=0

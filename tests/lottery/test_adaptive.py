@@ -10,6 +10,7 @@ import pytest
 
 import lotto
 from conftest import same_tensors, small_recipe
+from lotto import papers
 from lotto.cli.main import main
 from lotto.core.errors import UsageError
 from lotto.execution.engine import JobFinished
@@ -170,7 +171,7 @@ def test_held_out_examples_decide_and_are_set_aside_if_there_are_none(engine, gi
 
 
 def test_the_experiment_trains_all_that_it_compares_without_the_held_out_examples():
-    chosen = lotto.papers.get("unmasking.adaptive").options(small_recipe(), {"levels": 1})
+    chosen = papers.get("unmasking.adaptive").options(small_recipe(), {"levels": 1})
     assert chosen.recipe.validation == 24
     assert lotto.papers.get("unmasking.projection").options(small_recipe(), {"levels": 1}).recipe.validation == 0
 
@@ -184,7 +185,7 @@ def test_layers_with_their_own_rate_go_as_many_levels_further():
 def test_bad_options():
     with pytest.raises(UsageError, match="does not go with one_shot"):
         make_plan(small_recipe(), adaptive=True, one_shot=True)
-    with pytest.raises(UsageError, match="between 0 and 1; got 2"):
+    with pytest.raises(UsageError, match="greater than 0 and less than 1; got 2"):
         make_plan(small_recipe(), adaptive=True, density=2)
     with pytest.raises(UsageError, match="has one look"):
         make_plan(small_recipe(), adaptive=True, replicates="auto")

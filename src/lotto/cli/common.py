@@ -46,6 +46,14 @@ def whole_numbers(text: str, option: str) -> list[int]:
         raise UsageError(f"{option} takes whole numbers separated by commas; got {text!r}.") from error
 
 
+def numbers(text: str, option: str) -> list[float]:
+    """Read ``0.5,0.25``."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{option} takes numbers separated by commas, such as 0.5,0.25,0.1; got {text!r}.") from error
+
+
 def replicates_of(text: str | None) -> int | str | None:
     """Read ``--replicates``: a number, or a word that the library checks."""
     if text is None or text == "auto":

@@ -10,32 +10,21 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from lotto.cli.common import replicates_of, whole_numbers, writable
+from lotto.cli.common import writable
 from lotto.cli.options import Changes, Execution
+from lotto.cli.plan_options import plan_of, with_plan_options
 from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
 
 
+@with_plan_options
 def imp(
     recipe: Positional[str],
     /,
     *,
-    levels: int | None = None,
-    rate: float | None = None,
-    rewind_to: str | None = None,
-    replicates: str | None = None,
-    controls: str = "reinit,random",
-    control_levels: str = "all",
-    density: float | None = None,
-    one_shot: bool = False,
-    after: str = "weights",
-    order: str = "shared",
-    rewind_optimizer: bool = False,
-    adaptive: bool = False,
-    particles: int = 1,
-    seed: int = 0,
     changes: Changes,
     execution: Execution,
+    **options: Any,
 ) -> None:
     """Find winning tickets: iterative magnitude pruning with rewinding.
 
@@ -45,21 +34,6 @@ def imp(
 
     Args:
         recipe: a preset's name; `lotto recipes` lists them.
-        levels: pruning levels after the dense one (default 16).
-        rate: fraction of the remaining weights pruned per level (default: the recipe's, mostly 0.2).
-        rewind_to: step the weights go back to: 0it, 500it, 2ep.
-        replicates: initialisations and data orders (default: 5 on MNIST and MNIST-1D, 8 on CIFAR-10 but for VGGs, 3
-            elsewhere); auto: that many, and as many more where the first level that does not match is borderline.
-        controls: reinit, random, both separated by a comma, or none.
-        control_levels: levels at which controls are trained: all, or 8,14.
-        density: prune until at most this fraction is left, instead of --levels.
-        one_shot: a single cut to the final density.
-        after: what follows pruning: weights (rewind them), lr, finetune, reinit.
-        order: whether the levels of a replicate share their data order: shared or fresh.
-        rewind_optimizer: restore the optimizer's state at the rewind step too.
-        adaptive: choose what is pruned at each level by trial; --density is where to stop, --levels how many at most.
-        particles: copies of each ticket on different data orders; their average is pruned (SWAMP).
-        seed: replicate r uses the seeds seed + r.
     """
     from lotto.cli.display import Display
     from lotto.lottery.plan import make_plan
@@ -72,23 +46,7 @@ def imp(
     stopping.unwind()
     began = time.perf_counter()
     chosen = changes.apply(recipe)
-    options: dict[str, Any] = {
-        "levels": levels,
-        "rate": rate,
-        "rewind_to": rewind_to,
-        "replicates": replicates_of(replicates),
-        "controls": [] if controls == "none" else controls.split(","),
-        "control_levels": None if control_levels == "all" else whole_numbers(control_levels, "--control-levels"),
-        "density": density,
-        "one_shot": one_shot,
-        "after": after,
-        "order": order,
-        "rewind_optimizer": rewind_optimizer,
-        "adaptive": adaptive,
-        "particles": particles,
-        "seed": seed,
-    }
-    plan = make_plan(chosen, **options)
+    plan = make_plan(chosen, plan_of(options))
     engine = execution.engine(chosen)
     folder = writable(execution.out or Path("lotto-results") / recipe, [place(plan)])
     with Display(console, plan.jobs) as display:

@@ -101,6 +101,8 @@ EXAMPLES = {
     "ImpResult": "lotto.imp(recipe)",
     "Spectrum": "lotto.landscape.curvature.spectrum(recipe, weights, mask)",
     "Module": "MyNet()",
+    "Plan": "lotto.Plan(levels=5)",
+    "DensitySchedule": "lotto.pruning.Cubic(0.05, levels=8)",
 }
 """How values of a class are made, for sentences."""
 
@@ -140,13 +142,26 @@ def _checked(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         try:
             bound = signature.bind(*given, **named)
         except TypeError as error:
-            raise _misused(name, signature, named, error) from None
+            raise misused(name, signature, named, error) from None
         for argument, kind in kinds().items():
             if argument in bound.arguments:
                 bound.arguments[argument] = read(bound.arguments[argument], kind, argument)
         return function(*bound.args, **bound.kwargs)
 
     return call
+
+
+def read_fields(value: Any, names: Mapping[str, Any]) -> None:
+    """Check the fields of a frozen dataclass by their annotations, in its ``__post_init__``.
+
+    Args:
+        value: what is being made.
+        names: those that the annotations use; for a module that imports them only for type checkers.
+    """
+    for field in dataclasses.fields(value):
+        kind = kind_of(eval(field.type, dict(names)) if isinstance(field.type, str) else field.type)
+        if kind is not None:
+            object.__setattr__(value, field.name, read(getattr(value, field.name), kind, field.name))
 
 
 def _single(parameter: inspect.Parameter) -> bool:
@@ -164,7 +179,7 @@ def evaluated(annotation: Any, function: Callable[..., Any]) -> Any:
         return Any
 
 
-def _misused(name: str, signature: inspect.Signature, named: Mapping[str, Any], error: TypeError) -> UsageError:
+def misused(name: str, signature: inspect.Signature, named: Mapping[str, Any], error: TypeError) -> UsageError:
     """The error for arguments that a signature does not take."""
     known = [p for p in signature.parameters if p != "self"]
     for argument in named:

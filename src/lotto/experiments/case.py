@@ -23,7 +23,7 @@ from lotto.experiments.measures import (
     Measure,
 )
 from lotto.experiments.options import Options
-from lotto.lottery.plan import Plan, make_plan
+from lotto.lottery.plan import SettledPlan, make_plan
 from lotto.lottery.procedure import level_procedure
 from lotto.lottery.replicate import Level
 from lotto.pruning import masks
@@ -82,7 +82,7 @@ class Case:
         """Data orders: that of the replicate's own training first, so that its runs are shared."""
         return (self.seed, *(derived_seed(self.seed, "another-order", i) for i in range(1, orders)))
 
-    def plan_of(self, **changes: Any) -> Plan:
+    def plan_of(self, **changes: Any) -> SettledPlan:
         """The plan of IMP rewound to ``k``, without controls unless `make_plan` is given some."""
         given = {"replicates": self.options.replicates, "controls": (), "seed": self.options.seed, **changes}
         return make_plan(self.recipe, self.options.levels, rewind_to=self.k, **given)

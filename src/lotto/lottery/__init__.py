@@ -1,12 +1,53 @@
-"""Iterative magnitude pruning with rewinding: what it is asked, its levels, what it finds."""
+"""Iterative magnitude pruning with rewinding: what it is asked, its levels, what it finds.
+
+Names are imported at their first use, so that the command line can read the options of `Plan` before PyTorch is loaded.
+"""
 
 from __future__ import annotations
 
-from lotto.lottery.adaptive import Trial
-from lotto.lottery.plan import Plan, Retraining
-from lotto.lottery.power import GapSpread, gap_spread
-from lotto.lottery.procedure import LevelFinished
-from lotto.lottery.replicate import Level
-from lotto.lottery.search import ImpResult, imp
+from importlib import import_module
 
-__all__ = ["GapSpread", "ImpResult", "Level", "LevelFinished", "Plan", "Retraining", "Trial", "gap_spread", "imp"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lotto.lottery.adaptive import Trial
+    from lotto.lottery.options import Plan, Retraining
+    from lotto.lottery.plan import SettledPlan
+    from lotto.lottery.power import GapSpread, gap_spread
+    from lotto.lottery.procedure import LevelFinished
+    from lotto.lottery.replicate import Level
+    from lotto.lottery.search import ImpResult, imp
+
+__all__ = [
+    "GapSpread",
+    "ImpResult",
+    "Level",
+    "LevelFinished",
+    "Plan",
+    "Retraining",
+    "SettledPlan",
+    "Trial",
+    "gap_spread",
+    "imp",
+]
+_HOMES = {
+    "adaptive": ["Trial"],
+    "options": ["Plan", "Retraining"],
+    "plan": ["SettledPlan"],
+    "power": ["GapSpread", "gap_spread"],
+    "procedure": ["LevelFinished"],
+    "replicate": ["Level"],
+    "search": ["ImpResult", "imp"],
+}
+
+
+def __getattr__(name: str) -> object:
+    """A public name at its first use."""
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(f"{__name__}.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

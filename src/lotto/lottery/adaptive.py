@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,11 +25,11 @@ from lotto.execution.procedures import Procedure, gather
 from lotto.landscape.curvature.pruning_limit import EPSILON, tolerated_rise
 from lotto.landscape.path import PathTask, path_of
 from lotto.lottery.gaps import gap_of
-from lotto.lottery.plan import Plan
+from lotto.lottery.plan import SettledPlan
 from lotto.lottery.procedure import LevelFinished
 from lotto.lottery.replicate import Level, Replicate, trained_replicate
 from lotto.pruning import masks
-from lotto.pruning.rule import Pruning
+from lotto.pruning.density import LARGEST_CUT, scaled
 from lotto.training.job import Run
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ LARGEST_BARRIER = 0.5
 recipe's tolerance if that is larger, as it is for a small test set; twice the tolerance of errors in other units."""
 POINTS = 11
 """Positions on the path between two levels."""
-FREE_FRACTIONS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
+FREE_FRACTIONS = (0.6, 0.7, 0.75, 0.8, 0.85, LARGEST_CUT)
 """Cuts larger than `FIRST_FRACTION` that are evaluated before a level is trained."""
 EXAMPLES = 10_000
 """A projection is free if the loss rises by at most `tolerated_rise` on at most so many training examples."""
@@ -79,7 +79,7 @@ class Trial:
     verdict: str = ""
 
 
-def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[Level]], list[Trial]]]:
+def adaptive_procedure(plan: SettledPlan, emit: Progress) -> Procedure[tuple[list[list[Level]], list[Trial]]]:
     """All levels of all replicates together, then their controls; and what was tried."""
     recipe = plan.recipe
     split: Split = "validation" if recipe.validation else "test"
@@ -97,14 +97,13 @@ def adaptive_procedure(plan: Plan, emit: Progress) -> Procedure[tuple[list[list[
     limit, largest = dense + allowed, max(LARGEST_BARRIER, allowed) if recipe.in_points else 2 * allowed
     trials: list[Trial] = []
     fraction = FIRST_FRACTION
-    while len(levels[0]) <= plan.levels and fraction >= LEAST_FRACTION:
+    while fraction >= LEAST_FRACTION:
         last = [done[-1] for done in levels]
-        density, size = masks.density(last[0].mask), masks.size(last[0].mask)
-        if masks.count(last[0].mask) <= plan.target * size + 1:  # to the weight, but for rounding
+        if (most := plan.next_cut(last[0].mask, last[0].level)) is None:
             break
         retrying = bool(trials) and not trials[-1].kept  # what was free has been tried
         free = 0.0 if retrying else (yield from free_fraction(replicates, last))
-        tried = min(max(fraction, free), 1 - plan.target / density) if plan.target else max(fraction, free)
+        tried = min(max(fraction, free), most.rate)
         rule = scaled(plan.pruning, tried)
         chosen = [replicate.cut(at, rule) for replicate, at in zip(replicates, last, strict=True)]
         number, left = len(levels[0]), masks.density(chosen[0])
@@ -160,12 +159,6 @@ def free_fraction(replicates: Sequence[Replicate], last: Sequence[Level]) -> Pro
     rises = np.array([end - start for start, end in ends]).reshape(len(FREE_FRACTIONS), len(last)).mean(1)
     largest = tolerated_rise(plan.recipe, float(np.mean([start for start, _ in ends])), EPSILON)
     return max((f for f, rise in zip(FREE_FRACTIONS, rises, strict=True) if rise <= largest), default=0.0)
-
-
-def scaled(rule: Pruning, fraction: float) -> Pruning:
-    """The rule with ``fraction`` as its rate; layers with rates of their own go as many ordinary levels further."""
-    levels = math.log(1 - fraction) / math.log(1 - rule.rate)
-    return replace(rule, rate=fraction, rates={n: 1 - (1 - r) ** levels for n, r in rule.rates.items()})
 
 
 def _errors(runs: Sequence[Run], split: str) -> np.ndarray:

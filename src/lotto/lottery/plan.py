@@ -1,94 +1,110 @@
-"""What IMP is asked to do: every argument checked, every default settled, before anything long is started."""
+"""What IMP is asked to do of a recipe: a plan whose every default is settled, before anything long is started."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lotto.core.check import Few, checked
-from lotto.core.errors import UsageError, text, unknown
+from lotto.core.check import checked
+from lotto.core.errors import UsageError, text
 from lotto.core.rng import derived_seed
 from lotto.core.shown import shown
 from lotto.core.statistics import CONFIDENCE, confidence_per_look
+from lotto.lottery.options import AUTO, CONTROLS, Plan, Retraining, made_from_plan
 from lotto.pruning import masks
-from lotto.pruning.density import MAX_LEVELS, levels_for
+from lotto.pruning.density import (
+    DEFAULT_LEVELS,
+    Adaptive,
+    Cubic,
+    DensitySchedule,
+    Explicit,
+    Geometric,
+    OneShot,
+    ToDensity,
+    densities_of,
+    levels_for,
+)
 from lotto.pruning.masks import Mask, layer_of
 from lotto.pruning.prunable import NAMED
 from lotto.pruning.rule import Pruning, prune
 from lotto.recipe.recipe import Recipe
 
+__all__ = ["AUTO", "CONTROLS", "Plan", "Retraining", "SettledPlan", "make_plan", "number_of_replicates"]
+
 log = logging.getLogger(__name__)
 
-
-class Retraining(str, Enum):
-    """What happens to the weights after a level's pruning."""
-
-    WEIGHTS = "weights"
-    """Weights and learning rate go back to the rewind step: the papers' IMP."""
-    LR = "lr"
-    """The trained weights stay, the learning rate goes back (Renda et al., 2003.02389)."""
-    FINETUNE = "finetune"
-    """The trained weights stay, the learning rate stays at its last value."""
-    REINIT = "reinit"
-    """New initial weights at every level, trained from the start."""
-
-
-AUTO = "auto"
-"""As a number of replicates: looked at once, and again with twice as many where a level is borderline."""
 REPLICATES = {"mnist": 5, "fashion-mnist": 5, "mnist1d": 5, "mnist1d-50k": 5, "digits": 5, "cifar10": 8}
 """By data set, so that a gap of 0 is decided; elsewhere, and for VGGs, whose trainings take hours, `FEW`."""
 FEW = 3
-CONTROLS = ("reinit", "random")
 HELD_OUT = 10
 """Adaptive pruning chooses on at most one in so many training examples."""
 REINIT_CONTROL = 1_000_000
 """Added to a replicate's seed for the initialisation of its control."""
-ORDERS = ("shared", "fresh")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What IMP is asked to do; see `imp` for the fields."""
+class SettledPlan:
+    """A plan for one recipe: what was asked, and what it comes to.
+
+    Attributes:
+        recipe: what is trained; adaptive pruning's holds examples out.
+        options: what was asked.
+        schedule: how much is left after each level.
+        pruning: the recipe's rule with the plan's rate, from which the schedule makes its cuts.
+        levels: how many there are after the dense one; of adaptive pruning at most.
+        rewind_step: in iterations.
+        replicates: how many; with ``replicates="auto"`` those of the looks that are taken.
+        control_levels: levels at which controls are trained.
+        finetune_lr: learning rate of ``finetune``.
+        left_out: those of the controls that would be none for this model, see `check_reinit`; their columns are empty.
+        first_look: with ``replicates="auto"``, how many the first look has; the second has twice as many. 0: there is
+            one look.
+    """
 
     recipe: Recipe
+    options: Plan
+    schedule: DensitySchedule
     pruning: Pruning
     levels: int
     rewind_step: int
     replicates: int
-    controls: tuple[str, ...]
     control_levels: tuple[int, ...]
-    after: Retraining
-    order: str
-    rewind_optimizer: bool
     finetune_lr: float
-    seed: int
-    adaptive: bool = False
-    target: float = 0.0
-    """Density at which adaptive pruning ends."""
-    particles: int = 1
-    restart_dense: bool = False
-    """Whether level 0, too, is trained from the rewind point with a new optimizer, as the frameworks of both papers
-    do; by default it is the dense training itself, whose optimizer goes through. They differ where there is momentum
-    and the rewind step is not 0."""
     left_out: tuple[str, ...] = ()
-    """Those of the controls that would be none for this model, see `check_reinit`; their columns are empty."""
     first_look: int = 0
-    """With ``replicates="auto"``, how many the first look has; the second has twice as many. 0: there is one look."""
+
+    if not TYPE_CHECKING:  # to type checkers, and in this package, an option is `plan.options.NAME`
+
+        def __getattr__(self, name: str) -> Any:
+            """An option that is not settled, as it was asked for: ``plan.seed``."""
+            if name.startswith("_") or name not in Plan.__dataclass_fields__:
+                raise AttributeError(f"a settled plan has no attribute {name!r}")
+            return getattr(self.options, name)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether cuts are chosen by trial."""
+        return isinstance(self.schedule, Adaptive)
+
+    @property
+    def target(self) -> float:
+        """Density at which adaptive pruning ends; 0: where no cut is kept any more."""
+        return (self.schedule.density or 0.0) if isinstance(self.schedule, Adaptive) else 0.0
 
     @property
     def trained_controls(self) -> tuple[str, ...]:
         """The controls that are trained."""
-        return tuple(control for control in self.controls if control not in self.left_out)
+        return tuple(control for control in self.options.controls if control not in self.left_out)
 
     def order_seed(self, replicate: int, level: int) -> int:
         """Seed of the data order: one for a replicate, or a fresh one for each of its levels."""
-        base = self.seed + replicate
-        return base if self.order == "shared" or level == 0 else derived_seed(base, "order", level)
+        base = self.options.seed + replicate
+        return base if self.options.order == "shared" or level == 0 else derived_seed(base, "order", level)
 
     @property
     def confidence(self) -> float:
@@ -101,121 +117,138 @@ class Plan:
         if self.adaptive:
             return None
         # With particles every level has their average to evaluate, too.
-        each = (self.levels + 1) * (self.particles + (self.particles > 1))
+        each = (self.levels + 1) * (self.options.particles + (self.options.particles > 1))
         return self.replicates * (each + len(self.trained_controls) * len(self.control_levels))
+
+    @cached_property
+    def densities(self) -> list[float]:
+        """What is left at each level from 1 on; empty for adaptive pruning, which does not know beforehand."""
+        return [] if self.adaptive else densities_of(self.schedule, self.pruning, masks.ones(self.recipe))
+
+    def next_cut(self, mask: Mask, level: int) -> Pruning | None:
+        """The cut that follows a level; None where the schedule ends."""
+        return self.schedule.next_cut(self.pruning, mask, level)
 
     def describe(self) -> dict[str, Any]:
         """The plan in plain values, for files and reports."""
-        score = self.pruning.score
+        score, asked, cut = self.pruning.score, self.options, self._same_cut
         return {
             "levels": self.levels,
-            "rate": float(self.pruning.rate),
+            **({"rate": float(cut.rate)} if cut else {"schedule": repr(self.schedule)}),
             "score": score if isinstance(score, str) else getattr(score, "__qualname__", repr(score)),
             "scope": self.pruning.scope,
-            "rates": {name: float(rate) for name, rate in self.pruning.rates.items()},
+            "rates": {name: float(rate) for name, rate in (cut or self.pruning).rates.items()},
             "exclude": list(self.pruning.exclude),
             **({"include": list(self.pruning.include)} if self.pruning.include else {}),
             "rewind_step": self.rewind_step,
-            "rewind_optimizer": self.rewind_optimizer,
-            "after": self.after.value,
-            "order": self.order,
+            "rewind_optimizer": asked.rewind_optimizer,
+            "after": Retraining(asked.after).value,
+            "order": asked.order,
             "replicates": self.replicates,
             **({"first_look": self.first_look} if self.first_look else {}),
-            "controls": list(self.controls),
+            "controls": list(asked.controls),
             **({"left_out": list(self.left_out)} if self.left_out else {}),
             "control_levels": list(self.control_levels),
-            "seed": self.seed,
+            "seed": asked.seed,
             "adaptive": self.adaptive,
-            "particles": self.particles,
-            **({"restart_dense": True} if self.restart_dense else {}),
+            "particles": asked.particles,
+            **({"restart_dense": True} if asked.restart_dense else {}),
         }
+
+    @property
+    def _same_cut(self) -> Pruning | None:
+        """The cut of every level where that is the same one; of adaptive pruning, what its shares are compared with."""
+        if isinstance(self.schedule, OneShot) and self.schedule.like_levels:
+            return self.schedule.next_cut(self.pruning, {}, 0)
+        return self.pruning if isinstance(self.schedule, (Geometric, ToDensity, Adaptive)) else None
 
     __repr__ = shown
 
 
+@made_from_plan
 @checked
-def make_plan(
-    recipe: Recipe,
-    levels: int | None = None,
-    rate: float | None = None,
-    rewind_to: str | int | None = None,
-    replicates: Few | str | None = None,
-    controls: Sequence[str] = CONTROLS,
-    control_levels: Sequence[int] | None = None,
-    density: float | None = None,
-    one_shot: bool = False,
-    after: str | Retraining = Retraining.WEIGHTS,
-    order: str = "shared",
-    rewind_optimizer: bool = False,
-    finetune_lr: float | None = None,
-    seed: int = 0,
-    adaptive: bool = False,
-    particles: Few = 1,
-    restart_dense: bool = False,
-) -> Plan:
-    """Check every argument of `imp` and settle the defaults."""
-    if adaptive:
+def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
+    """Settle a plan for a recipe; what does not fit is found before anything is trained.
+
+    Args:
+        recipe: what is trained.
+        plan: what is asked; default made from the other arguments.
+        {options}
+
+    Raises:
+        UsageError: for whatever cannot be done.
+
+    >>> make_plan(lotto.recipes.get("mlp-mnist1d"), densities=[0.5, 0.25]).densities
+    [0.5, 0.25]
+    """
+    assert isinstance(plan, Plan)
+    if plan.adaptive or plan.schedule == "adaptive" or isinstance(plan.schedule, Adaptive):
         recipe = with_validation(recipe)
-    pruning = recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
-    if levels is not None and density is not None and not adaptive:
-        raise UsageError("Give either levels or a target density, not both.")
-    if levels is not None and not 1 <= levels <= MAX_LEVELS:
-        raise UsageError(f"levels is between 1 and {MAX_LEVELS}; got {levels}.")
-    number, first_look = number_of_replicates(recipe, replicates)
-    if particles < 1:
-        raise UsageError(f"particles is 1 or more; got {particles}.")
-    for control in controls:
-        if control not in CONTROLS:
-            raise unknown("control", control, CONTROLS)
-    if order not in ORDERS:
-        raise unknown("order", order, ORDERS)
-    if after not in [a.value for a in Retraining] and not isinstance(after, Retraining):
-        raise unknown("after-prune policy", after, [a.value for a in Retraining])
-    rewind_step = recipe.step(recipe.rewind_to if rewind_to is None else rewind_to)
-    if rewind_step >= recipe.total:
+    number, first_look = number_of_replicates(recipe, plan.replicates)
+    rewind_step = _rewind_step(recipe, plan)
+    rule, mask = base_rule(recipe, plan), masks.ones(recipe)
+    # One cut of the initial weights, so that a score, a rate or a layer that does not fit is noticed now.
+    first = recipe.initial(plan.seed)
+    prune(first, mask, rule.rate, rule.score, rule.scope, rule.rates, start=first)
+    left_out = () if check_reinit(recipe, plan.seed, mask, plan.controls, Retraining(plan.after)) else ("reinit",)
+    schedule = schedule_of(plan, rule, mask)
+    if isinstance(schedule, Adaptive) and first_look:
         raise UsageError(
-            f"The rewind step {rewind_step} is not before the end of training at {recipe.total} iterations "
+            "Adaptive pruning chooses its cuts by all replicates together, so that it has one look; give a number of "
+            "replicates instead of 'auto'."
+        )
+    levels = _levels(schedule, rule, mask)
+    every = () if isinstance(schedule, Adaptive) else tuple(range(1, levels + 1))  # that takes its last level
+    chosen = every if plan.control_levels is None else plan.control_levels
+    if any(not 1 <= at <= levels for at in chosen):
+        raise UsageError(f"Control levels are between 1 and {levels}; got {list(chosen)}.")
+    last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
+    return SettledPlan(
+        recipe, plan, schedule, rule, levels, rewind_step, number, chosen, plan.finetune_lr or last, left_out,
+        first_look,
+    )  # fmt: skip
+
+
+def base_rule(recipe: Recipe, plan: Plan) -> Pruning:
+    """The recipe's pruning with what the plan says of it."""
+    rate = plan.rate or getattr(plan.schedule, "rate", None)
+    return recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
+
+
+def schedule_of(plan: Plan, rule: Pruning, mask: Mask) -> DensitySchedule:
+    """The schedule that is given, or the one that the short options make."""
+    if isinstance(plan.schedule, DensitySchedule):
+        return plan.schedule
+    if plan.densities is not None:
+        return Explicit(plan.densities)
+    if plan.adaptive or plan.schedule == "adaptive":
+        return Adaptive(plan.density, plan.levels)
+    levels = plan.levels or DEFAULT_LEVELS
+    if plan.schedule == "cubic":
+        assert plan.density is not None
+        return Cubic(plan.density, levels)
+    if plan.one_shot or plan.schedule == "one-shot":
+        return OneShot(like_levels=levels if plan.density is None else levels_for(mask, rule, plan.density))
+    return Geometric(plan.rate, levels) if plan.density is None else ToDensity(plan.density, plan.rate)
+
+
+def _levels(schedule: DensitySchedule, rule: Pruning, mask: Mask) -> int:
+    """How many levels; of a schedule by densities, after trying whether they can all be reached."""
+    if isinstance(schedule, (Geometric, Adaptive)) and schedule.levels:
+        return schedule.levels
+    if not (levels := len(densities_of(schedule, rule, mask))):
+        raise UsageError(f"{schedule!r} has no level: its first cut is None.")
+    return levels
+
+
+def _rewind_step(recipe: Recipe, plan: Plan) -> int:
+    step = recipe.step(recipe.rewind_to if plan.rewind_to is None else plan.rewind_to)
+    if step >= recipe.total:
+        raise UsageError(
+            f"The rewind step {step} is not before the end of training at {recipe.total} iterations "
             f"(an epoch is {recipe.per_epoch})."
         )
-    if Retraining(after) is not Retraining.WEIGHTS and rewind_optimizer:
-        raise UsageError(f"rewind_optimizer goes with after='weights'; got after={Retraining(after).value!r}.")
-    if Retraining(after) is Retraining.REINIT and rewind_to is not None:
-        raise UsageError("after='reinit' trains from a new start at every level, so it has no rewind step.")
-    if finetune_lr is not None and not finetune_lr > 0:
-        raise UsageError(f"A learning rate is greater than 0; got finetune_lr={finetune_lr!r}.")
-    mask = masks.ones(recipe)
-    # One cut of the initial weights, so that a score, a rate or a layer that does not fit is noticed now.
-    first = recipe.initial(seed)
-    prune(first, mask, pruning.rate, pruning.score, pruning.scope, pruning.rates, start=first)
-    left_out = () if check_reinit(recipe, seed, mask, controls, Retraining(after)) else ("reinit",)
-    if adaptive:
-        if first_look:
-            raise UsageError(
-                "Adaptive pruning chooses its cuts by all replicates together, so that it has one look; give a number "
-                "of replicates instead of 'auto'."
-            )
-        if one_shot:
-            raise UsageError("Adaptive pruning chooses its cuts; it does not go with one_shot.")
-        if density is not None and not 0 < density < 1:
-            raise UsageError(f"A target density is between 0 and 1; got {density!r}.")
-        count = levels or (16 if density is None else MAX_LEVELS)
-    elif levels is None and density is None:
-        count = 16
-    else:
-        count = levels or levels_for(mask, pruning, density or 0.0)
-    if one_shot:
-        rates = {n: 1 - (1 - r) ** count for n, r in pruning.rates.items()}
-        pruning, count = replace(pruning, rate=1 - (1 - pruning.rate) ** count, rates=rates), 1
-    every = () if adaptive else tuple(range(1, count + 1))  # adaptive pruning takes its last level
-    chosen = every if control_levels is None else tuple(control_levels)
-    if any(not 1 <= at <= count for at in chosen):
-        raise UsageError(f"Control levels are between 1 and {count}; got {list(chosen)}.")
-    last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
-    return Plan(
-        recipe, pruning, count, rewind_step, number, tuple(controls), chosen, Retraining(after), order,
-        rewind_optimizer, finetune_lr or last, seed, adaptive, (density or 0.0) if adaptive else 0.0, particles,
-        restart_dense, left_out, first_look,
-    )  # fmt: skip
+    return step
 
 
 def number_of_replicates(recipe: Recipe, given: int | str | None = None) -> tuple[int, int]:

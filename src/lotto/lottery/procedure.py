@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lotto.core.shown import shown
 from lotto.execution.engine import Progress
 from lotto.execution.procedures import Procedure
-from lotto.lottery.plan import Plan
+from lotto.lottery.plan import SettledPlan
 from lotto.lottery.replicate import Level, trained_replicate
 from lotto.pruning import masks
 
@@ -50,7 +50,7 @@ class SecondLook:
     __repr__ = shown
 
 
-def level_procedure(plan: Plan, index: int, emit: Progress) -> Procedure[list[Level]]:
+def level_procedure(plan: SettledPlan, index: int, emit: Progress) -> Procedure[list[Level]]:
     """All levels of one replicate, then its controls."""
     replicate = yield from trained_replicate(plan, index)
     levels = [replicate.dense]

@@ -9,7 +9,8 @@ from lotto.core.rng import derived_seed
 from lotto.core.shown import number, shown
 from lotto.execution.procedures import Procedure
 from lotto.lottery.averaging import averaged_procedure
-from lotto.lottery.plan import REINIT_CONTROL, Plan, Retraining
+from lotto.lottery.options import Retraining
+from lotto.lottery.plan import REINIT_CONTROL, SettledPlan
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS
 from lotto.pruning.masks import Mask
@@ -65,7 +66,7 @@ class Replicate:
         rewound: ``W_k``, with the optimizer's state if the plan restores it.
     """
 
-    plan: Plan
+    plan: SettledPlan
     index: int
     dense: Level
     rewound: State
@@ -73,15 +74,16 @@ class Replicate:
     @property
     def seed(self) -> int:
         """Seed of the initialisation, and of all that is drawn for this replicate."""
-        return self.plan.seed + self.index
+        return self.plan.options.seed + self.index
 
     def label(self, *parts: object) -> str:
         """What displays call a training of this replicate."""
         return _label(self.index, *parts)
 
     def cut(self, last: Level, rule: Pruning | None = None) -> Mask:
-        """The mask of the level after ``last``, by the plan's rule unless another is given."""
-        rule = rule or self.plan.pruning
+        """The mask of the level after ``last``, by the plan's schedule unless a rule is given."""
+        rule = rule or self.plan.next_cut(last.mask, last.level)
+        assert rule is not None, "the schedule has ended"
         return prune(
             last.solution.weights, last.mask, rule.rate, rule.score, rule.scope, rule.rates,
             start=self.rewound.weights, seed=derived_seed(self.seed, "pruning", last.level + 1),
@@ -91,7 +93,7 @@ class Replicate:
         """Train the level after ``last`` from its mask."""
         level = last.level + 1
         job = self._next_job(level, mask, last.solution)
-        if self.plan.particles == 1:
+        if self.plan.options.particles == 1:
             (run,) = yield [job]
             return Level(level, mask, run)
         average, runs = yield from averaged_procedure(_particles(self.plan, job))
@@ -102,7 +104,7 @@ class Replicate:
         plan, recipe, start = self.plan, self.plan.recipe, State(last.weights)
         order = plan.order_seed(self.index, level)
         label = self.label(f"level {level}", f"{masks.density(mask):.1%}")
-        match plan.after:
+        match plan.options.after:
             case Retraining.REINIT:
                 fresh = derived_seed(self.seed, "reinit", level)
                 return Job(recipe, init_seed=fresh, order_seed=order, mask=mask, label=label)
@@ -133,19 +135,19 @@ class Replicate:
     __repr__ = shown
 
 
-def trained_replicate(plan: Plan, index: int) -> Procedure[Replicate]:
+def trained_replicate(plan: SettledPlan, index: int) -> Procedure[Replicate]:
     """Train level 0, which keeps the rewind point; its other particles part from it there."""
     recipe, order, label = plan.recipe, plan.order_seed(index, 0), _label(index, "dense")
-    (run,) = yield [Job(recipe, plan.seed + index, order, keep=(plan.rewind_step,), label=label)]
+    (run,) = yield [Job(recipe, plan.options.seed + index, order, keep=(plan.rewind_step,), label=label)]
     if run.diverged:
         return Replicate(plan, index, Level(0, masks.ones(recipe), run), State({}))
     kept = run.state(plan.rewind_step)
-    rewound = kept if plan.rewind_optimizer else kept.without_optimizer
+    rewound = kept if plan.options.rewind_optimizer else kept.without_optimizer
     mask = masks.ones(recipe)
-    if plan.restart_dense and plan.rewind_step:
+    if plan.options.restart_dense and plan.rewind_step:
         step = plan.rewind_step
         (run,) = yield [Job(recipe, order_seed=order, start=rewound, from_step=step, keep=(step,), label=label)]
-    if plan.particles == 1:
+    if plan.options.particles == 1:
         return Replicate(plan, index, Level(0, mask, run), rewound)
     rerun = Job(recipe, order_seed=order, start=rewound, from_step=plan.rewind_step, label=label)
     average, runs = yield from averaged_procedure(_particles(plan, rerun)[1:], [run])
@@ -157,11 +159,11 @@ def random_control(at: Level, seed: int) -> Mask:
     return masks.random_like(at.mask, seed * MAX_LEVELS + at.level)
 
 
-def _particles(plan: Plan, job: Job) -> list[Job]:
+def _particles(plan: SettledPlan, job: Job) -> list[Job]:
     """The job and its copies on other data orders."""
     copies = [
         replace(job, order_seed=derived_seed(job.order_seed, "particle", i), label=f"{job.label} · particle {i + 1}")
-        for i in range(1, plan.particles)
+        for i in range(1, plan.options.particles)
     ]
     return [job, *copies]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lotto.core.check import Few, checked
+from lotto.core.check import checked
 from lotto.core.errors import DivergedError, UsageError
 from lotto.core.shown import number, table
 from lotto.core.statistics import Match, leading_matches
@@ -25,7 +25,8 @@ from lotto.execution.store import Store
 from lotto.lottery.adaptive import Trial, adaptive_procedure
 from lotto.lottery.comparison import Comparison, Which, compare
 from lotto.lottery.gaps import Gap, gap_of
-from lotto.lottery.plan import CONTROLS, Plan, Retraining, make_plan
+from lotto.lottery.options import Plan, Retraining, made_from_plan
+from lotto.lottery.plan import SettledPlan, make_plan
 from lotto.lottery.procedure import SecondLook, level_procedure
 from lotto.lottery.replicate import Level
 from lotto.pruning import masks
@@ -47,7 +48,7 @@ class ImpResult:
     A replicate of which a training diverged has no levels after it.
     """
 
-    plan: Plan
+    plan: SettledPlan
     replicates: Sequence[Sequence[Level]]
     trials: Sequence[Trial] = ()
 
@@ -91,7 +92,7 @@ class ImpResult:
                 "verdict": verdict,
                 "matching": verdict in (DENSE, Match.MATCHING.value),
             }
-            for control in self.plan.controls:
+            for control in self.plan.options.controls:
                 found = _errors([at.controls[control] for at in levels if control in at.controls])
                 row[control] = _mean(found)
                 row[f"{control}_std"] = _std(found)
@@ -228,7 +229,7 @@ class ImpResult:
     @property
     def trainings(self) -> int:
         """Trainings of each replicate, failed trials and particles among them, controls not."""
-        return self.plan.particles * (1 + (len(self.trials) or max(map(len, self.replicates)) - 1))
+        return self.plan.options.particles * (1 + (len(self.trials) or max(map(len, self.replicates)) - 1))
 
     @checked
     def sparsest_matching(self, replicate: int | None = None) -> Ticket:
@@ -272,8 +273,9 @@ class ImpResult:
             raise UsageError(f"Replicates are 0 to {len(self.replicates) - 1}; got {replicate}.")
         if not 0 <= level < len(self.replicates[replicate]):
             raise UsageError(f"Levels are 0 to {len(self.replicates[replicate]) - 1}; got {level}.")
-        if self.plan.after is not Retraining.WEIGHTS and level:
-            raise UsageError(f"after={self.plan.after.value!r} does not rewind the weights, so it makes no tickets.")
+        if self.plan.options.after is not Retraining.WEIGHTS and level:
+            after = Retraining(self.plan.options.after).value
+            raise UsageError(f"{after=} does not rewind the weights, so it makes no tickets.")
         levels = self.replicates[replicate]
         start = levels[0].run.at(self.plan.rewind_step)
         info = {
@@ -313,25 +315,12 @@ class ImpResult:
         return table([str(c).replace("_", " ") for c in left], cells, repr(self))
 
 
+@made_from_plan
 @checked
 def imp(
     recipe: Recipe,
-    levels: int | None = None,
-    rate: float | None = None,
-    rewind_to: str | int | None = None,
-    replicates: Few | str | None = None,
-    controls: Sequence[str] = CONTROLS,
+    plan: Plan | int | None = None,
     *,
-    control_levels: Sequence[int] | None = None,
-    density: float | None = None,
-    one_shot: bool = False,
-    after: str | Retraining = Retraining.WEIGHTS,
-    order: str = "shared",
-    rewind_optimizer: bool = False,
-    finetune_lr: float | None = None,
-    seed: int = 0,
-    adaptive: bool = False,
-    particles: Few = 1,
     engine: Engine | None = None,
     jobs: int | str = "auto",
     store: Store | str | os.PathLike[str] | None = None,
@@ -342,28 +331,8 @@ def imp(
 
     Args:
         recipe: what is trained; its ``pruning`` gives score, scope, per-layer rates and excluded layers.
-        levels: pruning levels after the dense one; default 16, or as many as ``density`` needs.
-        rate: fraction of the remaining weights pruned per level; default the recipe's.
-        rewind_to: the step k to which weights go back: ``0it``, ``500it``, ``2ep``; default the recipe's.
-        replicates: how many initialisations and data orders. Default by data set: 5 on MNIST, MNIST-1D and the
-            digits, 8 on CIFAR-10 (but for VGGs), 3 elsewhere. One decides nothing: verdicts are *not decided (n = 1)*.
-            ``"auto"``: that default number, and as many more where the first level that does not match is borderline;
-            the bounds hold 5 % over both looks.
-        controls: ``reinit`` (the mask on a new initialisation, trained from the start), ``random`` (a random mask
-            with the same per-layer densities, on the same rewind point).
-        control_levels: levels at which controls are trained; default all.
-        density: stop at the first level whose density is at most this, instead of ``levels``.
-        one_shot: make a single cut to the density that ``levels`` levels (or ``density``) would reach.
-        after: see `Retraining`.
-        order: ``shared`` = all levels of a replicate see the same data order; ``fresh`` = each its own.
-        rewind_optimizer: restore the optimizer's state at the rewind step (masked) instead of a new optimizer.
-        finetune_lr: learning rate of ``finetune``; default the schedule's last, but at least 1 % of the peak.
-        seed: replicate r uses the seeds ``seed + r``.
-        adaptive: choose what is pruned at each level by trial, see `lottery.adaptive`; ``density`` is then where to
-            stop and ``levels`` how many at most. It chooses on held-out examples: without ``validation`` in the recipe
-            as many as are tested, at most a tenth of the training set.
-        particles: copies of each ticket, trained on different data orders; their average is the level's solution
-            and is pruned (SWAMP, 2305.14852). BatchNorm statistics are re-estimated for it. Controls have one copy.
+        plan: what is asked; default made from the options. Given beside it, they change it.
+        {options}
         engine: how jobs are run; default made from ``jobs`` and ``store``.
         jobs: worker processes, see `lotto.engine.make`.
         store: where runs are remembered; default ``LOTTO_STORE``, or the user's cache. An engine has its own.
@@ -377,19 +346,20 @@ def imp(
     Raises:
         UsageError: before any training, for whatever cannot be done.
         DivergedError: if the dense network of every replicate diverged.
+
+    >>> plan = lotto.Plan(densities=[0.5, 0.25], rewind_to="5it", replicates=2, controls=())
+    >>> lotto.imp(recipe, plan, jobs=1, progress=False).table()["density"].round(3).tolist()
+    [1.0, 0.5, 0.25]
     """
     recipe = on_device(recipe, device)
-    plan = make_plan(
-        recipe, levels, rate, rewind_to, replicates, controls, control_levels, density, one_shot, after, order,
-        rewind_optimizer, finetune_lr, seed, adaptive, particles,
-    )  # fmt: skip
+    settled = make_plan(recipe, plan)
     if left_out := masks.left_out(recipe):
         asked = all(it.reason in ("excluded", "frozen") for it in left_out)
         log.log(logging.INFO if asked else logging.WARNING, "%s", recipe.left_out)
-    return run_plan(plan, chosen_engine(recipe, engine, store, jobs), progress)
+    return run_plan(settled, chosen_engine(recipe, engine, store, jobs), progress)
 
 
-def run_plan(plan: Plan, engine: Engine, progress: Progress | bool | None = None) -> ImpResult:
+def run_plan(plan: SettledPlan, engine: Engine, progress: Progress | bool | None = None) -> ImpResult:
     """Carry out a plan of `make_plan`; see `imp`."""
     if plan.replicates == 1:
         log.info("One replicate has no spread: its verdicts are %r. Two or more give bounds.", Match.UNDECIDED.value)
@@ -405,7 +375,7 @@ def run_plan(plan: Plan, engine: Engine, progress: Progress | bool | None = None
 
 
 def _replicates(
-    plan: Plan, which: Sequence[int], engine: Engine, progress: Progress | bool | None
+    plan: SettledPlan, which: Sequence[int], engine: Engine, progress: Progress | bool | None
 ) -> list[list[Level]]:
     procedures = [level_procedure(plan, index, callback(progress)) for index in which]
     return engine.run_procedures(procedures, progress, plan.jobs)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from lotto.core.check import Fraction, checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import UsageError, text
 from lotto.pruning import masks
 from lotto.pruning.allocation import keep_count
 from lotto.pruning.masks import MaskLike
@@ -282,8 +282,8 @@ def to_density(rule: Pruning, mask: MaskLike, density: float) -> Pruning:
     size, left, keep = masks.size(mask), masks.count(mask), round(density * masks.size(mask))
     if not 0 < keep < left:
         raise UsageError(
-            f"The density {density:g} cannot be reached from {left / size:.3g}: of {size:,} prunable weights {left:,} "
-            f"are left, and it asks for {keep:,}."
+            f"The density {density:g} cannot be reached from {left / max(size, 1):.3g}: of {size:,} prunable weights "
+            f"{left:,} are left, and it asks for {keep:,}."
         )
     own = {n: (pattern, r) for pattern, r in rule.rates.items() for n in mask if matches(n, pattern)}
     if not own:
@@ -329,6 +329,7 @@ def _at_rate(rule: Pruning, rate: float | None) -> Pruning:
 # --- what a schedule comes to ------------------------------------------------------------------------------
 
 
+@checked
 def densities_of(schedule: DensitySchedule, rule: Pruning, mask: MaskLike) -> list[float]:
     """The densities of the levels from 1 on, exactly, by pruning a mask at random.
 
@@ -341,6 +342,8 @@ def densities_of(schedule: DensitySchedule, rule: Pruning, mask: MaskLike) -> li
     found: list[float] = []
     weights = {n: m.float() for n, m in mask.items()}
     while (cut := schedule.next_cut(rule, mask, len(found))) is not None:
+        if not isinstance(cut, Pruning):
+            raise UsageError(f"{schedule!r}: next_cut returns a Pruning, or None at the end; got {text(cut)}.")
         before = masks.count(mask)
         mask = prune(weights, mask, cut.rate, "random", cut.scope, cut.rates)
         if masks.count(mask) == before or len(found) == MAX_LEVELS:

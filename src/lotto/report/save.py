@@ -15,7 +15,8 @@ from lotto.core.errors import UsageError
 from lotto.core.weights import digest
 from lotto.execution.entries import versions
 from lotto.inference.export import TRAINED, save_trained
-from lotto.lottery.plan import Plan, Retraining
+from lotto.lottery.options import Retraining
+from lotto.lottery.plan import SettledPlan
 from lotto.lottery.search import ImpResult
 from lotto.pruning import masks
 from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, TICKET, Place, made_by, saving
@@ -43,12 +44,12 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
         return _write(result, own, command, seconds)
 
 
-def place(plan: Plan, outcome: str = "") -> Place:
+def place(plan: SettledPlan, outcome: str = "") -> Place:
     """Where the result of a plan lies in its folder; ``outcome`` stands for runs that cannot be recognised."""
     # The same command leaves its result in the same place, whether it looked once or twice.
     looks = {"replicates": f"auto from {plan.first_look}"} if plan.first_look else {}
     options = {**plan.describe(), **looks, "finetune_lr": plan.finetune_lr, "target": plan.target}
-    return Place(RESULT, made_by(plan.recipe, options, plan.seed, outcome), OTHERS)
+    return Place(RESULT, made_by(plan.recipe, options, plan.options.seed, outcome), OTHERS)
 
 
 def _place(result: ImpResult) -> Place:
@@ -75,7 +76,7 @@ def _write(result: ImpResult, folder: Path, command: str, seconds: float) -> dic
     best = next(r[level] for r in result.replicates if level < len(r) and not r[level].diverged)
     about = {"level": str(best.level), "density": repr(masks.density(best.mask))}
     save_trained(paths["trained"], best.run.weights, result.plan.recipe, about)
-    if result.plan.after is Retraining.WEIGHTS:
+    if result.plan.options.after is Retraining.WEIGHTS:
         paths["ticket"] = result.chosen_ticket().save(folder / TICKET)
     write_report(load_result(folder), paths["report"])
     return paths

@@ -19,7 +19,7 @@ from lotto.landscape.stability import (
     instability_procedure,
     pruning_procedure,
 )
-from lotto.lottery.plan import CONTROLS, Retraining
+from lotto.lottery.options import CONTROLS, Retraining
 from lotto.lottery.replicate import REINIT_CONTROL, Level, random_control
 from lotto.papers.stabilizing import measures as m
 from lotto.papers.stabilizing import plots
