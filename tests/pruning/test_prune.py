@@ -126,7 +126,7 @@ def test_bad_input_is_named():
             prune(weights, mask, rate=rate)
     with pytest.raises(UsageError, match=r"Unknown score 'magnitud'.*Did you mean 'magnitude'"):
         prune(weights, mask, score="magnitud")
-    with pytest.raises(UsageError, match="Unknown scope 'globl'"):
+    with pytest.raises(UsageError, match="Unknown allocation 'globl'"):
         prune(weights, mask, scope="globl")
     with pytest.raises(UsageError, match=r"rate is given for 'z', which is no prunable layer"):
         prune(weights, mask, rates={"z": 0.1})

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lotto.lottery.power import GapSpread, gap_spread
     from lotto.lottery.procedure import LevelFinished
     from lotto.lottery.replicate import Level
+    from lotto.lottery.scoring import score_weights
     from lotto.lottery.search import ImpResult, imp
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Trial",
     "gap_spread",
     "imp",
+    "score_weights",
 ]
 _HOMES = {
     "adaptive": ["Trial"],
@@ -36,6 +38,7 @@ _HOMES = {
     "power": ["GapSpread", "gap_spread"],
     "procedure": ["LevelFinished"],
     "replicate": ["Level"],
+    "scoring": ["score_weights"],
     "search": ["ImpResult", "imp"],
 }
 

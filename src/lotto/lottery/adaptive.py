@@ -105,7 +105,7 @@ def adaptive_procedure(plan: SettledPlan, emit: Progress) -> Procedure[tuple[lis
         free = 0.0 if retrying else (yield from free_fraction(replicates, last))
         tried = min(max(fraction, free), most.rate)
         rule = scaled(plan.pruning, tried)
-        chosen = [replicate.cut(at, rule) for replicate, at in zip(replicates, last, strict=True)]
+        chosen = yield from gather([r.cut(at, rule) for r, at in zip(replicates, last, strict=True)])
         number, left = len(levels[0]), masks.density(chosen[0])
         found = yield from gather(
             [r.next_level(at, mask) for r, at, mask in zip(replicates, last, chosen, strict=True)]
@@ -145,14 +145,14 @@ def adaptive_procedure(plan: SettledPlan, emit: Progress) -> Procedure[tuple[lis
 def free_fraction(replicates: Sequence[Replicate], last: Sequence[Level]) -> Procedure[float]:
     """The largest of `FREE_FRACTIONS` whose projections cost at most `tolerated_rise` on average; 0 for none."""
     plan = replicates[0].plan
+    tried = [(f, r, at) for f in FREE_FRACTIONS for r, at in zip(replicates, last, strict=True)]
+    cuts = yield from gather([r.cut(at, scaled(plan.pruning, fraction)) for fraction, r, at in tried])
     tasks = [
         PathTask(
-            plan.recipe, at.solution.weights,
-            masks.apply(at.solution.weights, replicate.cut(at, scaled(plan.pruning, fraction))), 2, ("train",),
+            plan.recipe, at.solution.weights, masks.apply(at.solution.weights, cut), 2, ("train",),
             examples=min(EXAMPLES, plan.recipe.arrays.size()), label=replicate.label(f"projection of {fraction:.0%}"),
         )
-        for fraction in FREE_FRACTIONS
-        for replicate, at in zip(replicates, last, strict=True)
+        for (fraction, replicate, at), cut in zip(tried, cuts, strict=True)
     ]  # fmt: skip
     outcomes = yield tasks
     ends = [path_of(outcome).loss["train"] for outcome in outcomes]

@@ -19,7 +19,9 @@ from lotto.core.errors import UsageError, text, unknown
 
 if TYPE_CHECKING:
     from lotto.core.check import Few
+    from lotto.pruning.allocation import Allocation
     from lotto.pruning.density import DensitySchedule
+    from lotto.pruning.scores import Score
 
 R = TypeVar("R")
 
@@ -136,11 +138,24 @@ class Plan:
         "(SWAMP, 2305.14852). BatchNorm statistics are re-estimated for it. Controls have one copy",
     )
 
+    score: Score | str | None = option(
+        None,
+        "which weights matter: `magnitude`, `random`, `magnitude-increase`, the name of an installed package's, "
+        "`package.module:function`; in Python also a function (context) -> {name: tensor}, or one of (weight, start, "
+        "generator). One that reads the network and its data is computed by the engine and remembered; default the "
+        "recipe's, mostly `magnitude`",
+    )
+    allocation: Allocation | str | None = option(
+        None,
+        "how many weights each layer keeps: `global`, `layer`, `erk`; in Python also a function (mask, total) -> "
+        "{name: number}; default the recipe's, mostly `global`",
+    )
+
     def __post_init__(self) -> None:
         from lotto.core import check
-        from lotto.pruning import density
+        from lotto.pruning import allocation, density, scores
 
-        check.read_fields(self, {**vars(check), **vars(density), **globals()})
+        check.read_fields(self, {**vars(check), **vars(scores), **vars(allocation), **vars(density), **globals()})
         _check_counts(self)
         _check_names(self)
         _check_schedule(self)
@@ -180,6 +195,13 @@ def _check_counts(plan: Plan) -> None:
 
 
 def _check_names(plan: Plan) -> None:
+    from lotto.pruning.allocation import check_allocation
+    from lotto.pruning.scores import score_function
+
+    if plan.score is not None:
+        score_function(plan.score)
+    if plan.allocation is not None:
+        check_allocation(plan.allocation)
     for control in plan.controls:
         if control not in CONTROLS:
             raise unknown("control", control, CONTROLS)

@@ -16,6 +16,7 @@ from lotto.core.rng import derived_seed
 from lotto.core.shown import shown
 from lotto.core.statistics import CONFIDENCE, confidence_per_look
 from lotto.lottery.options import AUTO, CONTROLS, Plan, Retraining, made_from_plan
+from lotto.lottery.scoring import check_score
 from lotto.pruning import masks
 from lotto.pruning.density import (
     DEFAULT_LEVELS,
@@ -31,7 +32,8 @@ from lotto.pruning.density import (
 )
 from lotto.pruning.masks import Mask, layer_of
 from lotto.pruning.prunable import NAMED
-from lotto.pruning.rule import Pruning, prune
+from lotto.pruning.rule import Pruning
+from lotto.pruning.scores import score_name
 from lotto.recipe.recipe import Recipe
 
 __all__ = ["AUTO", "CONTROLS", "Plan", "Retraining", "SettledPlan", "make_plan", "number_of_replicates"]
@@ -55,7 +57,7 @@ class SettledPlan:
         recipe: what is trained; adaptive pruning's holds examples out.
         options: what was asked.
         schedule: how much is left after each level.
-        pruning: the recipe's rule with the plan's rate, from which the schedule makes its cuts.
+        pruning: the recipe's rule with the plan's rate, score and allocation, from which the schedule makes its cuts.
         levels: how many there are after the dense one; of adaptive pruning at most.
         rewind_step: in iterations.
         replicates: how many; with ``replicates="auto"`` those of the looks that are taken.
@@ -64,6 +66,7 @@ class SettledPlan:
         left_out: those of the controls that would be none for this model, see `check_reinit`; their columns are empty.
         first_look: with ``replicates="auto"``, how many the first look has; the second has twice as many. 0: there is
             one look.
+        scored: whether the score reads the network and its data, so that every cut has a computation of its own.
     """
 
     recipe: Recipe
@@ -77,6 +80,7 @@ class SettledPlan:
     finetune_lr: float
     left_out: tuple[str, ...] = ()
     first_look: int = 0
+    scored: bool = False
 
     if not TYPE_CHECKING:  # to type checkers, and in this package, an option is `plan.options.NAME`
 
@@ -118,6 +122,7 @@ class SettledPlan:
             return None
         # With particles every level has their average to evaluate, too.
         each = (self.levels + 1) * (self.options.particles + (self.options.particles > 1))
+        each += self.levels * self.scored
         return self.replicates * (each + len(self.trained_controls) * len(self.control_levels))
 
     @cached_property
@@ -131,12 +136,12 @@ class SettledPlan:
 
     def describe(self) -> dict[str, Any]:
         """The plan in plain values, for files and reports."""
-        score, asked, cut = self.pruning.score, self.options, self._same_cut
+        asked, cut = self.options, self._same_cut
         return {
             "levels": self.levels,
             **({"rate": float(cut.rate)} if cut else {"schedule": repr(self.schedule)}),
-            "score": score if isinstance(score, str) else getattr(score, "__qualname__", repr(score)),
-            "scope": self.pruning.scope,
+            "score": score_name(self.pruning.score),
+            "scope": score_name(self.pruning.allocation),
             "rates": {name: float(rate) for name, rate in (cut or self.pruning).rates.items()},
             "exclude": list(self.pruning.exclude),
             **({"include": list(self.pruning.include)} if self.pruning.include else {}),
@@ -189,7 +194,7 @@ def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
     rule, mask = base_rule(recipe, plan), masks.ones(recipe)
     # One cut of the initial weights, so that a score, a rate or a layer that does not fit is noticed now.
     first = recipe.initial(plan.seed)
-    prune(first, mask, rule.rate, rule.score, rule.scope, rule.rates, start=first)
+    scored = check_score(recipe, rule, first, mask, first, plan.seed)
     left_out = () if check_reinit(recipe, plan.seed, mask, plan.controls, Retraining(plan.after)) else ("reinit",)
     schedule = schedule_of(plan, rule, mask)
     if isinstance(schedule, Adaptive) and first_look:
@@ -205,14 +210,15 @@ def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
     last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
     return SettledPlan(
         recipe, plan, schedule, rule, levels, rewind_step, number, chosen, plan.finetune_lr or last, left_out,
-        first_look,
+        first_look, scored,
     )  # fmt: skip
 
 
 def base_rule(recipe: Recipe, plan: Plan) -> Pruning:
     """The recipe's pruning with what the plan says of it."""
     rate = plan.rate or getattr(plan.schedule, "rate", None)
-    return recipe.pruning if rate is None else replace(recipe.pruning, rate=rate)
+    given: dict[str, Any] = {"rate": rate, "score": plan.score, "allocation": plan.allocation}
+    return replace(recipe.pruning, **{name: value for name, value in given.items() if value is not None})
 
 
 def schedule_of(plan: Plan, rule: Pruning, mask: Mask) -> DensitySchedule:

@@ -59,7 +59,7 @@ def level_procedure(plan: SettledPlan, index: int, emit: Progress) -> Procedure[
         if levels[-1].diverged:
             log.warning("%s ends at level %d, which diverged.", replicate.label().capitalize(), number - 1)
             break
-        mask = replicate.cut(levels[-1])
+        mask = yield from replicate.cut(levels[-1])
         if empty := masks.empty_layers(mask):
             log.warning("Level %d of %s: pruned to nothing: %s.", number, replicate.label(), ", ".join(empty))
         levels.append((yield from replicate.next_level(levels[-1], mask)))

@@ -11,10 +11,11 @@ from lotto.execution.procedures import Procedure
 from lotto.lottery.averaging import averaged_procedure
 from lotto.lottery.options import Retraining
 from lotto.lottery.plan import REINIT_CONTROL, SettledPlan
+from lotto.lottery.scoring import pruned
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS
 from lotto.pruning.masks import Mask
-from lotto.pruning.rule import Pruning, prune
+from lotto.pruning.rule import Pruning
 from lotto.recipe.lr_schedules import Constant
 from lotto.training.job import Job, Run, State
 
@@ -80,13 +81,13 @@ class Replicate:
         """What displays call a training of this replicate."""
         return _label(self.index, *parts)
 
-    def cut(self, last: Level, rule: Pruning | None = None) -> Mask:
+    def cut(self, last: Level, rule: Pruning | None = None) -> Procedure[Mask]:
         """The mask of the level after ``last``, by the plan's schedule unless a rule is given."""
-        rule = rule or self.plan.next_cut(last.mask, last.level)
+        level, rule = last.level + 1, rule or self.plan.next_cut(last.mask, last.level)
         assert rule is not None, "the schedule has ended"
-        return prune(
-            last.solution.weights, last.mask, rule.rate, rule.score, rule.scope, rule.rates,
-            start=self.rewound.weights, seed=derived_seed(self.seed, "pruning", last.level + 1),
+        return pruned(
+            self.plan.recipe, rule, last.solution.weights, last.mask, start=self.rewound.weights,
+            seed=derived_seed(self.seed, "pruning", level), label=self.label(f"level {level}"),
         )  # fmt: skip
 
     def next_level(self, last: Level, mask: Mask) -> Procedure[Level]:

@@ -330,7 +330,7 @@ def imp(
     """Find winning tickets: iterative pruning with rewinding.
 
     Args:
-        recipe: what is trained; its ``pruning`` gives score, scope, per-layer rates and excluded layers.
+        recipe: what is trained; its ``pruning`` gives score, allocation, per-layer rates and excluded layers.
         plan: what is asked; default made from the options. Given beside it, they change it.
         {options}
         engine: how jobs are run; default made from ``jobs`` and ``store``.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lotto.pruning.allocation import erk_counts, keep_top
+from lotto.pruning.allocation import ALLOCATIONS, Allocation, erk_counts, keep_top, layer_counts
+from lotto.pruning.context import Context
 from lotto.pruning.density import (
     MAX_LEVELS,
     Adaptive,
@@ -17,28 +18,37 @@ from lotto.pruning.density import (
     to_density,
 )
 from lotto.pruning.masks import Mask
+from lotto.pruning.patterns import Pattern, Unstructured
 from lotto.pruning.rule import SCOPES, Pruning, prune
-from lotto.pruning.scores import SCORES, Score, magnitude, magnitude_increase, random
+from lotto.pruning.scores import SCORES, ContextScore, LayerScore, Score, magnitude, magnitude_increase, random
 from lotto.pruning.ticket import Ticket
 
 __all__ = [
+    "ALLOCATIONS",
     "MAX_LEVELS",
     "SCOPES",
     "SCORES",
     "Adaptive",
+    "Allocation",
+    "Context",
+    "ContextScore",
     "Cubic",
     "DensitySchedule",
     "Explicit",
     "Geometric",
+    "LayerScore",
     "Mask",
     "OneShot",
+    "Pattern",
     "Pruning",
     "Score",
     "Ticket",
     "ToDensity",
+    "Unstructured",
     "densities_of",
     "erk_counts",
     "keep_top",
+    "layer_counts",
     "levels_for",
     "magnitude",
     "magnitude_increase",

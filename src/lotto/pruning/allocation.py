@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lotto.core.check import checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import UsageError, text, unknown
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask, MaskLike
-from lotto.pruning.scores import Scores
+
+ALLOCATIONS = ("global", "layer", "erk")
+Allocation = Callable[[Mask, int], Mapping[str, int]]
+"""How many weights each layer keeps: (what is kept now, how many are to be kept of all) to counts that add up, by
+name."""
 
 
 def keep_count(remaining: int, rate: float) -> int:
@@ -22,7 +26,7 @@ def keep_count(remaining: int, rate: float) -> int:
 
 
 @checked
-def keep_top(scores: Scores, counts: int | Mapping[str, int], within: Mapping[str, Tensor]) -> Mask:
+def keep_top(scores: Mapping[str, Tensor], counts: int | Mapping[str, int], within: Mapping[str, Tensor]) -> Mask:
     """Keep the highest-scored weights of a mask.
 
     Args:
@@ -81,9 +85,75 @@ def erk_counts(mask: MaskLike, total: int) -> dict[str, int]:
         if not over:
             break
         full |= over
-    wanted = {n: float(remaining[n]) if n in full else scale * raw[n] for n in raw}
+    return _rounded({n: float(remaining[n]) if n in full else scale * raw[n] for n in raw}, total)
+
+
+@checked
+def layer_counts(mask: MaskLike, total: int) -> dict[str, int]:
+    """How many weights each layer keeps so that all keep the same fraction; the counts add up to ``total``.
+
+    >>> layer_counts({"a": torch.ones(10, dtype=torch.bool), "b": torch.ones(30, dtype=torch.bool)}, 10)
+    {'a': 3, 'b': 7}
+    """
+    if not 0 <= total <= masks.count(mask):
+        raise UsageError(f"Cannot keep {total} of {masks.count(mask)} weights.")
+    every = max(masks.count(mask), 1)
+    return _rounded({n: total * int(m.sum()) / every for n, m in mask.items()}, total)
+
+
+def _rounded(wanted: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole numbers that add up to ``total``: the largest fractional parts are rounded up."""
     counts = {n: math.floor(w) for n, w in wanted.items()}
-    # The largest fractional parts are rounded up; layers that are full have none to give.
+    # Layers that are full have no fractional part to give.
     for name in sorted(wanted, key=lambda n: counts[n] - wanted[n])[: total - sum(counts.values())]:
         counts[name] += 1
+    return counts
+
+
+def check_allocation(allocation: str | Allocation) -> None:
+    """Raise ``UsageError`` for what is neither one of `ALLOCATIONS` nor a function."""
+    if isinstance(allocation, str):
+        if allocation not in ALLOCATIONS:
+            raise unknown("allocation", allocation, ALLOCATIONS)
+    elif not callable(allocation):
+        raise UsageError(
+            f"An allocation is one of {', '.join(ALLOCATIONS)} or a function of (mask, total); got {text(allocation)}."
+        )
+
+
+def allocated(allocation: str | Allocation, mask: Mask, total: int) -> int | dict[str, int]:
+    """How many of ``total`` weights each layer keeps; one number where scores decide over all layers together.
+
+    Raises:
+        UsageError: if counts of a function do not add up to ``total``, or a layer has not so many weights.
+    """
+    if allocation == "global":
+        return total
+    if allocation == "layer":
+        return layer_counts(mask, total)
+    if allocation == "erk":
+        return erk_counts(mask, total)
+    assert not isinstance(allocation, str)
+    return _checked_counts(allocation, mask, total)
+
+
+def _checked_counts(allocation: Allocation, mask: Mask, total: int) -> dict[str, int]:
+    name = getattr(allocation, "__qualname__", repr(allocation))
+    try:
+        found = dict(allocation(Mask(dict(mask)), total))
+        counts = {n: int(found[n]) for n in mask}
+    except Exception as error:  # whatever a user's function may raise
+        raise UsageError(
+            f"The allocation {name!r} does not say how many weights each layer keeps: {type(error).__name__}, "
+            f"{text(str(error))}. It is a function of (mask, total) to a dict of whole numbers by name."
+        ) from error
+    for layer, count in counts.items():
+        left = int(mask[layer].sum())
+        if count != found[layer] or not 0 <= count <= left:
+            raise UsageError(f"The allocation {name!r} keeps {text(found[layer])} of the {left} weights of {layer!r}.")
+    if set(found) != set(mask) or sum(counts.values()) != total:
+        raise UsageError(
+            f"The allocation {name!r} keeps {sum(counts.values())} weights of {', '.join(found)}; asked for are "
+            f"{total} of {', '.join(mask)}."
+        )
     return counts

@@ -23,7 +23,7 @@ from lotto.pruning import masks
 from lotto.pruning.allocation import keep_count
 from lotto.pruning.masks import MaskLike
 from lotto.pruning.prunable import matches
-from lotto.pruning.rule import Pruning, prune
+from lotto.pruning.rule import Pruning, prune_by
 
 MAX_LEVELS = 200
 """No more levels than this are tried."""
@@ -264,8 +264,9 @@ def scaled(rule: Pruning, fraction: float) -> Pruning:
 def to_density(rule: Pruning, mask: MaskLike, density: float) -> Pruning:
     """The rule with the rates at which a cut leaves exactly ``round(density * size)`` weights of the dense network.
 
-    With scope ``layer`` every layer loses the same fraction of what it has left, to the weight; the sum then differs by
-    rounding. Layers with rates of their own go as many ordinary levels further, and the others make up the number.
+    With allocation ``layer`` every layer loses the same fraction of what it has left, to the weight; the sum then
+    differs by rounding. Layers with rates of their own go as many ordinary levels further, and the others make up the
+    number.
 
     Args:
         rule: how it is pruned; its rate says what an ordinary level is.
@@ -345,7 +346,7 @@ def densities_of(schedule: DensitySchedule, rule: Pruning, mask: MaskLike) -> li
         if not isinstance(cut, Pruning):
             raise UsageError(f"{schedule!r}: next_cut returns a Pruning, or None at the end; got {text(cut)}.")
         before = masks.count(mask)
-        mask = prune(weights, mask, cut.rate, "random", cut.scope, cut.rates)
+        mask = prune_by(replace(cut, score="random"), weights, mask)
         if masks.count(mask) == before or len(found) == MAX_LEVELS:
             raise UsageError(_unreachable(schedule, masks.density(mask), len(found)))
         found.append(masks.density(mask))

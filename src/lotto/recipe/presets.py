@@ -124,7 +124,7 @@ def lenet_mnist() -> Recipe:
         steps="50000it",
         init="glorot-normal",
         validation=5_000,
-        pruning=Pruning(0.2, scope="layer", rates={"fc3": 0.1}),
+        pruning=Pruning(0.2, allocation="layer", rates={"fc3": 0.1}),
     )
 
 
@@ -161,7 +161,7 @@ def _conv(depth: int, lr: float, steps: str, rate: float) -> Recipe:
         steps=steps,
         init="glorot-normal",
         validation=5_000,
-        pruning=Pruning(rate, scope="layer", rates={"fc1": 0.2, "fc2": 0.2, "fc3": 0.1}),
+        pruning=Pruning(rate, allocation="layer", rates={"fc1": 0.2, "fc2": 0.2, "fc3": 0.1}),
     )
 
 

@@ -42,6 +42,8 @@ Data = Arrays | ImageFolder
 KINDS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 CHOOSE = ("include", "exclude")
 """What is pruned: fields of `Pruning` that a recipe takes as well."""
+OLD_NAMES = {"pruning.scope": "allocation"}
+"""Of fields of fields."""
 DECIDES = {
     "loss": ("loss",),
     "evaluation": ("loss", "evaluation"),
@@ -77,7 +79,7 @@ class Recipe:
         channels_last: memory layout of image batches; None = with bfloat16.
         validation: training examples held out.
         evaluations: how often the test set is evaluated along a full training.
-        pruning: defaults of IMP: rate, score, scope, layers with their own rate, excluded layers.
+        pruning: defaults of IMP: rate, score, allocation, layers with their own rate, excluded layers.
         include, exclude: patterns of what is pruned as well, and of what is not; they are added to those of
             ``pruning``, see `Pruning`.
         rewind_to: default rewind step of IMP.
@@ -171,6 +173,7 @@ class Recipe:
             if outer not in {f.name for f in dataclasses.fields(self)}:
                 raise unknown("field of a recipe", outer, [f.name for f in dataclasses.fields(self)])
             if inner:
+                inner = OLD_NAMES.get(f"{outer}.{inner}", inner)
                 nested.setdefault(outer, {})[inner] = value
             else:
                 direct[outer] = value

@@ -36,6 +36,7 @@ from lotto.landscape.path import PathTask, path_of
 from lotto.landscape.plane import PlaneTask, plane_of
 from lotto.landscape.subspace import distance_to, perturb
 from lotto.lottery.replicate import Level
+from lotto.lottery.scoring import pruned
 from lotto.papers.unmasking import measures as m
 from lotto.papers.unmasking import plots
 from lotto.papers.unmasking.adaptive import adaptive
@@ -44,7 +45,6 @@ from lotto.papers.unmasking.membership import membership
 from lotto.papers.unmasking.pruning_limit import first_middle_last, pruning_limit
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
-from lotto.pruning.rule import prune
 from lotto.recipe.tolerance import Tolerance
 from lotto.training.job import Job, State
 
@@ -259,9 +259,9 @@ def retraining(case: Case, *, examples: int | None = None) -> Procedure[list[Row
     dense = levels[0].run
     untrained: list[Mask] = [levels[0].mask]
     for number in range(1, len(levels)):
-        cut = prune(
-            dense.weights, untrained[-1], rule.rate, rule.score, rule.scope, rule.rates,
-            start=dense.at(case.k), seed=derived_seed(case.seed, "pruning", number),
+        cut = yield from pruned(
+            recipe, rule, dense.weights, untrained[-1], start=dense.at(case.k),
+            seed=derived_seed(case.seed, "pruning", number), label=f"{case.label} · untrained {number}",
         )  # fmt: skip
         untrained.append(cut)
     projected = [masks.apply(dense.weights, mask) for mask in untrained]
