@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import lotto
+import lotto.papers
 from conftest import same_tensors, small_recipe
 from lotto import papers
 from lotto.cli.main import main
