@@ -98,16 +98,16 @@ def test_the_old_positions_and_keywords_a_plan_and_a_changed_plan_are_the_same()
 @pytest.mark.parametrize(
     ("given", "schedule"),
     [
-        ({}, Geometric(None, 16)),
+        ({}, Geometric(0.2, 16)),
         ({"levels": 3, "rate": 0.5}, Geometric(0.5, 3)),
-        ({"density": 0.25}, ToDensity(0.25)),
+        ({"density": 0.25}, ToDensity(0.25, 0.2)),
         ({"density": 0.25, "rate": 0.5}, ToDensity(0.25, 0.5)),
         ({"levels": 3, "one_shot": True}, OneShot(like_levels=3)),
         ({"density": 0.25, "one_shot": True}, OneShot(like_levels=7)),  # 0.8 ** 7 = 0.21
         ({"density": 0.25, "schedule": "one-shot"}, OneShot(like_levels=7)),
         ({"densities": [0.5, 0.25, 0.1]}, Explicit((0.5, 0.25, 0.1))),
         ({"schedule": "cubic", "density": 0.1, "levels": 4}, Cubic(0.1, 4)),
-        ({"schedule": "geometric", "levels": 4}, Geometric(None, 4)),
+        ({"schedule": "geometric", "levels": 4}, Geometric(0.2, 4)),
         ({"adaptive": True, "density": 0.1}, Adaptive(0.1)),
         ({"schedule": "adaptive", "levels": 5}, Adaptive(levels=5)),
         ({"schedule": OneShot(0.1)}, OneShot(0.1)),

@@ -22,6 +22,7 @@ def imp(
     recipe: Positional[str],
     /,
     *,
+    dry_run: bool = False,
     changes: Changes,
     execution: Execution,
     **options: Any,
@@ -34,10 +35,13 @@ def imp(
 
     Args:
         recipe: a preset's name; `lotto recipes` lists them.
+        dry_run: train nothing; print the plan, what is trained, about how long it takes and what the store takes.
     """
     from lotto.cli.display import Display
+    from lotto.lottery.forecast import forecast
     from lotto.lottery.plan import make_plan
     from lotto.lottery.search import run_plan
+    from lotto.report.forecast import forecast_lines
     from lotto.report.metric import Metric
     from lotto.report.outcome import advice, headline
     from lotto.report.save import place, save_result
@@ -48,6 +52,10 @@ def imp(
     chosen = changes.apply(recipe)
     plan = make_plan(chosen, plan_of(options))
     engine = execution.engine(chosen)
+    if dry_run:
+        for line in forecast_lines(forecast(plan, engine)):
+            say(line)
+        return
     folder = writable(execution.out or Path("lotto-results") / recipe, [place(plan)])
     with Display(console, plan.jobs) as display:
         result = run_plan(plan, engine, display)

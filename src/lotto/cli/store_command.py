@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from lotto.cli.screen import say
 from lotto.cli.stopping import stopping
 from lotto.core.errors import UsageError
+from lotto.core.text import size_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,12 +84,13 @@ def _list(store: Store, keys: Sequence[str]) -> None:
     for entry in found:
         if entry.status == FINISHED:
             label = entry.manifest.get("label") or ""
-            say(f"{entry.key[:10]}  {_size(entry.size):>8}  {_date(entry.modified)}  {label}: {words(entry)}".rstrip())
+            size, date = size_words(entry.size), _date(entry.modified)
+            say(f"{entry.key[:10]}  {size:>8}  {date}  {label}: {words(entry)}".rstrip())
         elif entry.status in (UNFINISHED, DAMAGED):
-            say(f"{entry.key[:10]}  {_size(entry.size):>8}  {_date(entry.modified)}  {entry.status}")
+            say(f"{entry.key[:10]}  {size_words(entry.size):>8}  {_date(entry.modified)}  {entry.status}")
     counts = [(s, [e for e in found if e.status == s]) for s in (FINISHED, UNFINISHED, DAMAGED, FORMER, ASIDE)]
     words_of = {FORMER: "of a former version, ignored", ASIDE: "set aside as damaged"}
-    parts = [f"{len(e)} {words_of.get(s, s)} ({_size(sum(x.size for x in e))})" for s, e in counts if e]
+    parts = [f"{len(e)} {words_of.get(s, s)} ({size_words(sum(x.size for x in e))})" for s, e in counts if e]
     say(f"{store.root}: {', '.join(parts) or 'nothing is remembered here'}.")
     if any(e for s, e in counts if s in (FORMER, ASIDE)):
         say("lotto store gc removes what is of a former version and what was set aside.")
@@ -98,7 +100,7 @@ def _show(entry: Entry) -> None:
     from lotto.execution.admin import UNFINISHED, unfinished_step, words
 
     manifest = entry.manifest
-    say(f"{entry.key}  {entry.status}, {_size(entry.size)}\n{words(entry)}\n{entry.folder}")
+    say(f"{entry.key}  {entry.status}, {size_words(entry.size)}\n{words(entry)}\n{entry.folder}")
     if entry.status == UNFINISHED:
         step = unfinished_step(entry)
         say("no checkpoint" if step is None else f"a checkpoint at step {step}")
@@ -115,7 +117,7 @@ def _show(entry: Entry) -> None:
         if value not in (None, ""):
             say(f"  {name}: {value}")
     for path in sorted(entry.folder.iterdir()):
-        say(f"  {_size(path.stat().st_size):>8}  {path.name}")
+        say(f"  {size_words(path.stat().st_size):>8}  {path.name}")
 
 
 def _verify(store: Store, keys: Sequence[str]) -> None:
@@ -141,12 +143,12 @@ def _collect(store: Store, older_than: str | None, unfinished: bool, keep_ends: 
     reasons = sorted({each.why for each in found if not each.held})
     for why in reasons:
         those = [each for each in found if each.why == why and not each.held]
-        say(f"{len(those):>6}  {_size(sum(each.size for each in those)):>8}  {why}")
+        say(f"{len(those):>6}  {size_words(sum(each.size for each in those)):>8}  {why}")
     if held := sum(each.held for each in found):
         say(f"{held} stay: a running process works on them.")
     gone = [each for each in found if not each.held]
     done = "would go" if dry_run else "gone"
-    say(f"{store.root}: {len(gone)} {done}, {_size(sum(each.size for each in gone))}.")
+    say(f"{store.root}: {len(gone)} {done}, {size_words(sum(each.size for each in gone))}.")
 
 
 def _explain(a: Entry, b: Entry) -> None:
@@ -165,10 +167,3 @@ def _explain(a: Entry, b: Entry) -> None:
 
 def _date(modified: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(modified))
-
-
-def _size(size: int) -> str:
-    amount, units = float(size), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
-        amount, units = amount / 1000, units[1:]
-    return f"{amount:.0f} {units[0]}" if units[0] == "B" else f"{amount:.1f} {units[0]}"

@@ -25,3 +25,22 @@ def printable(text: str, length: int | None = None) -> str:
         return spelled
     half = (length - len(MIDDLE)) // 2
     return spelled[: length - len(MIDDLE) - half] + MIDDLE + spelled[-half:]
+
+
+def size_words(size: int) -> str:
+    """A number of bytes for people: ``1.3 MB``."""
+    amount, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 1000 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{amount:.0f} {units[0]}" if units[0] == "B" else f"{amount:.1f} {units[0]}"
+
+
+def time_words(seconds: float) -> str:
+    """A duration for people: ``40 s``, ``25 min``, ``3.2 h``.
+
+    >>> [time_words(t) for t in (0.04, 40, 1500, 11520, 300_000)]
+    ['0.04 s', '40 s', '25 min', '3.2 h', '83 h']
+    """
+    length, unit = next(((n, u) for n, u in ((3600.0, "h"), (60.0, "min")) if seconds >= 2 * n), (1.0, "s"))
+    amount = seconds / length
+    return f"{amount:.2g} {unit}" if amount < 10 else f"{amount:.0f} {unit}"

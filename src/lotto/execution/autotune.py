@@ -90,6 +90,12 @@ def measured_width(recipe: Recipe, store: Store, threads: int) -> tuple[int, str
     return WIDTH, f"Stacks of {WIDTH}, {ratio:.1f} times as quick: {times}. Stacked runs equal others up to rounding."
 
 
+def measured_step(recipe: Recipe, threads: int) -> float:
+    """Seconds per step of one dense network, on this machine, now."""
+    with limited_threads(threads), flushed_denormals(), private_rng():
+        return _best(steps_of(learner_of([Job(recipe)])), device_of(recipe))
+
+
 def steps_of(learner: Learner) -> Callable[[int], None]:
     """A function that takes so many training steps, with nothing around them."""
 

@@ -197,6 +197,8 @@ def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
     scored = check_score(recipe, rule, first, mask, first, plan.seed)
     left_out = () if check_reinit(recipe, plan.seed, mask, plan.controls, Retraining(plan.after)) else ("reinit",)
     schedule = schedule_of(plan, rule, mask)
+    if isinstance(schedule, (Geometric, ToDensity)) and schedule.rate is None:
+        schedule = replace(schedule, rate=rule.rate)
     if isinstance(schedule, Adaptive) and first_look:
         raise UsageError(
             "Adaptive pruning chooses its cuts by all replicates together, so that it has one look; give a number of "
