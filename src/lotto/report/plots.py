@@ -164,6 +164,26 @@ def layer_densities(layers: Mapping[str, Sequence[float]], densities: Sequence[f
     return made
 
 
+DASHES = ("-", "--", ":", "-.")
+"""One for each kind of network where colours tell something else."""
+WIDE = 8.0
+"""Errors that differ by more than this factor need a logarithmic axis."""
+
+
+def ramp(number: int, count: int) -> Any:
+    """The colour of one of several in an order, from dark to bright."""
+    return mpl.colormaps["viridis"](0.9 * number / max(1, count - 1))
+
+
+def error_axis(axis: Axes, values: pd.Series) -> None:
+    """An axis of errors: logarithmic, with plain numbers, if they are above 0 and differ by more than `WIDE`."""
+    if values.min() > 0 and values.max() > WIDE * values.min():
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+
+
 def step_axis(axis: Axes) -> None:
     """A rewind-step axis: logarithmic, with 0 on it."""
     axis.set_xscale("symlog", linthresh=50)

@@ -65,16 +65,27 @@ def oneshot(means: pd.DataFrame, tolerance: float) -> Figure:
 
 
 def against_density(means: pd.DataFrame, tolerance: float) -> Figure:
-    """Error against density, a line for each kind of network and rewind step."""
+    """Error against density: a colour for each rewind step, from early to late, a dash for each kind of network.
+
+    The grey lines are the dense network's mean error, and the tolerance above it. The error axis is logarithmic where
+    some networks err many times as often as others.
+    """
     made, axis = plots.figure()
     means = ERROR.of(means)
-    steps = means["rewind_step"].nunique()
-    for i, ((step, kind), part) in enumerate(means.groupby(["rewind_step", "kind"], sort=False)):
+    dense = means[means["level"] == 0]["mean"].mean()
+    axis.axhline(dense, color=plots.COLOURS["dense"], lw=1, label="dense")
+    axis.axhline(dense + tolerance, color=plots.COLOURS["dense"], lw=1, ls=":", label="dense + tolerance")
+    steps, kinds = sorted(means["rewind_step"].unique()), list(means["kind"].unique())
+    for (step, kind), part in means.groupby(["rewind_step", "kind"], sort=False):
+        number = kinds.index(kind)
+        colour = plots.ramp(steps.index(step), len(steps)) if len(steps) > 1 else f"C{number}"
         name = TITLES.get(kind, kind)
-        plots.line(axis, part, "density", f"C{i}", f"{name}, k = {step}" if steps > 1 else name)
+        label = f"{name}, k = {step}" if len(steps) > 1 else name
+        plots.line(axis, part, "density", colour, label, ls=plots.DASHES[number % len(plots.DASHES)])
     plots.density_axis(axis, list(means["density"].unique()))
+    plots.error_axis(axis, means["mean"])
     axis.set_ylabel("test error, points")
-    axis.legend(frameon=False, fontsize=9)
+    axis.legend(frameon=False, fontsize=8, ncols=2 if len(steps) > 2 else 1)
     return made
 
 
