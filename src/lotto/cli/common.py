@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +38,12 @@ def writable(wanted: Path, places: Sequence[Place]) -> Path:
     if folder != wanted:
         say(f"{wanted} holds another experiment; the results go to {folder}.")
     return folder
+
+
+def find_modules_of(*names: str | None) -> None:
+    """Let ``module:name`` on the command line be of a file in this folder, as it is with ``python -m``."""
+    if any(name and ":" in name for name in names) and not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

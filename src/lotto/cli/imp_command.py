@@ -10,7 +10,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from lotto.cli.common import writable
+from lotto.cli.common import find_modules_of, writable
 from lotto.cli.options import Changes, Execution
 from lotto.cli.plan_options import plan_of, with_plan_options
 from lotto.cli.screen import console, say
@@ -34,7 +34,7 @@ def imp(
     command again trains nothing, and a command that was cut off goes on where it stopped.
 
     Args:
-        recipe: a preset's name; `lotto recipes` lists them.
+        recipe: a preset's name; `lotto recipes` lists them. Or package.module:recipe.
         dry_run: train nothing; print the plan, what is trained, about how long it takes and what the store takes.
     """
     from lotto.cli.display import Display
@@ -48,6 +48,7 @@ def imp(
     from lotto.report.table import adaptive_summary, console_table
 
     stopping.unwind()
+    find_modules_of(options["score"])
     began = time.perf_counter()
     chosen = changes.apply(recipe)
     plan = make_plan(chosen, plan_of(options))
@@ -58,7 +59,7 @@ def imp(
         return
     folder = writable(execution.out or Path("lotto-results") / recipe, [place(plan)])
     with Display(console, plan.jobs) as display:
-        result = run_plan(plan, engine, display)
+        result = run_plan(plan, engine, execution.tracked(display))
     seconds = time.perf_counter() - began
     paths = save_result(result, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
     table = result.table()

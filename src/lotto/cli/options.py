@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import UseAppendAction
 
-from lotto.cli.common import load_with_progress
+from lotto.cli.common import find_modules_of, load_with_progress
 from lotto.core.errors import LottoError, UsageError
 
 if TYPE_CHECKING:
     from lotto.execution.engine import Engine
+    from lotto.execution.events import Progress
     from lotto.recipe.recipe import Recipe
 
 
@@ -41,6 +42,7 @@ class Changes:
         """The preset with the changes, its data downloaded if they are not in the cache."""
         from lotto.recipe import presets
 
+        find_modules_of(name)
         changes: dict[str, Any] = {
             "steps": self.steps,
             "batch_size": self.batch_size,
@@ -82,6 +84,15 @@ class Execution(Machine):
 
     out: Path | None = None
     """Folder of the results (default: in lotto-results)."""
+    tracker: UseAppendAction[tuple[str, ...]] = ()
+    """What is told of each step, by the name of an installed package's tracker or package.module:name."""
+
+    def tracked(self, display: Progress) -> Progress:
+        """A display, and beside it the trackers that are asked for."""
+        from lotto.execution.trackers import together, tracker
+
+        find_modules_of(*self.tracker)
+        return together(display, *map(tracker, self.tracker)) if self.tracker else display
 
 
 def overridden(recipe: Recipe, changes: Mapping[str, Any], pairs: Sequence[str]) -> Recipe:

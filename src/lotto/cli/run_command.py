@@ -83,7 +83,7 @@ def run(
     for experiment, options in asked.items():
         began = time.perf_counter()
         with Display(console) as display:
-            frame = experiment.run(options, engine, display)
+            frame = experiment.run(options, engine, execution.tracked(display))
         seconds = time.perf_counter() - began
         command, known = f"lotto {shlex.join(sys.argv[1:])}", [*papers.EXPERIMENTS.values()]
         page = save_experiment(experiment, options, frame, folder, command, seconds, known)

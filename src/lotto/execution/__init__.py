@@ -12,6 +12,7 @@ from lotto.execution.procedures import Procedure, gather
 from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
 from lotto.execution.store import Store
+from lotto.execution.trackers import tracker
 
 __all__ = [
     "Engine",
@@ -26,6 +27,7 @@ __all__ = [
     "available_cores",
     "gather",
     "make",
+    "tracker",
 ]
 
 

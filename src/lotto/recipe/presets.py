@@ -11,14 +11,16 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from lotto.core import registry
 from lotto.core.check import checked
-from lotto.core.errors import unknown
+from lotto.core.errors import UsageError, text
 from lotto.data.augment import Augment
 from lotto.pruning.rule import Pruning
 from lotto.recipe.lr_schedules import Exponential, Linear, MultiStep
 from lotto.recipe.optimizers import SGD, Adam, RMSprop
-from lotto.recipe.recipe import Recipe
+from lotto.recipe.recipe import UNNAMED, Recipe
 
+ENTRY_POINTS = "lotto.recipes"
 CIFAR_AUGMENT = Augment(crop=4, flip=True)
 
 
@@ -384,12 +386,25 @@ def squeezenet_imagenet() -> Recipe:
 
 @checked
 def get(name: str, **overrides: Any) -> Recipe:
-    """A preset by its command-line name, ``lenet-mnist-sgd``.
+    """A recipe by its command-line name: a preset's, an installed package's, or ``package.module:recipe``.
+
+    Packages name theirs as entry points ``lotto.recipes``: a `Recipe`, or a function without arguments that returns
+    one.
 
     Raises:
         UsageError: if the name is unknown; lists the choices and suggests the nearest.
+
+    >>> get("mlp-mnist1d", steps="20it").name
+    'mlp-mnist1d'
     """
     key = name.replace("_", "-")
-    if key not in PRESETS:
-        raise unknown("recipe", name, PRESETS)
-    return PRESETS[key](**overrides)
+    if key in PRESETS:
+        return PRESETS[key](**overrides)
+    found = registry.find("recipe", name, PRESETS, ENTRY_POINTS)
+    made = found if isinstance(found, Recipe) or not callable(found) else found()
+    if not isinstance(made, Recipe):
+        raise UsageError(
+            f"{name!r} is a lotto.Recipe, or a function without arguments that returns one; got {text(made)}."
+        )
+    named = made.replace(name=name) if made.name == UNNAMED else made
+    return named.replace(**overrides)

@@ -42,6 +42,7 @@ Data = Arrays | ImageFolder
 KINDS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 CHOOSE = ("include", "exclude")
 """What is pruned: fields of `Pruning` that a recipe takes as well."""
+UNNAMED = "custom"
 OLD_NAMES = {"pruning.scope": "allocation"}
 """Of fields of fields."""
 DECIDES = {
@@ -127,7 +128,7 @@ class Recipe:
     eval_batch_size: Count | None = field(default=None, metadata=affects("statistics", unless=None))
     device: str = field(default="auto", metadata=affects("nothing"))
     compile: bool = field(default=False, metadata=affects("records", unless=False))
-    name: str = field(default="custom", metadata=affects("nothing"))
+    name: str = field(default=UNNAMED, metadata=affects("nothing"))
     include: InitVar[str | Sequence[str]] = ()
     exclude: InitVar[str | Sequence[str]] = ()
 

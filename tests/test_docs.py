@@ -1,0 +1,67 @@
+"""Every page of docs runs as it stands: its Python blocks one after the other, its commands with real options."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from lotto.cli.imp_command import imp
+from lotto.recipe import presets
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {"__name__": "docs"}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{page.name}, block {number + 1}", "exec"), names)
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_name_real_recipes_and_options(page):
+    options = {f"--{name.replace('_', '-')}" for name in inspect.signature(imp).parameters}
+    typed = "".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL))
+    for recipe, rest in re.findall(r"lotto imp (\S+)(.*)", typed):
+        assert recipe in presets.PRESETS, recipe
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options
+
+
+def test_the_readme_leads_to_every_page():
+    readme = (ROOT / "README.md").read_text()
+    assert PAGES
+    for page in PAGES:
+        assert f"](docs/{page.name})" in readme, page.name
+
+
+def test_snip_of_the_page_is_eight_lines_and_is_the_product_of_weight_and_gradient():
+    import torch
+    from torch.nn import functional as F
+
+    from conftest import small_recipe
+    from lotto.lottery import score_weights
+    from lotto.pruning import masks
+
+    text = (ROOT / "docs" / "scores.md").read_text()
+    (source,) = re.findall(r"^def snip\(context\):\n(?:    .*\n)+", text, re.MULTILINE)
+    assert len(source.splitlines()) <= 8
+    found: dict = {}
+    exec(source, found)
+    recipe = small_recipe(precision="float64")
+    weights = recipe.initial(2)
+    got = score_weights(recipe, weights, score=found["snip"])
+    module = recipe.build().double()
+    module.load_state_dict({name: w.double() for name, w in weights.items()})
+    x, y = recipe.arrays.x["train"].double(), recipe.arrays.y["train"]
+    F.cross_entropy(module(x), y).backward()
+    for name, parameter in module.named_parameters():
+        if name in masks.ones(recipe):
+            assert torch.allclose(got[name], (parameter * parameter.grad).abs(), rtol=1e-6, atol=1e-12), name
