@@ -149,6 +149,18 @@ def test_levels_have_exactly_the_densities_of_the_schedule(given, kept, engine):
     assert result.plan.densities == pytest.approx(kept, abs=1 / size)
 
 
+def test_a_schedule_that_ends_by_which_weights_are_left_is_refused(engine):
+    class Once(DensitySchedule):
+        asked = 0
+
+        def next_cut(self, rule, mask, level):
+            self.asked += 1
+            return replace(rule, rate=0.5) if level < 2 and self.asked < 4 else None
+
+    with pytest.raises(UsageError, match=r"Once\(asked=\d\) ends at level 0 here, and at level 2"):
+        lotto.imp(small_recipe(steps="3it"), schedule=Once(), replicates=2, controls=(), engine=engine)
+
+
 def test_texts_of_plans_are_those_of_before_where_the_schedule_is_geometric_and_name_it_where_it_is_not():
     recipe = small_recipe(pruning__rates={"fc3": 0.1})
     told = make_plan(recipe, 3, one_shot=True).describe()

@@ -187,6 +187,22 @@ def test_schedules_of_ones_own():
         counts(Endless())
 
 
+def test_a_schedule_of_ones_own_has_the_same_text_in_every_process():
+    steady = Steady()
+    assert repr(steady) == "Steady()"
+    steady.pace = 0.1
+    assert repr(steady) == "Steady(pace=0.1)"
+
+
+def test_a_cut_that_is_none_is_refused():
+    class Number(DensitySchedule):
+        def next_cut(self, rule, mask, level):
+            return 0.5
+
+    with pytest.raises(UsageError, match=r"Number\(\): next_cut returns a Pruning, or None at the end; got 0.5"):
+        counts(Number())
+
+
 def test_the_examples_run():
     tried = doctest.testmod(density, extraglobs={"torch": torch})
     assert tried.attempted > 5

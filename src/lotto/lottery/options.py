@@ -90,7 +90,7 @@ class Plan:
     controls: tuple[str, ...] = option(
         CONTROLS,
         "`reinit` (the mask on a new initialisation, trained from the start), `random` (a random mask with the same "
-        "per-layer densities, on the same rewind point), both or none",
+        "per-layer densities, on the same rewind point), both (the default) or none",
         keyword=False,
     )
     control_levels: tuple[int, ...] | None = option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from lotto.core.errors import UsageError
 from lotto.core.rng import derived_seed
 from lotto.core.shown import number, shown
 from lotto.execution.procedures import Procedure
@@ -84,7 +85,11 @@ class Replicate:
     def cut(self, last: Level, rule: Pruning | None = None) -> Procedure[Mask]:
         """The mask of the level after ``last``, by the plan's schedule unless a rule is given."""
         level, rule = last.level + 1, rule or self.plan.next_cut(last.mask, last.level)
-        assert rule is not None, "the schedule has ended"
+        if rule is None:
+            raise UsageError(
+                f"{self.plan.schedule!r} ends at level {last.level} here, and at level {self.plan.levels} for a mask "
+                "with as many weights: a schedule goes by the level and by how much is left."
+            )
         return pruned(
             self.plan.recipe, rule, last.solution.weights, last.mask, start=self.rewound.weights,
             seed=derived_seed(self.seed, "pruning", level), label=self.label(f"level {level}"),

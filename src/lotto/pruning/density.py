@@ -61,6 +61,10 @@ class DensitySchedule(ABC):
             UsageError: if what the schedule asks for cannot be cut from the mask.
         """
 
+    def __repr__(self) -> str:
+        # Results say it of themselves: it is the same text in every process.
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
 
 @checked
 @dataclass(frozen=True)
