@@ -98,6 +98,7 @@ def resnet20_mnist1d() -> Recipe:
         schedule=MultiStep(milestones=("500it", "750it")),
         batch_size=128,
         steps="1000it",
+        evaluations=4,
         pruning=Pruning(0.3),
         rewind_to="100it",
     )
