@@ -37,7 +37,7 @@ from lotto.core.errors import LottoError
 from lotto.experiments import claims, results
 from lotto.inference import export
 from lotto.landscape import path, plane, stability
-from lotto.lottery import gap_spread
+from lotto.lottery import gap_spread, score_weights
 from lotto.lottery.plan import make_plan
 from lotto.pruning import masks
 from lotto.report import experiments as report_experiments
@@ -371,6 +371,25 @@ def _surface() -> dict[str, Call]:
             rates=None,
             start=trained,
             seed=0,
+        ),
+        "prune to a density": _with(
+            lotto.pruning.prune,
+            weights=trained,
+            mask=lambda c: masks.ones(c.recipe),
+            density=0.5,
+            score=lambda c: {name: w.abs() for name, w in c.run.weights.items() if name in masks.ones(c.recipe)},
+            allocation="layer",
+            pattern=None,
+        ),
+        "score_weights": _with(
+            score_weights,
+            recipe=recipe,
+            weights=trained,
+            mask=mask,
+            score="magnitude",
+            start=trained,
+            seed=0,
+            engine=lambda c: c.engine,
         ),
         "Mask": _with(lotto.Mask, tensors=mask),
         "Mask.save": _with(lambda c_, **k: c_.save(**k), c_=mask, path=lambda c: c.folder / "m.safetensors"),

@@ -353,3 +353,40 @@ def test_allocations_of_imp(engine):
         make_plan(recipe, allocation="layers")
     with pytest.raises(UsageError, match="keeps 3 weights of"):
         make_plan(recipe, allocation=lambda mask, total: dict.fromkeys(mask, 1))
+
+
+def test_activations_of_convolutions_with_batchnorm_are_those_of_evaluation_and_of_every_call(engine):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv1d(1, 3, 3, padding=1), nn.BatchNorm1d(3), nn.Linear(12, 6)
+            self.mix = nn.Conv1d(3, 3, 1)
+
+        def forward(self, x):
+            x = self.norm(self.conv(x.unsqueeze(1))).relu()
+            return self.head(self.mix(self.mix(x)).mean(1))
+
+    recipe = small_recipe(model=Net, precision="float64", init="module")
+    weights, mask = recipe.initial(1), masks.ones(recipe)
+    weights |= {"norm.running_mean": torch.tensor([0.5, -0.5, 1.0]), "norm.running_var": torch.tensor([2.0, 0.5, 1.0])}
+
+    def energy(context):
+        found = dict.fromkeys(context.mask, 0.0)
+        for inputs in context.activations():
+            found = {n: found[n] + x.square().sum() for n, x in inputs.items()}
+        return {n: found[n] * torch.ones_like(w.double()) for n, w in context.weights.items()}
+
+    got = score_weights(recipe, weights, mask, energy, engine=engine)
+    net = recipe.build().double().eval()
+    net.load_state_dict({n: t.double() if t.is_floating_point() else t for n, t in weights.items()})
+    x = recipe.arrays.x["train"].double().unsqueeze(1)
+    first = net.norm(net.conv(x)).relu()
+    second = net.mix(first)
+    expected = {
+        "conv.weight": x.square().sum(),
+        "mix.weight": first.square().sum() + second.square().sum(),
+        "head.weight": net.mix(second).mean(1).square().sum(),
+    }
+    assert set(got) == set(expected)
+    for name, value in expected.items():
+        assert float(got[name].flatten()[0]) == pytest.approx(float(value.detach()), rel=1e-9), name
