@@ -375,3 +375,32 @@ def test_keys_are_equal_in_other_processes(tmp_path):
         keys.add(done.stdout.strip())
     assert len(keys) == 1
     assert "None" not in keys
+
+
+def closes_over_what_no_key_covers():
+    import os
+    from time import time
+
+    class Clock(nn.Module):
+        def forward(self, x):
+            return x * time()
+
+    class Environment(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = float(os.environ.get("SCALE", "1"))
+
+    class Path(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.name = os.path.join("a", "b")
+
+    return Clock, Environment, Path
+
+
+def test_variables_of_the_function_around_are_looked_at_as_those_of_the_module():
+    clock, environment, path = closes_over_what_no_key_covers()
+    for model, text in ((clock, "uses time "), (environment, "uses os.environ.get ")):
+        with pytest.raises(NotCacheableError, match=text):
+            record(model, "model")
+    assert record(path, "model")

@@ -271,6 +271,9 @@ class Reach:
                 reads[text] = self._chain(function, found, chain, name)
             elif chain.empty_call:
                 self._chain(function, found, chain, name)
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        for chain in found.free:
+            self._check_free(_cell(cells[chain.names[0]]), found, chain, name)
         for local in [n for n in found.imports if n.endswith(" ")]:
             _imported(function, *found.imports[local])
         for method in sorted(METHODS & found.mentions.keys()):
@@ -304,6 +307,19 @@ class Reach:
         if inspect.isroutine(value) or inspect.isclass(value):
             self._forbid(".".join((_full_name(value), *rest)), chain, found, name)
         return self.written(value, where)
+
+    def _check_free(self, value: Any, found: Reading, chain: Chain, name: str) -> None:
+        """Refuse what no key can cover of a variable of the function around, as of one of the module; values and the
+        user's own are covered as what the closure holds."""
+        rest = list(chain.names[1:])
+        while isinstance(value, types.ModuleType) and rest and owner(value.__name__) is not None:
+            full = f"{value.__name__}.{rest[0]}"
+            value = getattr(value, rest.pop(0), _MISSING)
+            self._forbid(".".join((full, *rest)), chain, found, name)
+        if value is os.environ:
+            self._forbid("os.environ", chain, found, name)
+        if inspect.isroutine(value) or inspect.isclass(value):
+            self._forbid(".".join((_full_name(value), *rest)), chain, found, name)
 
     def _forbid(self, full: str, chain: Chain, found: Reading, name: str) -> None:
         if unreadable(full, empty_call=chain.empty_call):

@@ -47,7 +47,8 @@ class Reading:
 
     Attributes:
         digest: hash of the syntax tree.
-        chains: what it reads of its surroundings, in the order of the text.
+        chains: what it reads of its module, in the order of the text.
+        free: what it reads of the functions around it.
         imports: local names bound by import statements inside: (level, module, attribute or None).
         mentions: every attribute's name and every text that could be one, with its line: methods that it may call.
         dynamic: the line of a `getattr` and the like whose name is computed: it may call any method; 0 = there is none.
@@ -58,6 +59,7 @@ class Reading:
     digest: str
     file: str
     chains: list[Chain] = field(default_factory=list)
+    free: list[Chain] = field(default_factory=list)
     imports: dict[str, tuple[int, str, str | None]] = field(default_factory=dict)
     mentions: dict[str, int] = field(default_factory=dict)
     dynamic: int = 0
@@ -83,7 +85,7 @@ def _reading(code: CodeType, filename: str, module: str | None) -> Reading:
     node = _find(code, _text(filename, module), module)
     found = Reading(tree_digest(node), filename)
     outside = set(_globals(code))
-    visit = _Visitor(found, outside)
+    visit = _Visitor(found, outside, {*code.co_freevars})
     for part in node.body if isinstance(node.body, list) else [node.body]:
         visit.visit(part)
     stored = set(_globals(code, store=True)) | ({*code.co_freevars} & visit.nonlocals)
@@ -162,8 +164,8 @@ def _without_docstring(node: ast.AST, body: list[Any]) -> list[Any]:
 class _Visitor(ast.NodeVisitor):
     """Collects what a function reads."""
 
-    def __init__(self, found: Reading, outside: set[str]) -> None:
-        self.found, self.outside = found, outside
+    def __init__(self, found: Reading, outside: set[str], free: set[str]) -> None:
+        self.found, self.outside, self.free = found, outside, free
         self.nonlocals: set[str] = set()
 
     def _chain(self, node: ast.expr, empty_call: bool = False) -> bool:
@@ -177,6 +179,8 @@ class _Visitor(ast.NodeVisitor):
         self.found.mentions.update(dict.fromkeys(names, node.lineno))
         if at.id in self.outside or at.id in self.found.imports:
             self.found.chains.append(Chain((at.id, *reversed(names)), node.lineno, empty_call))
+        elif at.id in self.free:
+            self.found.free.append(Chain((at.id, *reversed(names)), node.lineno, empty_call))
         return True
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
