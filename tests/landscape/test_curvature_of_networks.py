@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import lotto
+from conftest import small_recipe
 from lotto import Adam, Recipe
 from lotto.core.errors import UsageError
 from lotto.landscape.curvature import Hessian, quadratic
@@ -318,3 +319,10 @@ def test_what_cannot_be_differentiated_is_one_sentence():
         Hessian(recipe, recipe.initial(0)).dense()
     with pytest.raises(UsageError, match=r"the mask has 'body\.1\.running_mean', which is none"):
         Hessian(recipe_of(Normed), recipe_of(Normed).initial(0), {"body.1.running_mean": torch.ones(4)})
+
+
+def test_a_cut_that_lacks_layers_is_refused():
+    recipe = small_recipe()
+    weights, mask = recipe.initial(0), masks.ones(recipe)
+    with pytest.raises(UsageError, match=r"The cut says nothing of fc1\.weight, .* lotto\.pruning\.prune gives"):
+        lotto.landscape.curvature.pruned_block(recipe, weights, mask, {}, progress=False)

@@ -37,7 +37,9 @@ FIRST_PAPER = "stabilizing"
 """The paper of the results that do not name any: those of the time when there was one."""
 
 
-ENTRIES = {"name": str, "paper": str, "recipe": dict[str, Any], "training": dict[str, float]}
+ENTRIES = {
+    "name": str, "paper": str, "recipe": dict[str, Any], "training": dict[str, float], "options": dict[str, Any]
+}  # fmt: skip
 RECIPE = ("name", "model")
 FACTS = ("iterations", "per_epoch", "learning_rate", "warmup")
 """Entries of a description that are read, and of its parts."""
@@ -82,7 +84,7 @@ class StoredResult:
         """Its rows with the replicates' seeds and the settings of their measures, which older files do not have."""
         if "seed" in self.frame:
             return self.frame.reindex(columns=list(dict.fromkeys([*self.frame, *SETTINGS])))
-        asked = {**FORMER_DEFAULTS, **self.about["recipe"], **self.about.get("options", {})}
+        asked = {**FORMER_DEFAULTS, **self.about["recipe"], **self.about["options"]}
         frame = self.frame.assign(seed=int(asked.get("seed", 0)) + self.frame["replicate"])
         for setting, pattern in FORMER_SETTINGS.items():
             depends = frame["measure"].str.fullmatch(pattern)
@@ -186,6 +188,7 @@ def read(folder: Path) -> list[StoredResult]:
             if not isinstance(about, dict) or about.get("format") != FORMAT:
                 continue
             about.setdefault("paper", FIRST_PAPER)
+            about.setdefault("options", {})
             _check_entries(about)
         with files.reading(path.with_suffix(".csv"), "Run its experiment again."):
             frame = pd.read_csv(path.with_suffix(".csv"))
@@ -205,6 +208,9 @@ def _check_entries(about: dict[str, Any]) -> None:
         about["recipe"][name]
     for name in FACTS:
         about["training"][name]
+    for name in ("seed", *FORMER_DEFAULTS):
+        if (given := about["options"].get(name)) is not None:
+            float(given)
 
 
 @checked
@@ -233,7 +239,7 @@ def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     without_part = fields_that_affect(Recipe, ("records", "statistics", "nothing"))  # in what is trained
     for result in results:
         recipe = {k: v for k, v in result.about["recipe"].items() if k not in without_part}
-        restarted = bool(result.about.get("options", {}).get("restart_dense", False))
+        restarted = bool(result.about["options"].get("restart_dense", False))
         groups.setdefault((json.dumps(recipe, sort_keys=True), restarted), []).append(result)
     made = []
     for (_, restarted), group in groups.items():

@@ -146,6 +146,12 @@ class BlocksTask(Task):
             raise UsageError(f"A mean curvature needs at least one probe; got {self.probes}.")
         for mask in (self.mask, *self.cuts):
             masks.check_fits(mask, self.weights)
+        for cut in self.cuts:
+            if missing := sorted({*self.mask} - {*cut}):
+                raise UsageError(
+                    f"The cut says nothing of {', '.join(missing[:3])}, which the mask has; a cut has every layer of "
+                    "it, as lotto.pruning.prune gives them."
+                )
 
     @property
     def size(self) -> int:
