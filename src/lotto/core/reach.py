@@ -23,7 +23,7 @@ import random
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -302,10 +302,7 @@ class Reach:
                     return {"package": package, "name": full}
         if value is _MISSING:
             return {"missing": True}
-        if value is os.environ:
-            self._forbid("os.environ", chain, found, name)
-        if inspect.isroutine(value) or inspect.isclass(value):
-            self._forbid(".".join((_full_name(value), *rest)), chain, found, name)
+        self._forbid_value(value, rest, chain, found, name)
         return self.written(value, where)
 
     def _check_free(self, value: Any, found: Reading, chain: Chain, name: str) -> None:
@@ -316,6 +313,10 @@ class Reach:
             full = f"{value.__name__}.{rest[0]}"
             value = getattr(value, rest.pop(0), _MISSING)
             self._forbid(".".join((full, *rest)), chain, found, name)
+        self._forbid_value(value, rest, chain, found, name)
+
+    def _forbid_value(self, value: Any, rest: Sequence[str], chain: Chain, found: Reading, name: str) -> None:
+        """The same as `_forbid` for what the beginning of a chain is, and the names after it."""
         if value is os.environ:
             self._forbid("os.environ", chain, found, name)
         if inspect.isroutine(value) or inspect.isclass(value):

@@ -35,6 +35,10 @@ class Metrics(NamedTuple):
     loss: float
     error: float
 
+    def entries(self, split: Split) -> dict[str, float]:
+        """As records hold them: ``test_loss``, ``test_error``."""
+        return {f"{split}_loss": self.loss, f"{split}_error": self.error}
+
 
 @checked
 def evaluate(recipe: Recipe, weights: Mapping[str, Tensor], split: Split = "test") -> Metrics:
@@ -53,8 +57,7 @@ def evaluate_splits(recipe: Recipe, network: Network) -> dict[str, float]:
     found: dict[str, float] = {}
     for split in SPLITS:
         if recipe.arrays.size(split):
-            metrics = evaluate_network(recipe, network, split)
-            found |= {f"{split}_loss": metrics.loss, f"{split}_error": metrics.error}
+            found |= evaluate_network(recipe, network, split).entries(split)
     return found
 
 
@@ -149,7 +152,10 @@ class Tally:
             self._gather(outputs, y)
         if self.wrong is not None:
             found = wrong_predictions(outputs, y)
-            self.wrong = None if found is None else [*self.wrong, found]
+            if found is None:
+                self.wrong = None
+            else:
+                self.wrong.append(found)
 
     @property
     def mistakes(self) -> Mistakes | None:

@@ -53,8 +53,7 @@ def add_record(point: Checkpoint, job: Job, network: Network) -> None:
             continue
         stride = 1 if final else curve_stride(recipe, size)
         counted = tally(recipe, network, split, stride=stride, keep_mistakes=final and split == "test")
-        metrics = counted.metrics()
-        found |= {f"{split}_loss": metrics.loss, f"{split}_error": metrics.error}
+        found |= counted.metrics().entries(split)
         if stride > 1:
             found[f"{split}_examples"] = -(-size // stride)
         if final and split == "test":

@@ -58,13 +58,13 @@ def _signals(count: int, progress: Callable[[int, int], None]) -> dict[str, np.n
 class _Counted:
     """The templates, which the package reads once for every signal: the one place where its progress shows."""
 
-    def __init__(self, values: Sequence[np.ndarray], told: Callable[[int], None]) -> None:
-        self.values, self.told, self.read = values, told, 0
+    def __init__(self, values: Sequence[np.ndarray], emit: Callable[[int], None]) -> None:
+        self.values, self.emit, self.read = values, emit, 0
 
     def __getitem__(self, index: int) -> np.ndarray:
         self.read += 1
         if self.read % EVERY == 0:
-            self.told(self.read)
+            self.emit(self.read)
         return self.values[index]
 
 
