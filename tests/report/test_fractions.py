@@ -111,6 +111,6 @@ def test_rows_of_experiments_have_the_fraction_and_older_rows_join_them():
     new = pd.DataFrame([{**row, "parameter_fraction": 0.6}])
     assert list(readable(new))[:3] == ["step", "left", "of all"]
     assert "of all" not in readable(pd.DataFrame([row]))
-    about = {"recipe": {"name": "r"}, "training": {}}
+    about = {"recipe": {"name": "r"}, "training": {}, "options": {}}
     (group,) = grouped([StoredResult(about, frame, None) for frame in (new, pd.DataFrame([row]))])
     assert len(group.frame) == 1
