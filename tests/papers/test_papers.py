@@ -124,7 +124,7 @@ def test_the_last_quarter_is_compared_on_the_same_examples(monkeypatch):
     assert lost(history((50, 9.0), (100, 2.5))) is None, "half of the training is not three quarters"
     assert lost(history((100, 2.5))) is None
     # Of ten examples every fifth, two, are in the curve: both were wrong at three quarters, one is at the end.
-    monkeypatch.setattr(case_module, "curve_stride", lambda recipe, size: 5)
+    monkeypatch.setattr(case_module, "late_stride", lambda recipe, size: 5)
     wrong = [True] + 9 * [False]
     assert lost(history((75, 100.0), (100, 10.0), examples=2), wrong) == (0.75, 50.0)
     assert lost(history((75, 100.0), (100, 10.0), examples=2)) is None

@@ -1,6 +1,7 @@
 """The curve costs a few percent, the end is exact, and what is wrong at the end is known example by example."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from conftest import small_arrays, small_recipe
 from lotto import Job, Store
 from lotto.core.errors import UsageError
 from lotto.execution.compute import get_or_compute
+from lotto.experiments.case import lost_in_last_quarter
 from lotto.training.evaluation import evaluate
 from lotto.training.loop import train, train_stack
 from lotto.training.mistakes import Mistakes
 from lotto.training.network import Network
-from lotto.training.records import CURVE_EXAMPLES, CURVE_PART, PASSES, curve_stride
+from lotto.training.records import CURVE_EXAMPLES, CURVE_PART, PASSES, curve_stride, late_step, late_stride
 
 
 def large_test_set(**changes):
@@ -32,6 +34,7 @@ def test_points_of_the_curve_are_of_every_nth_example_and_the_end_is_of_all():
     recipe = large_test_set()
     stride = curve_stride(recipe, 5000)
     assert stride == 5
+    assert (late_stride(recipe, 5000), late_step(recipe)) == (5, 30)
     run = train(Job(recipe, keep=(10, 20)))
     *before, end = run.history
     assert [record["test_examples"] for record in before] == [1000] * 3
@@ -42,13 +45,29 @@ def test_points_of_the_curve_are_of_every_nth_example_and_the_end_is_of_all():
     assert end["test_error"] == pytest.approx(evaluate(recipe, run.weights).error)
 
 
+def test_the_record_at_three_quarters_of_a_dense_training_is_of_more_examples():
+    recipe = large_test_set(steps="540it", batch_size=80)
+    dense = train(Job(recipe, keep=(405,)))
+    pruned = train(Job(recipe, mask=lotto.pruning.masks.ones(recipe)))
+    assert [record.get("test_examples") for record in dense.history] == [1000, 1000, 2500, None]
+    assert [record.get("test_examples") for record in pruned.history] == [1000, 1000, 1000, None]
+    wrong = np.array(wrong_by_hand(recipe, dense.at(405)))[::2]
+    assert dense.history[2]["test_error"] == pytest.approx(100 * wrong.mean())
+    end = np.array(wrong_by_hand(recipe, dense.weights))[::2]
+    assert lost_in_last_quarter(recipe, dense) == (0.75, pytest.approx(100 * (wrong.mean() - end.mean())))
+    of_curve = {**dense.history[2], "test_examples": 1000}  # as an earlier version stored it
+    assert lost_in_last_quarter(recipe, replace(dense, history=[of_curve, dense.history[-1]])) is not None
+
+
 @pytest.mark.parametrize(("name", "train"), [("resnet20-mnist1d", 40_000), ("lenet-mnist-sgd", 60_000)])
 def test_evaluation_is_a_small_part_of_the_work(name, train):
     size = 10_000
     made_up = lotto.data.Arrays(np.zeros((train, 1)), np.zeros(train, int), np.zeros((size, 1)), np.zeros(size, int))
     recipe = lotto.recipes.get(name, data=made_up)
     points = size + (recipe.evaluations - 1) * -(-size // curve_stride(recipe, size))
+    dense = points - -(-size // curve_stride(recipe, size)) + -(-size // late_stride(recipe, size))
     steps = PASSES * recipe.total * recipe.batch_size
+    assert dense <= 0.05 * steps
     assert points <= max(CURVE_PART * steps, size + (recipe.evaluations - 1) * CURVE_EXAMPLES)
     assert points <= 0.05 * steps
 

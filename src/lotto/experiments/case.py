@@ -30,7 +30,7 @@ from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import in_nats
 from lotto.training.job import Run
-from lotto.training.records import curve_stride
+from lotto.training.records import curve_stride, late_stride
 
 Row = dict[str, Any]
 
@@ -174,5 +174,8 @@ def lost_in_last_quarter(recipe: Recipe, run: Run) -> tuple[float, float] | None
         return fraction, at["test_error"] - run.test_error
     if run.mistakes is None:
         return None
-    same = run.mistakes.wrong[:: curve_stride(recipe, run.mistakes.examples)]  # the record's examples
-    return fraction, at["test_error"] - 100.0 * float(same.mean())
+    for stride_of in (late_stride, curve_stride):  # a run that an earlier version stored has the curve's
+        same = run.mistakes.wrong[:: stride_of(recipe, run.mistakes.examples)]  # the record's examples
+        if len(same) == at["test_examples"]:
+            return fraction, at["test_error"] - 100.0 * float(same.mean())
+    return None

@@ -1,7 +1,8 @@
 """What a run's history says, and at which steps.
 
 A step costs about three times what its examples cost to evaluate. On the way the test set is therefore evaluated on
-every n-th example, so that the curve costs a few percent of the training; the figures at the end are of all.
+every n-th example, so that the curve costs a few percent of the training; the figures at the end are of all. Between
+the two stands the record of a dense training at three quarters, which says whether it has converged.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from lotto.training.network import Network
 
 CURVE_PART = 0.03
 """Of a training's work, in examples passed forward: a step counts thrice. Evaluation is at most about so much of it."""
+LATE_PART = 0.02
+"""The same of one record more exact than the curve: that at three quarters of a dense training."""
 CURVE_EXAMPLES = 1_000
 """Fewer examples than these are never taken for a point of the curve: its spread would hide what happens."""
 PASSES = 3
@@ -27,6 +30,14 @@ def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
     return {round(total * i / times) for i in range(1, times + 1)} | {job.end}
 
 
+def late_step(recipe: Recipe) -> int:
+    """The step of the record that is nearest to three quarters of a training, the earlier of two."""
+    times = recipe.evaluations
+    return min(
+        (round(recipe.total * i / times) for i in range(1, times + 1)), key=lambda s: abs(4 * s - 3 * recipe.total)
+    )
+
+
 def curve_stride(recipe: Recipe, size: int) -> int:
     """Every how manieth of ``size`` examples is evaluated before the end of a training."""
     points = recipe.evaluations - 1
@@ -36,6 +47,12 @@ def curve_stride(recipe: Recipe, size: int) -> int:
     return max(1, math.ceil(size / max(CURVE_EXAMPLES, (work - size) / points)))
 
 
+def late_stride(recipe: Recipe, size: int) -> int:
+    """The same of a dense training's record at `late_step`."""
+    work = LATE_PART * PASSES * recipe.total * recipe.batch_size
+    return min(curve_stride(recipe, size), max(1, math.ceil(size / work)))
+
+
 def add_record(point: Checkpoint, job: Job, network: Network) -> None:
     """Add to a history: losses since the last record, losses and errors on the splits.
 
@@ -43,6 +60,7 @@ def add_record(point: Checkpoint, job: Job, network: Network) -> None:
     every n-th, and ``SPLIT_examples`` says of how many.
     """
     recipe, final = job.recipe, point.step == job.end
+    stride_of = late_stride if job.mask is None and point.step == late_step(recipe) else curve_stride
     found: dict[str, float] = {
         "step": point.step,
         "learning_rate": recipe.learning_rate(max(0, point.step - 1)),
@@ -51,7 +69,7 @@ def add_record(point: Checkpoint, job: Job, network: Network) -> None:
     for split in SPLITS:
         if not (size := recipe.arrays.size(split)):
             continue
-        stride = 1 if final else curve_stride(recipe, size)
+        stride = 1 if final else stride_of(recipe, size)
         counted = tally(recipe, network, split, stride=stride, keep_mistakes=final and split == "test")
         found |= counted.metrics().entries(split)
         if stride > 1:
