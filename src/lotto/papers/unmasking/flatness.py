@@ -65,7 +65,7 @@ def flatness(case: Case, *, examples: int | None = EVALUATED) -> Procedure[list[
     }  # fmt: skip
     losses = [path_of(outcome).loss["train"][0] for outcome in found["ends"]]
     shares = yield from _largest_random(case, measured, losses, examples)
-    rows = []
+    rows = case.convergence_rows(levels[0].run)
     for at, share, outcome in zip(measured, shares, found["curvature"], strict=True):
         (block,), place = blocks_from(outcome), At.of(at)
         length = norm(at.run.weights, at.mask)
@@ -141,7 +141,7 @@ def flat_directions(case: Case) -> Procedure[list[Row]]:
             )
         )  # fmt: skip
     outcomes = yield tasks
-    rows = []
+    rows = case.convergence_rows(levels[0].run)
     for (here, _), outcome in zip(pairs, outcomes, strict=True):
         whole, magnitude, *random = blocks_from(outcome)
         place = At.of(here)

@@ -9,7 +9,7 @@ from lotto.core.weights import distance
 from lotto.execution.procedures import Procedure
 from lotto.experiments.case import At, Case, Row
 from lotto.experiments.experiment import experiment
-from lotto.experiments.measures import DENSE, ERROR, IMP, RANDOM
+from lotto.experiments.measures import ERROR, IMP, RANDOM
 from lotto.landscape.batchnorm import has_batchnorm
 from lotto.landscape.path import PathTask, path_of
 from lotto.papers.unmasking import measures as m
@@ -62,7 +62,7 @@ def membership(case: Case, *, points: int = POINTS, examples: int | None = EVALU
         for (level, kind), run in runs.items()
         for policy in policies
     }  # fmt: skip
-    rows = [case.row(levels[0], DENSE, ERROR, levels[0].run.test_error)]
+    rows = case.dense_rows(levels[0].run)
     rows += [case.row(after, IMP, ERROR, after.run.test_error) for _, after in pairs]
     for (level, kind, policy), outcome in paths.items():
         place, path = At.of(levels[level]), path_of(outcome)

@@ -109,7 +109,7 @@ def pruning_limit(case: Case, *, examples: int | None = EVALUATED) -> Procedure[
         rises.setdefault((i, kind, how), {})[fraction] = rise
         return case.row(chosen[i], kind, m.RISE[how], rise, x=fraction)
 
-    rows = []
+    rows = case.convergence_rows(levels[0].run)
     for (i, kind, fraction), outcome in paths.items():
         both = path_of(outcome)
         for how, loss in ((m.PROJECTION, both.loss["train"][0]), (m.SUBSPACE, min(both.loss["train"]))):
