@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from lotto.cli.commands import COMMANDS
 from lotto.cli.main import main
 
 
@@ -127,20 +125,3 @@ def test_lists(capsys):
     out = capsys.readouterr().out
     for name in ("lenet-mnist-sgd", "resnet20-cifar10-warmup", "mnist1d", "cifar100"):
         assert name in out
-
-
-def test_every_command_has_a_file_of_its_own():
-    assert len({command.__module__ for command in COMMANDS.values()}) == len(COMMANDS)
-
-
-def test_the_command_line_imports_what_is_slow_only_in_the_commands():
-    # A bare package stands for `lotto`, whose names import torch.
-    script = f"""
-import sys, types
-package = sys.modules["lotto"] = types.ModuleType("lotto")
-package.__path__ = {[str(Path(sys.modules[main.__module__].__file__).parents[1])]!r}
-import lotto.cli.main
-print([name for name in ("torch", "numpy", "pandas", "lotto.recipe", "lotto.data") if name in sys.modules])
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr

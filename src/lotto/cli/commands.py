@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 import tyro
 from rich.logging import RichHandler
 
-from lotto.cli.bench_command import bench
-from lotto.cli.claims_command import claims
-from lotto.cli.data_command import data
-from lotto.cli.export_command import export
-from lotto.cli.imp_command import imp
-from lotto.cli.power_command import power
-from lotto.cli.recipes_command import list_recipes
-from lotto.cli.report_command import report
-from lotto.cli.run_command import run
 from lotto.cli.screen import errors
-from lotto.cli.store_command import store
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "imp": imp,
-    "power": power,
-    "run": run,
-    "claims": claims,
-    "data": data,
-    "recipes": list_recipes,
-    "report": report,
-    "export": export,
-    "store": store,
-    "bench": bench,
+COMMANDS = {
+    "imp": "Find winning tickets: iterative magnitude pruning with rewinding.",
+    "power": "Count the replicates that decide whether a level matches, from the dense network alone.",
+    "run": "Run an experiment of the papers: stabilizing.distances, unmasking.connectivity, ... or unmasking.all.",
+    "claims": "Decide the claims of a paper from stored results.",
+    "data": "Download a data set into the cache, or list the sets.",
+    "recipes": "List the presets, and the recipes of installed packages.",
+    "report": "Make report.html again from a folder of results, and print its table.",
+    "export": "Write the trained ticket of a result as a program that runs with torch alone, and measure it.",
+    "store": "Look at what is remembered, verify it, remove what is of no use, see what two runs differ in.",
+    "bench": "Measure speed as ratios within one run, pair by pair.",
 }
+"""The first lines of the commands' docstrings: enough to list them without importing any."""
+
+HELP = ("-h", "--help")
+Command = Callable[..., None]
+
+
+def command(name: str) -> Command:
+    """The function of a command: NAME in the module ``NAME_command``."""
+    found: Command = getattr(import_module(f"lotto.cli.{name}_command"), name)
+    return found
 
 
 def run_command(arguments: Sequence[str] | None) -> None:
@@ -42,10 +44,30 @@ def run_command(arguments: Sequence[str] | None) -> None:
         handlers=[RichHandler(console=errors, show_path=False, show_time=False)],
     )
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it has no cache of fonts is no concern of ours
+    given = sys.argv[1:] if arguments is None else [*arguments]
     tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
+        {name: command(name) if _is_asked_for(name, given) else _listed(name) for name in COMMANDS},
         prog="lotto",
         description="Find winning tickets: sparse subnetworks that train as well as the whole network.",
-        args=arguments,
+        args=given,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
+
+
+def _is_asked_for(name: str, given: Sequence[str]) -> bool:
+    """Whether the options of a command are needed: those of the one that is typed first, or of all.
+
+    An option that is typed first is of one of them and misplaced, or tyro's, with which shells learn all of them.
+    """
+    first = next(iter(given), "")
+    return first == name or (first.startswith("-") and first not in HELP)
+
+
+def _listed(name: str) -> Command:
+    """What stands for a command that others are chosen beside."""
+
+    def listed() -> None:
+        command(name)()
+
+    listed.__doc__ = COMMANDS[name]
+    return listed

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lotto.execution.admin import Entry
-    from lotto.execution.store import Store
+    from lotto.execution.entries import StoreFolder
 
 ARGUMENTS = {"ls": range(2), "show": range(1, 2), "verify": range(100), "gc": range(1), "explain": range(2, 3)}
 USAGE = {
@@ -57,14 +57,14 @@ def store(
         store: folder where runs are remembered (default: LOTTO_STORE or the user's cache).
     """
     from lotto.execution.admin import find
-    from lotto.execution.store import Store
+    from lotto.execution.entries import StoreFolder
 
     if len(keys) not in ARGUMENTS[action]:
         raise UsageError(f"It is: {USAGE[action]}; got {len(keys)} keys.")
     if action != "gc" and (older_than or unfinished or keep_ends or dry_run):
         raise UsageError(f"--older-than, --unfinished, --keep-ends and --dry-run belong to gc: {USAGE['gc']}.")
     stopping.unwind()
-    opened = Store(store)
+    opened = StoreFolder(store)
     if action == "gc":
         _collect(opened, older_than, unfinished, keep_ends, dry_run)
     elif action == "explain":
@@ -77,7 +77,7 @@ def store(
         _verify(opened, keys)
 
 
-def _list(store: Store, keys: Sequence[str]) -> None:
+def _list(store: StoreFolder, keys: Sequence[str]) -> None:
     from lotto.execution.admin import ASIDE, DAMAGED, FINISHED, FORMER, UNFINISHED, survey, words
 
     found = [e for e in survey(store) if not keys or e.key.startswith(keys[0].lower())]
@@ -120,7 +120,7 @@ def _show(entry: Entry) -> None:
         say(f"  {size_words(path.stat().st_size):>8}  {path.name}")
 
 
-def _verify(store: Store, keys: Sequence[str]) -> None:
+def _verify(store: StoreFolder, keys: Sequence[str]) -> None:
     from lotto.execution.admin import DAMAGED, FINISHED, find, problem, survey
 
     every = [entry for entry in survey(store) if entry.status in (FINISHED, DAMAGED)]
@@ -136,7 +136,7 @@ def _verify(store: Store, keys: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _collect(store: Store, older_than: str | None, unfinished: bool, keep_ends: bool, dry_run: bool) -> None:
+def _collect(store: StoreFolder, older_than: str | None, unfinished: bool, keep_ends: bool, dry_run: bool) -> None:
     from lotto.execution.admin import collect, seconds
 
     found = collect(store, None if older_than is None else seconds(older_than), unfinished, keep_ends, dry_run)

@@ -12,15 +12,13 @@ import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lotto.core import locks
 from lotto.core.errors import LottoError, StorageError, UsageError, text
-from lotto.core.weights import digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
 """Names of files on their way, see `replacing`."""
@@ -168,6 +166,8 @@ def is_file(path: Path) -> bool:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Write named tensors with metadata as safetensors, atomically; returns the checksum."""
+    from safetensors.torch import save
+
     separate: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -176,7 +176,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         storage = plain.untyped_storage().data_ptr()
         separate[name] = plain.clone() if storage in seen else plain
         seen.add(storage)
-    return write_bytes(path, _ordered(serialize(separate, {**metadata, "digest": _digest(separate, metadata)})))
+    return write_bytes(path, _ordered(save(separate, {**metadata, "digest": _digest(separate, metadata)})))
 
 
 def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -191,6 +191,8 @@ def load_tensors(path: Path, expected: str, verify: bool = True) -> tuple[dict[s
         UsageError: if the file is missing, not safetensors, of another format, or its content was changed.
         StorageError: if the system refuses to read it.
     """
+    from safetensors import SafetensorError, safe_open
+
     if not is_file(path):
         raise UsageError(f"There is no file {path}.")
     try:
@@ -229,5 +231,7 @@ def _ordered(content: bytes) -> bytes:
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    from lotto.core.weights import digest
+
     text = json.dumps([digest(tensors), dict(metadata)], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

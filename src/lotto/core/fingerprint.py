@@ -17,13 +17,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from lotto.core.errors import NotCacheableError
 from lotto.core.installed import owner
-from lotto.core.reach import record
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "SCHEMA", "Cacheable", "NotCacheableError", "affects", "canonical", "content", "digest", "entries",
@@ -112,6 +112,13 @@ def canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [canonical(v) for v in value]
     return record(value)
+
+
+def record(value: Any, what: str = "") -> Any:
+    """What a value of the user's is and all that it reaches, see `lotto.core.reach.record`."""
+    from lotto.core import reach  # which imports PyTorch; what the store has written is made of plain values
+
+    return reach.record(value, what)
 
 
 def digest(value: Any) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
+from lotto.core.faces import lazy_face
 
-from lotto.core.moved import renamed_name
-from lotto.execution.engine import Engine
-from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
-from lotto.execution.factory import available_cores, make
-from lotto.execution.procedures import Procedure, gather
-from lotto.execution.processes import Processes
-from lotto.execution.serial import Serial
-from lotto.execution.store import Store
-from lotto.execution.trackers import tracker
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lotto.execution.engine import Engine
+    from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
+    from lotto.execution.factory import available_cores, make
+    from lotto.execution.procedures import Procedure, gather
+    from lotto.execution.processes import Processes
+    from lotto.execution.serial import Serial
+    from lotto.execution.store import Store
+    from lotto.execution.trackers import tracker
 
 __all__ = [
     "Engine",
@@ -30,5 +31,16 @@ __all__ = [
     "tracker",
 ]
 
-
-__getattr__ = partial(renamed_name, __name__)  # names of the first edition
+__getattr__, __dir__ = lazy_face(
+    __name__,
+    {
+        "engine": ["Engine"],
+        "events": ["JobAdvanced", "JobFinished", "JobStarted", "Progress"],
+        "factory": ["available_cores", "make"],
+        "procedures": ["Procedure", "gather"],
+        "processes": ["Processes"],
+        "serial": ["Serial"],
+        "store": ["Store"],
+        "trackers": ["tracker"],
+    },
+)

@@ -15,8 +15,17 @@ from typing import Any
 from lotto.core import files
 from lotto.core.differences import differences
 from lotto.core.errors import StorageError, UsageError, text
-from lotto.execution.entries import KEY, LOCK, NUMBERED, is_former, manifest_name, parsed
-from lotto.execution.store import CHECKPOINT, Store, state_name
+from lotto.execution.entries import (
+    CHECKPOINT,
+    KEY,
+    LOCK,
+    NUMBERED,
+    StoreFolder,
+    is_former,
+    manifest_name,
+    parsed,
+    state_name,
+)
 
 FINISHED, UNFINISHED, FORMER, DAMAGED, ASIDE = "finished", "unfinished", "former", "damaged", "set aside"
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -45,14 +54,14 @@ class Entry:
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
-def survey(store: Store) -> list[Entry]:
+def survey(store: StoreFolder) -> list[Entry]:
     """All entries of a store, the oldest first."""
     with files.attempting(f"read the store {store.root}"):
         found = [_entry(store, folder) for folder in store.root.glob("??/*") if KEY.match(folder.name)]
     return sorted((entry for entry in found if entry is not None), key=lambda entry: (entry.modified, entry.key))
 
 
-def _entry(store: Store, folder: Path) -> Entry | None:
+def _entry(store: StoreFolder, folder: Path) -> Entry | None:
     try:
         stats = [path.stat() for path in folder.iterdir()] if folder.is_dir() else []
         modified = max((s.st_mtime for s in stats), default=folder.stat().st_mtime)
@@ -71,13 +80,13 @@ def _entry(store: Store, folder: Path) -> Entry | None:
     return Entry(key, folder, status, sum(s.st_size for s in stats), modified, manifest)
 
 
-def _newest(store: Store, folder: Path) -> dict[str, Any]:
+def _newest(store: StoreFolder, folder: Path) -> dict[str, Any]:
     """The newest manifest of an entry that can be read; empty if there is none."""
     numbers = reversed(store.entries.manifests(folder))
     return next((manifest for n in numbers if (manifest := parsed(folder / manifest_name(n)))), {})
 
 
-def find(store: Store, prefix: str) -> Entry:
+def find(store: StoreFolder, prefix: str) -> Entry:
     """The entry whose key begins with ``prefix``.
 
     Raises:
@@ -111,7 +120,7 @@ def words(entry: Entry) -> str:
 # --- whole or not -------------------------------------------------------------------------------------
 
 
-def problem(store: Store, entry: Entry) -> str:
+def problem(store: StoreFolder, entry: Entry) -> str:
     """What is wrong with an entry, after every checksum has been computed; empty if nothing is."""
     if entry.status not in (FINISHED, DAMAGED):
         return ""
@@ -154,7 +163,7 @@ def seconds(age: str) -> float:
 
 
 def collect(
-    store: Store,
+    store: StoreFolder,
     older_than: float | None = None,
     unfinished: bool = False,
     keep_ends: bool = False,
@@ -197,7 +206,7 @@ def collect(
 _WHY = {FORMER: "of a former version", ASIDE: "set aside, being damaged, or half removed", UNFINISHED: "unfinished"}
 
 
-def _remove(store: Store, entry: Entry, why: str, dry_run: bool) -> Iterator[Removal]:
+def _remove(store: StoreFolder, entry: Entry, why: str, dry_run: bool) -> Iterator[Removal]:
     with _held(store, entry.key) as free:
         if free and not dry_run:
             with files.attempting(f"remove {entry.folder}"):
@@ -208,7 +217,7 @@ def _remove(store: Store, entry: Entry, why: str, dry_run: bool) -> Iterator[Rem
         yield Removal(entry.folder, why, entry.size, not free)
 
 
-def _trim(store: Store, entry: Entry, keep_ends: bool, dry_run: bool) -> Iterator[Removal]:
+def _trim(store: StoreFolder, entry: Entry, keep_ends: bool, dry_run: bool) -> Iterator[Removal]:
     """Remove files of a finished entry that no manifest names and, if asked, all states but the last."""
     if not _superfluous(store, entry.folder, keep_ends):
         return
@@ -233,7 +242,7 @@ def _trim(store: Store, entry: Entry, keep_ends: bool, dry_run: bool) -> Iterato
             yield Removal(path, "a state on the way" if path.name.startswith("state-") else "no longer read", size)
 
 
-def _superfluous(store: Store, folder: Path, keep_ends: bool) -> list[Path]:
+def _superfluous(store: StoreFolder, folder: Path, keep_ends: bool) -> list[Path]:
     """Files of a finished entry that no manifest names, or that an end alone does not need."""
     manifests = [parsed(folder / manifest_name(number)) for number in store.entries.manifests(folder)]
     named = {name for manifest in manifests for name in manifest.get("checksums", ())}
@@ -253,7 +262,7 @@ def _ends(manifest: Mapping[str, Any]) -> dict[str, str] | None:
     return {name: checksum for name, checksum in manifest["checksums"].items() if name not in dropped}
 
 
-def _old_locks(store: Store, dry_run: bool) -> Iterator[Removal]:
+def _old_locks(store: StoreFolder, dry_run: bool) -> Iterator[Removal]:
     """Locks that former versions left beside the entries, one for each run."""
     for path in store.root.glob("??/*.lock"):
         if LOCK.fullmatch(path.name):
@@ -265,7 +274,7 @@ def _old_locks(store: Store, dry_run: bool) -> Iterator[Removal]:
 
 
 @contextlib.contextmanager
-def _held(store: Store, key: str) -> Iterator[bool]:
+def _held(store: StoreFolder, key: str) -> Iterator[bool]:
     """Hold an entry's lock if nobody else does; gives whether it is held."""
     lock = store.entries.lock(key)
     with files.attempting(f"remove {lock.path}"):

@@ -19,7 +19,7 @@ from lotto.execution.compute import get_or_compute
 from lotto.execution.store import Store
 from lotto.execution.task import Outcome, Task
 from lotto.execution.threads import limited_threads
-from lotto.recipe import Recipe
+from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job
 from lotto.training.learners.base import Learner
 from lotto.training.loop import learner_of

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import platform
 import re
 import shutil
@@ -23,8 +24,6 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
-
-import torch
 
 from lotto.core import files, fingerprint
 from lotto.core.errors import StorageError
@@ -37,12 +36,32 @@ LOCKS = "locks"
 MARKER, SCHEMA = "store.json", {"schema": fingerprint.SCHEMA}
 KEY = re.compile(r"[0-9a-f]{32}(\.|$)")
 LOCK = re.compile(r"[0-9a-f]{32}\.lock")
+CHECKPOINT = "checkpoint.safetensors"
 NUMBERED = re.compile(r"manifest(?:-(\d+))?\.json")
 
 
 def manifest_name(number: int) -> str:
     """File name of an entry's manifest: 0 is the first."""
     return f"manifest-{number}.json" if number else "manifest.json"
+
+
+def state_name(step: int) -> str:
+    """File name of the state at a step."""
+    return f"state-{step}.safetensors"
+
+
+class StoreFolder:
+    """Where a store is, and its entries by key, whatever they mean; enough to list, verify and remove them.
+
+    Args:
+        root: the folder; default ``LOTTO_STORE``, or ``lotto/runs`` in the XDG cache.
+    """
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        if root is None:
+            root = os.environ.get("LOTTO_STORE") or files.user_cache("runs")
+        self.root = Path(root).expanduser().absolute()
+        self.entries = Entries(self.root)
 
 
 class Entries:
@@ -241,6 +260,8 @@ def refusal(root: Path, error: OSError) -> StorageError:
 
 def versions() -> dict[str, str]:
     """Versions of what computes, for manifests and reports."""
+    import torch
+
     return {
         "lotto": version("lotto-tickets"),
         "torch": torch.__version__,

@@ -24,7 +24,7 @@ from lotto.core import files
 from lotto.core.check import checked
 from lotto.core.errors import StorageError, UsageError
 from lotto.execution.arithmetic import ENTRY, arithmetic_of, say_if_other
-from lotto.execution.entries import Entries
+from lotto.execution.entries import CHECKPOINT, StoreFolder, state_name
 from lotto.execution.task import Outcome, Task
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.job import Job, Run, State
@@ -39,11 +39,10 @@ Result = Run | Outcome
 WEIGHTS, OPTIMIZER = "w/", "o/"
 MISTAKES = "test_mistakes"
 """Entry of the last record: which test examples are wrong."""
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @checked
-class Store:
+class Store(StoreFolder):
     """What has been computed, on disk.
 
     Args:
@@ -52,10 +51,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path | None = None, warn: Callable[[str], None] | None = None) -> None:
-        if root is None:
-            root = os.environ.get("LOTTO_STORE") or files.user_cache("runs")
-        self.root = Path(root).expanduser().absolute()
-        self.entries = Entries(self.root)
+        super().__init__(root)
         self._begun = self._warned = False
         self._warn = warn or _log_not_kept
 
@@ -290,11 +286,6 @@ class StoredStates(Mapping[int, State]):
 
     def __len__(self) -> int:
         return len(self.steps)
-
-
-def state_name(step: int) -> str:
-    """File name of the state at a step."""
-    return f"state-{step}.safetensors"
 
 
 def pack(state: State) -> dict[str, Tensor]:

@@ -19,8 +19,8 @@ from lotto.pruning.rule import Pruning
 from lotto.recipe.lr_schedules import Exponential, Linear, MultiStep
 from lotto.recipe.optimizers import SGD, Adam, RMSprop
 from lotto.recipe.recipe import UNNAMED, Recipe
+from lotto.recipe.titles import ENTRY_POINTS
 
-ENTRY_POINTS = "lotto.recipes"
 CIFAR_AUGMENT = Augment(crop=4, flip=True)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from lotto.core.errors import DivergedError, UsageError
 from lotto.core.rng import Draws, private_rng
 from lotto.core.weights import first_non_finite
-from lotto.recipe import Recipe
+from lotto.recipe.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.evaluation import SPLITS
 from lotto.training.job import Job, Run, State

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from lotto.recipe import Recipe
+from lotto.recipe.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.evaluation import SPLITS, can_skip, tally
 from lotto.training.job import Job
