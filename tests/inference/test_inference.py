@@ -164,9 +164,17 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-def test_a_forward_that_cannot_be_traced_says_so():
+class Optional(nn.Linear):
+    def forward(self, x, scale=None):
+        return super().forward(x if scale is None else x * scale)
+
+
+def test_a_forward_that_cannot_be_traced_says_so(capfd):
     with pytest.raises(lotto.core.errors.UsageError, match="forward of Branching cannot be traced"):
         compact(Branching(), torch.zeros(1, 2))
+    with pytest.raises(lotto.core.errors.UsageError, match="goes another way for these inputs than for those that"):
+        compact(Optional(2, 2), torch.zeros(1, 2))
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["mlp-30-20", "conv-2"])

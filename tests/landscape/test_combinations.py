@@ -29,7 +29,7 @@ def test_a_path_is_that_of_whole_networks(networks, monkeypatch):
     quick = task.execute(lambda step, loss: steps.append(step))
     assert steps == sorted(steps)
     assert steps[-1] == task.size
-    monkeypatch.setattr(path, "first_layer_dominates", lambda network: False)
+    monkeypatch.setattr(path, "first_layer_dominates", lambda recipe, network: False)
     slow = task.execute()
     for split in ("test", "train"):
         assert quick["error"][split] == slow["error"][split]
@@ -49,7 +49,7 @@ def test_ends_are_exact(networks, precision):
 def test_a_part_of_the_examples(networks, monkeypatch):
     recipe, (a, b, _) = networks
     quick = PathTask(recipe, a, b, 3, examples=30).execute()
-    monkeypatch.setattr(path, "first_layer_dominates", lambda network: False)
+    monkeypatch.setattr(path, "first_layer_dominates", lambda recipe, network: False)
     slow = PathTask(recipe, a, b, 3, examples=30).execute()
     assert quick["error"] == slow["error"]
 
@@ -59,7 +59,7 @@ def test_a_plane_is_that_of_whole_networks(networks, monkeypatch):
     task, steps = PlaneTask(recipe, a, b, c, points=4), []
     quick = task.execute(lambda step, loss: steps.append(step))
     assert steps[-1] == task.size
-    monkeypatch.setattr(plane, "first_layer_dominates", lambda network: False)
+    monkeypatch.setattr(plane, "first_layer_dominates", lambda recipe, network: False)
     slow = task.execute()
     assert quick["error"] == slow["error"]
     assert np.array(quick["loss"]) == pytest.approx(np.array(slow["loss"]), rel=1e-10)
@@ -76,4 +76,4 @@ def test_a_plane_is_that_of_whole_networks(networks, monkeypatch):
 )
 def test_when_it_is_worth_it(changes, expected):
     recipe = small_recipe(**changes)
-    assert first_layer_dominates(Network(recipe, recipe.initial(0))) == expected
+    assert first_layer_dominates(recipe, Network(recipe, recipe.initial(0))) == expected

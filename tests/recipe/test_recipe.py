@@ -89,7 +89,7 @@ def test_replace_reaches_inside_fields_and_changes_kinds():
         ({"optimizer__momentun": 5}, r"Unknown field of optimizer 'momentun'.*Did you mean 'momentum'"),
         ({"optimizer__kind": "adan"}, r"Unknown kind of optimizer 'adan'.*Did you mean 'adam'"),
         ({"data": "minst"}, r"Unknown data set 'minst'.*Did you mean 'mnist'"),
-        ({"data": [1, 2]}, r"data is text or an Arrays or an ImageFolder, such as lotto\.data\.Arrays"),
+        ({"data": [1, 2]}, r"data is text or a DataSource, such as lotto\.data\.Arrays"),
         ({"model": nn.Linear(2, 2)}, r"model=MyNet, not model=MyNet\(\)"),
         ({"init": "kaiming"}, r"Unknown initialisation 'kaiming'.*Did you mean 'kaiming-normal'"),
         ({"precision": "float16"}, "Unknown precision 'float16'"),

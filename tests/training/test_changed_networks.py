@@ -180,7 +180,7 @@ def test_trained_and_evaluated_as_the_same_network_in_a_class_of_ones_own(make):
         for r, ended in ((recipe, run), (other, there))
     ]
     assert path[0] == path[1]
-    assert not first_layer_dominates(Network(recipe, run.weights))
+    assert not first_layer_dominates(recipe, Network(recipe, run.weights))
     assert set(start) != set(plain) or evaluate(recipe, start) is not None
 
 

@@ -92,7 +92,7 @@ EXAMPLES = {
     "Pruning": "lotto.pruning.Pruning(rate=0.2)",
     "Augment": "lotto.data.Augment(crop=4, flip=True)",
     "Arrays": "lotto.data.Arrays(x_train, y_train, x_test, y_test)",
-    "ImageFolder": "lotto.data.ImageFolder('folder')",
+    "DataSource": "lotto.data.Arrays(x_train, y_train, x_test, y_test)",
     "Ticket": "lotto.Ticket.load('ticket.safetensors')",
     "State": "run.state(step)",
     "Job": "lotto.Job(recipe)",

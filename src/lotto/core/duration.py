@@ -36,6 +36,8 @@ def _parsed(given: str, per_epoch: int) -> int:
     if not given or match is None or len(given) > 40:
         raise _unreadable(given)
     epochs, steps, alone = match.groups()
+    if epochs and per_epoch > MOST:
+        raise UsageError(f"A stream of data has no epochs: give iterations, such as '500it'; got {text(given)}.")
     count = round(float(epochs or 0) * per_epoch) + int(steps or alone or 0)
     if count > MOST:
         raise _unreadable(given)

@@ -43,7 +43,8 @@ _SAID_ELSEWHERE = {
     "__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__",
     "__match_args__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__classcell__", "__type_params__",
     "__dataclass_params__", "__dataclass_fields__", "__file__", "__cached__", "__loader__", "__spec__", "__package__",
-    "__path__", "__builtins__", "__conditional_annotations__", "_backward_cls", "_autograd_function_id",
+    "__path__", "__builtins__", "__conditional_annotations__", "__slotnames__", "_backward_cls",
+    "_autograd_function_id",
 }  # fmt: skip
 """Attributes of classes and modules that are no part of what they compute, or stand in the record in other words."""
 _DESCRIPTORS = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)

@@ -9,8 +9,10 @@ from lotto.core.check import checked
 from lotto.core.errors import DataError, unknown
 from lotto.core.moved import renamed_name
 from lotto.data.augment import Augment
+from lotto.data.batch import Batch
 from lotto.data.image_folder import ImageFolder
-from lotto.data.in_memory import Arrays, Split
+from lotto.data.in_memory import Arrays
+from lotto.data.source import DataSource, Split
 from lotto.data.sources import download, synthetic
 from lotto.data.sources.catalog import PUBLISHED
 from lotto.data.sources.download import Progress
@@ -20,7 +22,7 @@ IMAGENET = {"imagenet": (224, 256), "imagenet-299": (299, 342)}
 """Size and shorter side of ImageNet's images; a folder of the user's, which nothing downloads."""
 NAMES = (*PROCEDURAL, *PUBLISHED, *IMAGENET)
 
-__all__ = ["NAMES", "Arrays", "Augment", "ImageFolder", "Split", "load"]
+__all__ = ["NAMES", "Arrays", "Augment", "Batch", "DataSource", "ImageFolder", "Split", "load"]
 
 
 @checked

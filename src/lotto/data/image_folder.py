@@ -18,8 +18,10 @@ from lotto.core.check import Bounds, Count, Few, checked
 from lotto.core.errors import DataError, UsageError, text
 from lotto.core.rng import stream
 from lotto.data.augment import Augment
+from lotto.data.batch import Batch
 from lotto.data.file_digests import file_digests
-from lotto.data.in_memory import Batch, Split, check_batch_size, check_split, held_out, permutation
+from lotto.data.in_memory import check_batch_size, check_split, held_out, permutation
+from lotto.data.source import PROBES, DataSource, Split
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
@@ -71,7 +73,7 @@ _OWN = ("root", "image_size", "workers", "shorter", "random_crop", "name", "_mea
 
 
 @checked
-class ImageFolder:
+class ImageFolder(DataSource):
     """Images read from disk as they are needed, in a deterministic order that can start at any step.
 
     Args:
@@ -130,6 +132,23 @@ class ImageFolder:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(items)} {split}" for split, items in self.items.items())
         return f"{type(self).__name__}({str(self.root)!r}: {sizes}, inputs {'×'.join(map(str, self.shape))})"
+
+    has_tensors = True
+    """Inputs and targets are one tensor each."""
+
+    @property
+    def example(self) -> Batch:
+        """Shapes and types of two examples, on the meta device."""
+        with torch.device("meta"):
+            return Batch(torch.empty(PROBES, *self.shape), torch.empty(PROBES, dtype=torch.int64))
+
+    def train_batches(self, seed: int, start: int, stop: int, batch_size: int) -> Iterator[Batch]:
+        """See `DataSource`: `batches`, not augmented."""
+        return self.batches(seed, start, stop, batch_size)
+
+    def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
+        """See `DataSource`: `evaluation`."""
+        return self.evaluation(split, batch_size)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -205,7 +224,7 @@ class ImageFolder:
             generator=torch.Generator(),
         )
         for x, y in loader:
-            yield x.to(device), y.to(device)
+            yield Batch(x.to(device), y.to(device))
 
     def normalise(self, x: Tensor) -> Tensor:
         """From uint8 pixels to normalised float32."""
@@ -236,7 +255,7 @@ class ImageFolder:
                 )
             for step, (x, y) in zip(range(first, last), self._read("train", keys), strict=True):
                 inputs = self.normalise(x if augment is None else augment(x, seed, step))
-                yield inputs.flatten(1).t().contiguous() if feature_major else inputs, y
+                yield Batch(inputs.flatten(1).t().contiguous() if feature_major else inputs, y)
 
     def _draws(self, seed: int, step: int, batch: int) -> list[tuple[float, ...] | None]:
         if not self.random_crop:
@@ -252,4 +271,4 @@ class ImageFolder:
             [(j, None) for j in chosen[i : i + batch_size]] for i in range(0, len(chosen), batch_size)
         ]
         for x, y in self._read(split, keys):
-            yield self.normalise(x), y
+            yield Batch(self.normalise(x), y)

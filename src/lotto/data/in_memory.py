@@ -6,7 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -17,14 +17,13 @@ from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.core.weights import raw_bytes
 from lotto.data.augment import Augment
+from lotto.data.batch import Batch
 from lotto.data.convert import inputs_from, targets_from
 from lotto.data.normalise import Picker, normalised, picker, supports
+from lotto.data.source import PROBES, DataSource, Split
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Split = Literal["train", "validation", "test"]
-Batch = tuple[Tensor, Tensor]
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -65,7 +64,7 @@ _OWN = ("name", "x", "y", "_scale", "_shift", *_DERIVED)
 
 
 @checked
-class Arrays:
+class Arrays(DataSource):
     """A data set in memory.
 
     Training drops the incomplete last batch of an epoch; every epoch has a new order, so all examples
@@ -159,10 +158,27 @@ class Arrays:
         sizes = ", ".join(f"{len(x)} {split}" for split, x in self.x.items())
         return f"{type(self).__name__}({self.name!r}: {sizes}, inputs {'×'.join(map(str, self.shape))})"
 
+    has_tensors = True
+    """Inputs and targets are one tensor each."""
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         return tuple(self.x["train"].shape[1:])
+
+    @property
+    def example(self) -> Batch:
+        """Shapes and types of two examples, on the meta device."""
+        x = self.normalise(self.x["train"][:PROBES])
+        return Batch(x.to("meta"), self.y["train"][:PROBES].to("meta"))
+
+    def train_batches(self, seed: int, start: int, stop: int, batch_size: int) -> Iterator[Batch]:
+        """See `DataSource`: `batches`, not augmented."""
+        return self.batches(seed, start, stop, batch_size)
+
+    def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
+        """See `DataSource`: `evaluation`."""
+        return self.evaluation(split, batch_size)
 
     @cached_property
     def classes(self) -> int:
@@ -286,11 +302,11 @@ class Arrays:
             chosen = order[within * batch_size : (within + 1) * batch_size]
             targets = y.index_select(0, chosen)
             if picked is not None:
-                yield picked(chosen), targets
+                yield Batch(picked(chosen), targets)
                 continue
             inputs = x.index_select(0, chosen)
             inputs = self.normalise(inputs if augment is None else augment(inputs, seed, step))
-            yield inputs.flatten(1).t().contiguous() if feature_major else inputs, targets
+            yield Batch(inputs.flatten(1).t().contiguous() if feature_major else inputs, targets)
 
     @checked
     def evaluation(self, split: Split, batch_size: Count, stride: Count = 1) -> Iterator[Batch]:
@@ -298,7 +314,7 @@ class Arrays:
         check_split(self, split)
         x, y = self.x[split][::stride], self.y[split][::stride]
         for i in range(0, len(y), batch_size):
-            yield self.normalise(x[i : i + batch_size]), y[i : i + batch_size]
+            yield Batch(self.normalise(x[i : i + batch_size]), y[i : i + batch_size])
 
 
 def image_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

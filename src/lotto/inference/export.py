@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,10 @@ from torch import Tensor, nn
 from lotto.core import files
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.core.pytree import flatten
 from lotto.data import load as load_data
+from lotto.data.batch import call, mapped
+from lotto.data.batch import examples as some
 from lotto.inference.compaction import compact
 from lotto.inference.rows import sparse_rows
 from lotto.recipe.recipe import Recipe
@@ -88,15 +92,19 @@ def load_trained(path: Path, load: Callable[[str], object] = load_data) -> tuple
 
 
 def variants(recipe: Recipe, module: nn.Module) -> tuple[dict[str, nn.Module], list[Variant]]:
-    """The pruned network and its smaller forms, measured on the test set and in turns against each other."""
+    """The pruned network and its smaller forms, measured on the test set and in turns against each other.
+
+    There are none of a network whose inputs are several tensors.
+    """
     x = _examples(recipe, max(BATCHES))
-    small = compact(module, x[:2])
-    made: dict[str, nn.Module] = {"pruned": module, "compact": small}
-    compressed = sparse_rows(small)
-    if any(p.layout == torch.sparse_csr for p in compressed.buffers()):
-        made["compact, compressed rows"] = compressed
+    made: dict[str, nn.Module] = {"pruned": module}
+    if isinstance(x, Tensor):
+        made["compact"] = compact(module, x[:2])
+        compressed = sparse_rows(made["compact"])
+        if any(p.layout == torch.sparse_csr for p in compressed.buffers()):
+            made["compact, compressed rows"] = compressed
     with torch.no_grad():
-        seconds = {batch: _interleaved(made, x[:batch]) for batch in BATCHES}
+        seconds = {batch: _interleaved(made, some(x, 0, batch)) for batch in BATCHES}
         measured = [_measured(recipe, name, made, seconds) for name in made]
     return made, measured
 
@@ -106,9 +114,10 @@ def _measured(
 ) -> Variant:
     difference, tally = 0.0, Tally(recipe)
     for x, y in recipe.arrays.evaluation("test", BATCH):
-        outputs = made[name](x)
+        outputs = call(made[name], x)
         tally.add(outputs, y)
-        difference = max(difference, float((outputs - made["pruned"](x)).abs().max()))
+        pairs = zip(flatten(outputs), flatten(call(made["pruned"], x)), strict=True)
+        difference = max([difference, *(float((a - b).abs().max()) for a, b in pairs if isinstance(a, Tensor))])
     tensors = [*made[name].parameters(), *made[name].buffers()]
     times = {batch: 1000 * found[name] for batch, found in seconds.items()}
     return Variant(name, sum(map(_bytes, tensors)) / 1000, tally.metrics().error, difference, times)
@@ -120,13 +129,13 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.nbytes
 
 
-def _interleaved(made: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
+def _interleaved(made: Mapping[str, nn.Module], x: Any) -> dict[str, float]:
     """Seconds of a call, median over turns; each turn calls every network often enough to last a few milliseconds."""
     calls = {}
     for name, module in made.items():
         began = time.perf_counter()
         for _ in range(3):
-            module(x)
+            call(module, x)
         calls[name] = max(1, math.ceil(0.005 / max(1e-7, (time.perf_counter() - began) / 3)))
     found: dict[str, list[float]] = {name: [] for name in made}
     names = list(made)
@@ -135,7 +144,7 @@ def _interleaved(made: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
         for name in names[at:] + names[:at]:
             began = time.perf_counter()
             for _ in range(calls[name]):
-                made[name](x)
+                call(made[name], x)
             found[name].append((time.perf_counter() - began) / calls[name])
     return {name: statistics.median(times) for name, times in found.items()}
 
@@ -147,10 +156,12 @@ def save_program(module: nn.Module, recipe: Recipe, path: Path) -> Path:
     Raises:
         UsageError: if the network cannot be exported.
     """
-    x = _examples(recipe, 2)
-    shapes = ({0: torch.export.Dim("batch")},)
+    x, batch = _examples(recipe, 2), torch.export.Dim("batch")
+    named = dict(x) if isinstance(x, Mapping) else {}
+    inputs = () if named else tuple(x) if isinstance(x, tuple | list) else (x,)
+    shapes = mapped(named or inputs, lambda leaf: {0: batch} if leaf.dim() else None)
     try:
-        program = torch.export.export(module, (x,), dynamic_shapes=shapes)
+        program = torch.export.export(module, inputs, named, dynamic_shapes=shapes)
     except Exception as error:  # whatever the compiler does not understand
         raise UsageError(f"torch.export cannot export this network: {str(error).splitlines()[0]}") from error
     buffer = io.BytesIO()
@@ -159,6 +170,6 @@ def save_program(module: nn.Module, recipe: Recipe, path: Path) -> Path:
     return path
 
 
-def _examples(recipe: Recipe, count: int) -> Tensor:
+def _examples(recipe: Recipe, count: int) -> Any:
     x, _ = next(iter(recipe.arrays.evaluation("test", count)))
-    return x
+    return some(x, 0, count)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lotto.core.errors import UsageError
-from lotto.data.in_memory import Batch
+from lotto.data.batch import Batch, count, joined
 from lotto.recipe.recipe import Recipe
 from lotto.training.batch_size import activations, eval_batch
 from lotto.training.evaluation import examples_of
@@ -48,17 +48,17 @@ def recompute_statistics(recipe: Recipe, network: Network, examples: int | None 
     network.module.eval()
     if not norms:
         return
-    count = min(examples or recipe.bn_examples, recipe.arrays.size())
-    batch = -(-count // -(-count // statistics_batch(recipe, network)))  # batches as equal as can be
-    if batch == count and _of_one_batch(recipe, network, count):
+    wanted = min(examples or recipe.bn_examples, recipe.arrays.size())
+    batch = -(-wanted // -(-wanted // statistics_batch(recipe, network)))  # batches as equal as can be
+    if batch == wanted and _of_one_batch(recipe, network, wanted):
         return
     found = [_Moments(norm) for norm in norms]
     try:
-        for x, _ in _without_single(examples_of(recipe, network, "train", count, batch)):
+        for x, _ in _without_single(examples_of(recipe, network, "train", wanted, batch)):
             network(x)
     except ValueError as error:
         raise UsageError(
-            f"BatchNorm statistics cannot be re-estimated from {count} training examples: {error}"
+            f"BatchNorm statistics cannot be re-estimated from {wanted} training examples: {error}"
         ) from error
     finally:
         for moments in found:
@@ -71,9 +71,9 @@ def _check_finite(norms: Iterable[Any]) -> None:
         raise UsageError("The re-estimated BatchNorm statistics are not finite: the network's activations overflow.")
 
 
-def _of_one_batch(recipe: Recipe, network: Network, count: int) -> bool:
-    """Give a network the statistics of its first ``count`` examples by kernels, if it has them; returns whether."""
-    x, _ = next(examples_of(recipe, network, "train", count, count))
+def _of_one_batch(recipe: Recipe, network: Network, wanted: int) -> bool:
+    """Give a network the statistics of its first ``wanted`` examples by kernels, if it has them; returns whether."""
+    x, _ = next(examples_of(recipe, network, "train", wanted, wanted))
     statistics = batch_statistics(recipe, network, x)
     if statistics is None:
         return False
@@ -97,12 +97,12 @@ def _without_single(batches: Iterable[Batch]) -> Iterator[Batch]:
     """A last batch of one example goes with the one before: alone it may have no variance."""
     held: Batch | None = None
     for x, y in batches:
-        if held is not None and len(x) == 1:
-            held = torch.cat([held[0], x]), torch.cat([held[1], y])
+        if held is not None and count(x) == 1:
+            held = joined([held, Batch(x, y)])
             continue
         if held is not None:
             yield held
-        held = x, y
+        held = Batch(x, y)
     if held is not None:
         yield held
 
@@ -120,16 +120,16 @@ class _Moments:
 
     def _add(self, norm: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
         x: Tensor = inputs[0] if inputs else named["input"]
-        count = x.numel() // x.shape[1]
+        values = x.numel() // x.shape[1]
         # Copies, in float64 as well: the next batch overwrites the layer's own.
         mean, variance = (t.to(torch.float64, copy=True) for t in (self.norm.running_mean, self.norm.running_var))
-        squares = variance * (count - 1)
+        squares = variance * (values - 1)
         if not self.count:
-            self.count, self.mean, self.squares = count, mean, squares
+            self.count, self.mean, self.squares = values, mean, squares
             return
-        total, step = self.count + count, mean - self.mean
-        self.squares = self.squares + squares + step**2 * (self.count * count / total)
-        self.mean = self.mean + step * (count / total)
+        total, step = self.count + values, mean - self.mean
+        self.squares = self.squares + squares + step**2 * (self.count * values / total)
+        self.mean = self.mean + step * (values / total)
         self.count = total
 
     def settle(self) -> None:

@@ -23,9 +23,10 @@ Point = Callable[[int, Iterable[str]], Weights]
 """The weights of these names at position i."""
 
 
-def first_layer_dominates(network: Network) -> bool:
+def first_layer_dominates(recipe: Recipe, network: Network) -> bool:
     """Whether the network is a perceptron of ours in full precision with most of its weights in the first layer."""
-    if network.dtype == torch.bfloat16 or not is_plain_mlp(network.module, network.dtype):
+    plain = recipe.arrays.has_tensors and is_plain_mlp(network.module, network.dtype)
+    if network.dtype == torch.bfloat16 or not plain:
         return False
     sizes = [p.numel() for p in network.module.parameters()]
     return 2 * sizes[0] >= sum(sizes) and len(sizes) > 2

@@ -145,7 +145,7 @@ class PathTask(Task):
         """Evaluate every position; returns ``alphas``, ``loss``, ``error``."""
         alphas = np.linspace(0.0, 1.0, self.points).tolist()
         network = Network(self.recipe, self.a)
-        if adds_up(self.recipe) and first_layer_dominates(network):
+        if adds_up(self.recipe) and first_layer_dominates(self.recipe, network):
             return {"alphas": alphas, **self._combined(network, alphas, on_step)}
         loss: dict[str, list[float]] = {s: [] for s in self.splits}
         error: dict[str, list[float]] = {s: [] for s in self.splits}

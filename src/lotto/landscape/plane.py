@@ -132,7 +132,7 @@ class PlaneTask(Task):
 
     def _evaluate(self, places: Sequence[tuple[float, float]], on_step: OnStep | None) -> list[Metrics]:
         network = Network(self.recipe, self.a)
-        if adds_up(self.recipe) and first_layer_dominates(network):
+        if adds_up(self.recipe) and first_layer_dominates(self.recipe, network):
 
             def advanced(fraction: float) -> None:
                 if on_step is not None:

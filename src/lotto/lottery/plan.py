@@ -285,6 +285,8 @@ def with_validation(recipe: Recipe) -> Recipe:
     if recipe.validation:
         return recipe
     sizes = recipe.arrays
+    if sizes.size("validation"):  # a source's own
+        return recipe
     return recipe.replace(validation=max(1, min(sizes.size("test"), sizes.size() // HELD_OUT)))
 
 

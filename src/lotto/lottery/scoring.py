@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from lotto.core.check import checked
+from lotto.core.errors import UsageError
 from lotto.core.shown import shown
 from lotto.core.weights import Weights
-from lotto.data.in_memory import Batch
+from lotto.data.batch import Batch, mapped
+from lotto.data.source import ENDLESS
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.procedures import Procedure
 from lotto.execution.rule import chosen_engine
@@ -132,13 +134,21 @@ class _Batches:
 
     def __len__(self) -> int:
         size, examples = self.owner.recipe.batch_size, self.owner.examples
+        if examples is None and self.owner.recipe.arrays.size() >= ENDLESS:
+            raise UsageError(
+                f"{self.owner.recipe.arrays.name} is a stream without an end, so a score cannot read all its batches: "
+                "let it take derivatives over some examples, context.gradients(examples=1000)."
+            )
         return self.owner.recipe.per_epoch if examples is None else max(1, examples // size)
 
     def __iter__(self) -> Iterator[Batch]:
         recipe, seed = self.owner.recipe, self.owner.seed
+
+        def double(x: Tensor) -> Tensor:  # of the type of the model's weights: it is called as it is
+            return x.double() if x.is_floating_point() else x
+
         for x, y in recipe.arrays.to(device_of(recipe)).batches(seed, 0, len(self), recipe.batch_size, None):
-            # Of the type of the model's weights: it is called as it is.
-            yield (x.double() if recipe.precision == "float64" and x.is_floating_point() else x), y
+            yield Batch(mapped(x, double) if recipe.precision == "float64" else x, y)
 
 
 def _noting(found: dict[str, list[Tensor]], names: list[str]) -> Callable[..., None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,10 +81,21 @@ def channel_spaces(graph: fx.GraphModule, example: Tensor) -> list[Space]:
     Args:
         graph: from `traced`; its nodes' ``meta`` has the shapes afterwards.
         example: a batch of inputs.
+
+    Raises:
+        UsageError: if the graph cannot be run on them: the forward has branches, of which tracing took another.
     """
     training = graph.training
-    ShapeProp(graph.eval()).propagate(example)
-    graph.train(training)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # where torch prints a traceback before it raises
+            ShapeProp(graph.eval()).propagate(example)
+    except Exception as error:
+        raise UsageError(
+            "The forward cannot be traced: it goes another way for these inputs than for those that tracing tries, "
+            "such as `if x is None`."
+        ) from error
+    finally:
+        graph.train(training)
     survey = _Survey(graph)
     for node in graph.graph.nodes:
         survey.visit(node)

@@ -25,8 +25,10 @@ from lotto.core.rng import private_rng, torch_seed
 from lotto.core.shown import shown
 from lotto.core.watch import watched
 from lotto.data.augment import Augment
+from lotto.data.batch import call
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, check_batch_size
+from lotto.data.source import Adapted, DataSource
 from lotto.pruning import masks
 from lotto.pruning.prunable import frozen_summary, summary
 from lotto.pruning.rule import Pruning, patterns
@@ -38,7 +40,8 @@ from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
 from lotto.recipe.tolerance import POINTS, RELATIVE, Tolerance
 from lotto.recipe.totals import ignored, target_weight
 
-Data = Arrays | ImageFolder
+Data = Arrays | ImageFolder | Adapted
+"""What the loops read."""
 KINDS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 CHOOSE = ("include", "exclude")
 """What is pruned: fields of `Pruning` that a recipe takes as well."""
@@ -63,7 +66,8 @@ class Recipe:
     Attributes:
         model: an architecture's name (``lenet-300-100``, ``resnet-20``, ...), or a class or function that
             builds a module without arguments.
-        data: a data set's name (``mnist``, ``cifar10``, ...), `lotto.data.Arrays` or `lotto.data.ImageFolder`.
+        data: a data set's name (``mnist``, ``cifar10``, ...), `lotto.data.Arrays`, `lotto.data.ImageFolder`, or any
+            `lotto.data.DataSource`.
         optimizer: `SGD`, `Adam`, `AdamW` or `RMSprop`.
         schedule: factor on the learning rate over the steps.
         batch_size: examples per step; an epoch's incomplete last batch is dropped.
@@ -97,7 +101,7 @@ class Recipe:
     """
 
     model: str | Callable[[], nn.Module] = field(metadata=affects("loss", of=lambda r: r._model_fingerprint()))
-    data: str | Data = field(metadata=affects("loss", of=lambda r: {**r._content, "validation": r.validation}))
+    data: str | DataSource = field(metadata=affects("loss", of=lambda r: {**r._content, "validation": r.validation}))
     optimizer: Optimizer = field(
         default_factory=lambda: SGD(0.1, momentum=0.9),
         metadata=affects("training", of=lambda r: _typed(r.optimizer)),
@@ -214,7 +218,8 @@ class Recipe:
         # On the CPU, whatever default device is set where the data is first asked for (`meta_model` sets one).
         with torch.device("cpu"):
             loaded = datasets.load(self.data) if isinstance(self.data, str) else self.data
-            return loaded.hold_out(self.validation)
+            whole = loaded if isinstance(loaded, Arrays | ImageFolder) else Adapted(loaded)
+            return whole.hold_out(self.validation)
 
     @cached_property
     def per_epoch(self) -> int:
@@ -243,7 +248,7 @@ class Recipe:
         """The error, with its default settled by the targets."""
         if self.error is not None:
             return self.error
-        classes = isinstance(self.data, str) or self.data.class_targets  # all sets with names have classes
+        classes = isinstance(self.data, str) or self.arrays.class_targets  # all sets with names have classes
         return "misclassification" if classes else "mse"
 
     @property
@@ -287,8 +292,8 @@ class Recipe:
     @cached_property
     def target_weight(self) -> Callable[[Tensor], Tensor] | None:
         """From a batch's targets to their weight in the mean training loss; None = all batches weigh alike."""
-        labels = self.arrays.class_labels()
-        return target_weight(self.loss_function, lambda label: bool((labels == label).any()))
+        labels = self.arrays.class_labels()  # None = known only once they are read: any may be among them
+        return target_weight(self.loss_function, lambda label: labels is None or bool((labels == label).any()))
 
     @checked
     def build(self, seed: int = 0) -> nn.Module:
@@ -353,7 +358,7 @@ class Recipe:
             module = self.build()
             x, y = next(self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment))
             for training in (True, False):
-                outputs = module.train(training)(x)
+                outputs = call(module.train(training), x)
                 self.loss_function(outputs, y)
                 self.error_function(outputs, y)
         if seen:

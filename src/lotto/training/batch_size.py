@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lotto.core.rng import private_rng
+from lotto.data.batch import count
 from lotto.recipe.recipe import Recipe
 from lotto.training.network import Network
 
@@ -52,7 +53,7 @@ def activations(recipe: Recipe, network: Network) -> Activations:
                 x, _ = next(recipe.arrays.to(network.device).evaluation("test", PROBES))
                 seen.largest = seen.total = 0
                 network(x)
-                network.activations = (seen.largest // len(x), seen.total // len(x))
+                network.activations = (seen.largest // count(x), seen.total // count(x))
             except Exception:  # the evaluation itself says what is wrong
                 network.activations = (0, 0)
         network.module.train(training)

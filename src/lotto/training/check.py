@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -11,11 +12,15 @@ from lotto.core.errors import LottoError, UsageError
 from lotto.core.pytree import flatten
 from lotto.core.rng import private_rng, torch_seed
 from lotto.core.weights import digest
+from lotto.data.batch import described, moved
+from lotto.data.source import Adapted
 from lotto.recipe.optimizers import OptimizerState
 from lotto.recipe.recipe import Recipe
 from lotto.training.diagnosis import check_labels, loss_of, reason
 from lotto.training.evaluation import adds_up, evaluate_network, number
 from lotto.training.network import Network, trainable_parameters
+
+log = logging.getLogger(__name__)
 
 
 def check_trainable(recipe: Recipe) -> None:
@@ -27,9 +32,10 @@ def check_trainable(recipe: Recipe) -> None:
     with private_rng():
         try:
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
+            _check_source(recipe)
             check_repeatable(recipe)
             network = Network(recipe, recipe.initial(0))
-            x, y = x.to(network.device), y.to(network.device)
+            x, y = moved((x, y), network.device)
             optimizer = OptimizerState(recipe.optimizer, trainable_parameters(network.module))
             outputs = network(x)
             _check_outputs(recipe, outputs)
@@ -49,9 +55,21 @@ def check_trainable(recipe: Recipe) -> None:
         except Exception as error:  # whatever a user's code may raise
             why = reason(error, recipe, x, y)
             raise UsageError(
-                f"The recipe cannot be trained (a batch has inputs {tuple(x.shape)} and targets {tuple(y.shape)}): "
-                f"{why}."
+                f"The recipe cannot be trained (a batch has inputs {described(x)} and targets {described(y)}): {why}."
             ) from error
+
+
+def _check_source(recipe: Recipe) -> None:
+    """Read somebody else's data as training and evaluation will: twice the same, as many examples as it says."""
+    data = recipe.arrays
+    if isinstance(data, Adapted):
+        data.check_repeatable(recipe.batch_size, min(2, recipe.total))
+        next(data.evaluation("test", recipe.batch_size))
+    if not data.random_access:
+        log.warning(
+            "%s cannot begin at any step: a training that begins at step k, from a rewind point or a checkpoint, "
+            "reads the k batches before and drops them.", data.name,
+        )  # fmt: skip
 
 
 def check_repeatable(recipe: Recipe) -> None:
@@ -77,7 +95,7 @@ def _built_and_called(recipe: Recipe) -> tuple[nn.Module, Mapping[str, Tensor], 
     state = {n: t.clone() for n, t in network.module.named_buffers()} | weights
     x, _ = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size())))
     with private_rng(torch_seed(0, "check")), torch.no_grad():
-        outputs = network(x.to(network.device))
+        outputs = network(moved(x, network.device))
     return network.module, state, [leaf for leaf in flatten(outputs) if isinstance(leaf, Tensor)]
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lotto.core.errors import UsageError, text
 from lotto.data import Split
+from lotto.data.batch import described
 from lotto.recipe.objectives import Objective
 from lotto.recipe.recipe import Recipe
 
@@ -45,7 +46,8 @@ def check_labels(recipe: Recipe, outputs: Any) -> None:
     for split in SPLITS:
         if not recipe.arrays.size(split):
             continue
-        labels = recipe.arrays.class_labels(split)
+        if (labels := recipe.arrays.class_labels(split)) is None:  # known only once they are read
+            return
         low, high = (int(v) for v in labels.aminmax())
         if low >= 0 and high < outputs.shape[1]:
             continue
@@ -68,7 +70,7 @@ def _outside(split: str, labels: Tensor, wrong: Tensor, classes: int) -> str:
     )
 
 
-def loss_of(recipe: Recipe, outputs: Any, targets: Tensor) -> Tensor:
+def loss_of(recipe: Recipe, outputs: Any, targets: Any) -> Tensor:
     """The loss of a batch, where it is one number that compares outputs and targets of one shape.
 
     Raises:
@@ -79,14 +81,16 @@ def loss_of(recipe: Recipe, outputs: Any, targets: Tensor) -> Tensor:
         loss = recipe.loss_function(outputs, targets)
     if any("Using a target size" in str(warning.message) for warning in said):
         raise UsageError(
-            f"The outputs of a batch have shape {tuple(outputs.shape)} and its targets {tuple(targets.shape)}, so the "
+            f"The outputs of a batch have shape {described(outputs)} and its targets {described(targets)}, so the "
             "loss compares every output with every target; give both one shape, such as y[:, None]."
         )
     return loss
 
 
-def reason(error: Exception, recipe: Recipe, x: Tensor, y: Tensor) -> str:
+def reason(error: Exception, recipe: Recipe, x: Any, y: Any) -> str:
     """What the error of a first step comes from, as far as the shapes and types of what went in tell."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+        return _said(str(error), error)
     kinds = {p.dtype for p in recipe.meta_model().parameters() if p.is_floating_point()} - {x.dtype, torch.float32}
     said = str(error)
     if kinds and "dtype" in said.lower():
@@ -103,6 +107,10 @@ def reason(error: Exception, recipe: Recipe, x: Tensor, y: Tensor) -> str:
             return "the targets are floating numbers and the loss takes classes: give y.astype('int64')"
         if y.dim() > 1 and y.shape[1] == 1:
             return f"the targets have shape {tuple(y.shape)} and the loss takes one class for each: give y[:, 0]"
+    return _said(said, error)
+
+
+def _said(said: str, error: Exception) -> str:
     for part, why in KNOWN.items():
         if part in said:
             return why

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +11,14 @@ from torch import Tensor
 
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
-from lotto.core.pytree import flatten, unflatten
+from lotto.core.pytree import flatten
 from lotto.core.rng import private_rng, torch_seed
 from lotto.data import Split
+from lotto.data.batch import Batch, count, joined, moved
+from lotto.data.batch import examples as some
 from lotto.data.image_folder import ImageFolder
-from lotto.data.in_memory import Arrays, Batch
+from lotto.data.in_memory import Arrays
+from lotto.data.source import ENDLESS
 from lotto.recipe.objectives import misclassification
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import totals_of
@@ -112,12 +115,18 @@ def examples_of(
     """Batches of the first ``examples`` of a split, None = all, in their own order, on the network's device.
 
     With a ``stride`` every so manieth example of all, for data that `can_skip`.
+
+    Raises:
+        UsageError: for all examples of a stream, which has no end.
     """
     left = recipe.arrays.size(split) if examples is None else examples
+    if left >= ENDLESS:
+        raise UsageError(f"{recipe.arrays.name} is a stream without an end: say how many of its examples, examples=...")
     how = {"stride": stride} if stride > 1 else {}
-    for x, y in recipe.arrays.to(network.device).evaluation(split, batch or eval_batch(recipe, network), **how):
-        yield x[:left], y[:left]
-        left -= len(y)
+    for batch_ in recipe.arrays.to(network.device).evaluation(split, batch or eval_batch(recipe, network), **how):
+        found = count(batch_)
+        yield batch_ if found <= left else Batch(*(some(part, 0, left) for part in batch_))
+        left -= found
         if left <= 0:
             return
 
@@ -142,7 +151,7 @@ class Tally:
         self.gathered: list[Batch] = []
         self.bytes, self.device = 0, torch.device("cpu")
 
-    def add(self, outputs: Tensor, y: Tensor) -> None:
+    def add(self, outputs: Any, y: Any) -> None:
         """Count one batch."""
         for i, totals in enumerate(self.totals):
             if totals is not None:
@@ -162,10 +171,11 @@ class Tally:
         """Which examples are wrong, if that was to be kept and each of them is one prediction."""
         return Mistakes.of(torch.cat(self.wrong)) if self.wrong else None
 
-    def _gather(self, outputs: Tensor, y: Tensor) -> None:
-        self.device = y.device
-        self.gathered.append((moved(outputs, torch.device("cpu")), y.cpu()))
-        self.bytes += sum(leaf.nbytes for leaf in flatten(outputs) if isinstance(leaf, Tensor)) + y.nbytes
+    def _gather(self, outputs: Any, y: Any) -> None:
+        parts = [leaf for leaf in flatten((outputs, y)) if isinstance(leaf, Tensor)]
+        self.device = parts[-1].device if parts else self.device
+        self.gathered.append(moved(Batch(outputs, y), torch.device("cpu")))
+        self.bytes += sum(leaf.nbytes for leaf in parts)
         if self.bytes > GATHERED_BYTES:
             raise UsageError(
                 f"The value of a loss or error of your own is computed from all outputs of a split at once, and these "
@@ -175,27 +185,16 @@ class Tally:
 
     def metrics(self) -> Metrics:
         """Loss and error of all that was counted."""
-        outputs, y = (joined(parts) for parts in zip(*self.gathered, strict=True)) if self.gathered else (None, None)
+        outputs, y = joined(self.gathered) if self.gathered else (None, None)
         found = []
         for objective, totals, total, weight in zip(self.objectives, self.totals, self.sums, self.weights, strict=True):
             if totals is None:
                 assert outputs is not None
                 assert y is not None
-                found.append(number(objective(moved(outputs, self.device), y.to(self.device))))
+                found.append(number(objective(moved(outputs, self.device), moved(y, self.device))))
             else:
                 found.append(float(total / weight))
         return Metrics(*found)
-
-
-def moved(tree: Any, device: torch.device) -> Any:
-    """Outputs on another device: a tensor, or the tensors in tuples and dicts."""
-    return unflatten(tree, [leaf.to(device) if isinstance(leaf, Tensor) else leaf for leaf in flatten(tree)])
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """The outputs of several batches as those of one; what is no tensor is that of the first."""
-    leaves = zip(*map(flatten, parts), strict=True)
-    return unflatten(parts[0], [torch.cat(each) if isinstance(each[0], Tensor) else each[0] for each in leaves])
 
 
 def number(value: Any) -> float:

@@ -165,8 +165,10 @@ def learner_of(jobs: Sequence[Job], states: Sequence[State] | None = None, *, st
         stacked: whether they are part of a stack, of which one may be on its way by itself for a while.
     """
     states = states or [job.initial_state() for job in jobs]
-    network = Network(jobs[0].recipe, states[0].weights)
-    chosen = Stacked if stacked else next(kind for kind in LEARNERS if kind.supports(jobs, network))
+    recipe = jobs[0].recipe
+    network = Network(recipe, states[0].weights)
+    kinds = LEARNERS if recipe.arrays.has_tensors else (Autograd,)  # the others read one tensor of inputs
+    chosen = Stacked if stacked else next(kind for kind in kinds if kind.supports(jobs, network))
     return chosen(jobs, network, states)
 
 

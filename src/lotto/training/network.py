@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from lotto.core.errors import UsageError
 from lotto.core.pytree import flatten, unflatten
 from lotto.core.weights import check_alike
 from lotto.data.augment import Augment
+from lotto.data.batch import call, mapped
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
 from lotto.pruning.masks import shared_names
@@ -129,20 +130,23 @@ class Network:
                     )
         load(self.module, weights)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Outputs in float32 (float64 for that precision)."""
-        if x.is_floating_point() and self.dtype == torch.float64:
-            x = x.double()
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=self.layout)
+    def __call__(self, inputs: Any) -> Tensor:
+        """Outputs in float32 (float64 for that precision); for inputs of several tensors see `Batch`."""
+        given = self.cast(inputs) if isinstance(inputs, Tensor) else mapped(inputs, self.cast)
         if self.dtype != torch.bfloat16:
-            return self.module(x)
+            return call(self.module, given)
         with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = self.module(x)
+            outputs = call(self.module, given)
         if isinstance(outputs, Tensor):
             return outputs.float()
         whole = [leaf.float() if isinstance(leaf, Tensor) else leaf for leaf in flatten(outputs)]
         return cast(Tensor, unflatten(outputs, whole))  # what a loss of someone's own reads
+
+    def cast(self, x: Tensor) -> Tensor:
+        """An input in the network's precision and layout."""
+        if x.is_floating_point() and self.dtype == torch.float64:
+            x = x.double()
+        return x.contiguous(memory_format=self.layout) if x.dim() == 4 else x
 
     def like(self, tensor: Tensor, parameter: Tensor) -> Tensor:
         """A copy of ``tensor`` on the device and in the memory layout of ``parameter``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def outputs_of(recipe: Recipe, network: Network) -> Callable[[Tensor], Tensor]:
         recipe: tells the shape of inputs.
         network: in evaluation mode.
     """
-    if not _has_kernels(network):
+    if not (_has_kernels(network) and recipe.arrays.has_tensors):
         return network
     from lotto.training.learners.residual_outputs import OutputsPass
 
@@ -38,7 +39,7 @@ def outputs_of(recipe: Recipe, network: Network) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def batch_statistics(recipe: Recipe, network: Network, x: Tensor) -> dict[str, Tensor] | None:
+def batch_statistics(recipe: Recipe, network: Network, x: Any) -> dict[str, Tensor] | None:
     """What running statistics are with momentum 1 after a batch in training mode, by name; None without kernels.
 
     Args:
@@ -66,5 +67,5 @@ def _layers(network: Network) -> Layers:
     return Layers(network.module, {name: p.detach() != 0 for name, p in network.module.named_parameters()})
 
 
-def _fits(recipe: Recipe, x: Tensor) -> bool:
-    return x.dtype == torch.float32 and x.shape[1:] == recipe.arrays.shape
+def _fits(recipe: Recipe, x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dtype == torch.float32 and x.shape[1:] == recipe.arrays.shape

@@ -31,11 +31,10 @@ def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
 
 
 def late_step(recipe: Recipe) -> int:
-    """The step of the record that is nearest to three quarters of a training, the earlier of two."""
-    times = recipe.evaluations
-    return min(
-        (round(recipe.total * i / times) for i in range(1, times + 1)), key=lambda s: abs(4 * s - 3 * recipe.total)
-    )
+    """The step of the record that is nearest to three quarters of a training, the earlier of two; the end if none."""
+    total, times = recipe.total, recipe.evaluations
+    steps = [round(total * i / times) for i in range(1, times + 1)]
+    return min(steps, key=lambda step: abs(4 * step - 3 * total), default=total)
 
 
 def curve_stride(recipe: Recipe, size: int) -> int:

@@ -21,7 +21,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lotto.core.check import Count, checked
 from lotto.core.errors import UsageError, text
 from lotto.core.weights import Weights
-from lotto.data import Split
+from lotto.data import Batch, Split
+from lotto.data.batch import count as examples_in
+from lotto.data.batch import examples as some
 from lotto.landscape.batchnorm import NORMS
 from lotto.landscape.subspace import check_not_empty
 from lotto.pruning import masks
@@ -90,14 +92,14 @@ class Hessian:
         self._held: list[tuple[float, tuple[Tensor | None, ...]]] = []
         self._check_determined()
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[Batch]:
         """The examples in their own order, not augmented."""
         yield from examples_of(self.recipe, self.network, self.split, self.examples)
 
-    def _loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+    def _loss(self, x: Any, y: Any) -> tuple[Tensor, float]:
         """The loss of a batch and its weight in the mean over all."""
         if self._mean is None:
-            return self.recipe.loss_function(self.network(x), y), len(x)
+            return self.recipe.loss_function(self.network(x), y), examples_in(x)
         loss, weight = self._mean(self.network(x), y)
         return loss, float(weight)
 
@@ -110,22 +112,23 @@ class Hessian:
                 "The loss of the same batch differs between two evaluations: some module draws random numbers in "
                 "evaluation mode (dropout called with training=True?), so there is no Hessian."
             )
-        if self._mean is None and len(y) < (self.examples or self.recipe.arrays.size(self.split)):
+        if self._mean is None and examples_in(x) < (self.examples or self.recipe.arrays.size(self.split)):
             self._check_mean(first, x, y)
 
     @torch.no_grad()
-    def _check_mean(self, whole: Tensor, x: Tensor, y: Tensor) -> None:
+    def _check_mean(self, whole: Tensor, x: Any, y: Any) -> None:
         """A loss that nobody has said anything about is taken as a mean over examples, if it is one."""
-        at = len(y) // 3
+        size = examples_in(x)
+        at = size // 3
         parts = [
-            len(b) * float(self.recipe.loss_function(self.network(a), b))
-            for a, b in ((x[:at], y[:at]), (x[at:], y[at:]))
+            (last - first) * float(self.recipe.loss_function(self.network(some(x, first, last)), some(y, first, last)))
+            for first, last in ((0, at), (at, size))
         ]
-        if abs(sum(parts) / len(y) - float(whole)) > 1e-4 * sum(map(abs, parts)) / len(y):
+        if abs(sum(parts) / size - float(whole)) > 1e-4 * sum(map(abs, parts)) / size:
             raise UsageError(
                 "The loss of a batch is not the mean over its examples, so batches do not add up to the loss of all. "
                 "Say what it is a mean of, loss=lotto.recipe.totals.Ratio(function that returns its sum and its "
-                f"weight), or take at most examples={len(y)}."
+                f"weight), or take at most examples={size}."
             )
 
     def __matmul__(self, vector: np.ndarray) -> np.ndarray:
@@ -169,7 +172,7 @@ class Hessian:
         self._held = made
         yield from made
 
-    def _gradients(self, x: Tensor, y: Tensor, create_graph: bool = False) -> tuple[float, tuple[Tensor | None, ...]]:
+    def _gradients(self, x: Any, y: Any, create_graph: bool = False) -> tuple[float, tuple[Tensor | None, ...]]:
         """Of one batch, and its weight in the mean; None for what its loss does not depend on."""
         with twice_differentiable(self.network.module):
             loss, weight = self._loss(x, y)

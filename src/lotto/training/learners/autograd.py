@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lotto.core.errors import UsageError
 from lotto.core.rng import seed_torch, torch_seed
 from lotto.core.weights import clone
+from lotto.data.batch import Batch
 from lotto.models.norm_relu import by_operators
 from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
@@ -50,14 +51,14 @@ class Autograd(SingleLearner):
             module = cast(nn.Module, torch.compile(module))
         return self.network.with_module(module)
 
-    def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+    def train_step(self, batch: Batch, step: int) -> Tensor:
         recipe = self.job.recipe
         with _explained(recipe.name) if recipe.compile else contextlib.nullcontext():
             loss = self._backward(*batch, step)
         self.optimizer_state.step(recipe.learning_rate(step))
         return loss
 
-    def _backward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+    def _backward(self, x: Any, y: Any, step: int) -> Tensor:
         """Set the gradients of a batch; returns its loss."""
         if self.draws:
             seed_torch(torch_seed(self.job.order_seed, "forward", step), self.network.device)

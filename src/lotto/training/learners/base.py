@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lotto.data.batch import Batch
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
 from lotto.recipe.optimizers import OptimizerState
@@ -70,7 +71,7 @@ class SingleLearner(Learner):
     feature_major = False
     """Whether inputs have the shape (features, batch); else the batch comes first."""
 
-    def batches(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
         """See `Learner.batches`: inputs and targets."""
         recipe, data = self.job.recipe, self.job.recipe.arrays.to(self.network.device)
         which = (self.job.order_seed, first, last, recipe.batch_size, recipe.augment)
@@ -78,10 +79,10 @@ class SingleLearner(Learner):
             return data.batches(*which)
         if type(data) in (Arrays, ImageFolder):
             return data.batches(*which, feature_major=True)
-        return ((x.flatten(1).t().contiguous(), y) for x, y in data.batches(*which))
+        return (Batch(x.flatten(1).t().contiguous(), y) for x, y in data.batches(*which))
 
-    def weigh(self, batch: tuple[Tensor, Tensor], weight: Callable[[Tensor], Tensor]) -> Tensor:
-        return weight(batch[1])
+    def weigh(self, batch: Batch, weight: Callable[[Tensor], Tensor]) -> Tensor:
+        return weight(batch.targets)
 
     def state(self, i: int = 0) -> State:
         optimizer = {

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from lotto.core.errors import UsageError
+from lotto.data.batch import Batch
 from lotto.models.plain import is_unhooked
 from lotto.pruning.channels import Space, channel_spaces, shape_of, traced
 from lotto.training.job import Job, State
@@ -51,7 +52,7 @@ class ChannelSkipping(Autograd):
         """One network of ours of which the mask leaves little enough, see `compacted`."""
         return len(jobs) == 1 and compacted(jobs[0], network) is not None
 
-    def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+    def train_step(self, batch: Batch, step: int) -> Tensor:
         self._choose(step)
         return super().train_step(batch, step)
 

@@ -1,0 +1,256 @@
+"""Data of any kind: what a source states, and how the loops read one that is not of ours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lotto.core import fingerprint as key
+from lotto.core.errors import UsageError
+from lotto.core.pytree import flatten
+from lotto.core.weights import digest
+from lotto.data.batch import Batch, as_batch, count, examples, mapped, moved
+
+Split = Literal["train", "validation", "test"]
+ENDLESS = 10**18
+"""Examples of a stream, for those who take the smaller of two numbers."""
+PROBES = 2
+
+
+class DataSource(ABC):
+    """Where batches come from. A subclass says how many examples there are, and gives batches; that is all.
+
+    Attributes:
+        name: what tables and logs call it.
+        random_access: whether ``train_batches`` begins at any step at once. Else a training that begins later, from a
+            rewind point or a checkpoint, reads all steps before and drops them, which is said before training.
+
+    >>> class Noise(DataSource):
+    ...     fingerprint = "noise-1"
+    ...     def size(self, split):
+    ...         return {"train": 64, "test": 32}.get(split, 0)
+    ...     def train_batches(self, seed, start, stop, batch_size):
+    ...         for step in range(start, stop):
+    ...             x = torch.randn(batch_size, 4, generator=torch.Generator().manual_seed(1000 * seed + step))
+    ...             yield Batch({"x": x}, x.sum(1))
+    ...     def eval_batches(self, split, batch_size):
+    ...         yield Batch({"x": torch.ones(self.size(split), 4)}, torch.full((self.size(split),), 4.0))
+    >>> Noise().example.inputs["x"].shape
+    torch.Size([2, 4])
+    """
+
+    name: str = "data"
+    random_access: bool = True
+
+    @property
+    def fingerprint(self) -> Any:
+        """What tells this data from any other, such as a hash of the files; None = its runs are not remembered.
+
+        It stands for the content; the class's own code, and texts and numbers that an object of it holds, are always
+        part of a run's key.
+        """
+        return None
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, for a model by name; None = not classes, or not known."""
+        return None
+
+    @abstractmethod
+    def size(self, split: Split = "train") -> int | None:
+        """Number of examples; 0 = there is no such split. None, for training only: a stream without an end."""
+
+    @abstractmethod
+    def train_batches(self, seed: int, start: int, stop: int, batch_size: int) -> Iterable[Any]:
+        """The batches of steps ``start`` to ``stop - 1`` in the data order ``seed``: a function of these alone."""
+
+    @abstractmethod
+    def eval_batches(self, split: Split, batch_size: int) -> Iterable[Any]:
+        """All examples of a split in one order, about ``batch_size`` at once, not augmented."""
+
+    @property
+    def example(self) -> Batch:
+        """A batch of two examples; only shapes and types are looked at."""
+        found = next(iter(self.train_batches(0, 0, 1, PROBES)), None)
+        if found is None:
+            raise UsageError(f"{self.name} gives no training batch.")
+        batch = as_batch(found, self.name)
+        return Batch(*(examples(part, 0, PROBES) for part in batch))
+
+
+class Adapted:
+    """A source of somebody else's with the face that `Arrays` has, so that the loops read one kind of data.
+
+    Batches are checked, moved to the device and counted; whatever a source cannot say is refused in a sentence.
+
+    Args:
+        source: a data source.
+        device: where its batches are delivered.
+    """
+
+    def __init__(self, source: DataSource, device: torch.device | None = None) -> None:
+        self.source, self.device = source, device or torch.device("cpu")
+        self.name = source.name if source.name != DataSource.name else type(source).__name__
+        splits: tuple[Split, ...] = ("train", "test")
+        for split in splits:
+            size = source.size(split)
+            stream = size is None and split == "train"
+            if not stream and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+                raise UsageError(
+                    f"{self.name}.size({split!r}) is the number of examples, 1 or more"
+                    + (", or None for a stream" if split == "train" else "")
+                    + f"; got {size!r}."
+                )
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {type(self.source).__name__}"
+
+    @property
+    def random_access(self) -> bool:
+        """See `DataSource`."""
+        return bool(self.source.random_access)
+
+    @cached_property
+    def example(self) -> Batch:
+        """Shapes and types of two examples, on the meta device."""
+        batch = as_batch(self.source.example, self.name)
+        return Batch(*(mapped(part, lambda leaf: leaf.to("meta")) for part in batch))
+
+    @property
+    def has_tensors(self) -> bool:
+        """Whether inputs and targets are one tensor each."""
+        return all(isinstance(part, Tensor) for part in self.example)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input; () if it is not one tensor."""
+        return tuple(self.example.inputs.shape[1:]) if isinstance(self.example.inputs, Tensor) else ()
+
+    @property
+    def class_targets(self) -> bool:
+        """Whether targets are one tensor of integers."""
+        targets = self.example.targets
+        return isinstance(targets, Tensor) and not targets.is_floating_point()
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, or of outputs for floating targets.
+
+        Raises:
+            UsageError: if the source does not say.
+        """
+        if self.source.classes is not None:
+            return int(self.source.classes)
+        targets = self.example.targets
+        if isinstance(targets, Tensor) and targets.is_floating_point():
+            return max(1, targets[0].numel())
+        raise UsageError(f"{self.name} does not say how many classes there are: set its attribute `classes`.")
+
+    def size(self, split: Split = "train") -> int:
+        """Number of examples; `ENDLESS` of a stream."""
+        found = self.source.size(split)
+        return ENDLESS if found is None else int(found)
+
+    def class_labels(self, split: Split = "train") -> Tensor | None:
+        """The classes of all examples are not known before they are read."""
+        return None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the content, as the source states it, of the code that reads it, and of its texts and numbers."""
+        if (stated := self.source.fingerprint) is None:
+            raise key.NotCacheableError(f"the data source {self.name} states no fingerprint")
+        more = {n: v for n, v in vars(self.source).items() if isinstance(v, str | int | float)}
+        return key.digest({"content": stated, "kind": key.kind(self.source), "more": more})
+
+    def hold_out(self, count: int) -> Adapted:
+        """A source has its own validation split, or none.
+
+        Raises:
+            UsageError: if examples are to be held out.
+        """
+        if count:
+            raise UsageError(
+                f"validation={count} holds examples of lotto.data.Arrays out; {self.name} has splits of its own: let "
+                "size('validation') and eval_batches('validation', ...) give one."
+            )
+        return self
+
+    def to(self, device: torch.device) -> Adapted:
+        """The same source, delivered to another device."""
+        return self if device == self.device else Adapted(self.source, device)
+
+    def batches(
+        self, seed: int, start: int, stop: int, batch_size: int, augment: Any = None, feature_major: bool = False
+    ) -> Iterator[Batch]:
+        """The training batches of steps ``start`` to ``stop - 1``; see `DataSource.train_batches`.
+
+        Raises:
+            UsageError: if the source ends before, or gives no batch.
+        """
+        if augment is not None:
+            raise UsageError(f"augment= is for lotto.data.Arrays and ImageFolder; {self.name} changes its own batches.")
+        first = start if self.random_access else 0
+        given = islice(self.source.train_batches(seed, first, stop, batch_size), start - first, stop - first)
+        step = start
+        for value in given:
+            batch = moved(as_batch(value, self.name), self.device)
+            step += 1
+            if feature_major:
+                batch = Batch(batch.inputs.flatten(1).t().contiguous(), batch.targets)
+            yield batch
+        if step < stop:
+            raise UsageError(
+                f"{self.name} ended at step {step} of a training that goes to {stop}: train_batches gives one batch "
+                "for every step, epoch after epoch."
+            )
+
+    def evaluation(self, split: Split, batch_size: int) -> Iterator[Batch]:
+        """All examples of a split, in one order.
+
+        Raises:
+            UsageError: if the split is empty, or gives another number of examples than it says.
+        """
+        if not (size := self.size(split)):
+            raise UsageError(f"{self.name} has no {split} split: its size({split!r}) is 0.")
+        found = 0
+        for value in self.source.eval_batches(split, batch_size):
+            batch = as_batch(value, self.name)
+            found += count(batch)
+            if found > size:
+                break
+            yield moved(batch, self.device)
+        if found != size and size != ENDLESS:
+            raise UsageError(
+                f"{self.name} gives {'more' if found > size else 'only ' + str(found)} of the {size} {split} examples "
+                f"that size({split!r}) says."
+            )
+
+    def check_repeatable(self, batch_size: int, steps: int) -> None:
+        """Read the first batches of so many steps twice, and the last of them alone.
+
+        Raises:
+            UsageError: if batches of one (seed, step) differ.
+        """
+        last = steps - 1
+        first, again, alone = (list(self.batches(0, begin, steps, batch_size)) for begin in (0, 0, last))
+        for step, (one, two) in enumerate(zip(first, again, strict=True)):
+            _check_same(one, two, f"{self.name} gives another batch for (seed 0, step {step}) when it is read again")
+        _check_same(
+            first[last], alone[0], f"{self.name} gives another batch for (seed 0, step {last}) if training begins there"
+        )
+
+
+def _check_same(one: Batch, two: Batch, what: str) -> None:
+    leaves = [{str(i): leaf for i, leaf in enumerate(flatten(b)) if isinstance(leaf, Tensor)} for b in (one, two)]
+    if [*leaves[0]] != [*leaves[1]] or digest(leaves[0]) != digest(leaves[1]):
+        raise UsageError(
+            f"{what}: draw what is random from a generator of the seed and the step, such as "
+            "torch.Generator().manual_seed(1_000_003 * seed + step), and shuffle by it."
+        )
