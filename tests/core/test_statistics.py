@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
 import math
-from importlib import import_module
 from itertools import combinations, product
 from statistics import fmean, stdev, variance
 
@@ -232,10 +230,3 @@ def test_replicates_needed_at_the_ends():
     assert power_of(50, 0.001, 0.2) == 1.0
     with pytest.raises(UsageError, match="std is a number from 0"):
         replicates_needed(math.inf, 0.2)
-
-
-@pytest.mark.parametrize("name", ["means", "matching", "mistakes", "power"])
-def test_the_examples_are_right(name):
-    outcome = doctest.testmod(import_module(f"lotto.core.statistics.{name}"))
-    assert outcome.attempted
-    assert not outcome.failed

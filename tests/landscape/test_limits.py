@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
 import math
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -302,11 +300,3 @@ def test_blocks_without_weights_or_displacement(point):
     zero = {n: torch.zeros_like(t) if n in mask else t for n, t in weights.items()}
     cut = lotto.pruning.prune(weights, mask, 0.4)
     assert math.isnan(blocks.pruned_block(recipe, zero, mask, cut, probes=1).rayleigh)
-
-
-@pytest.mark.parametrize("module", ["convergence", "blocks", "pruning_limit"])
-def test_docstring_examples_run(module):
-    home = import_module(f"lotto.landscape.curvature.{module}")
-    tried = doctest.testmod(home, extraglobs={"lotto": lotto, "torch": torch})
-    assert tried.attempted
-    assert not tried.failed

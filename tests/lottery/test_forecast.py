@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import shutil
 
 import pytest
@@ -10,10 +9,8 @@ import pytest
 import lotto
 from conftest import small_recipe
 from lotto.cli.main import main
-from lotto.core import text
 from lotto.execution.engine import JobFinished
 from lotto.execution.serial import Serial
-from lotto.lottery import forecast as home
 from lotto.lottery.forecast import forecast, trainings_of
 from lotto.lottery.plan import make_plan
 from lotto.report.forecast import forecast_lines
@@ -129,11 +126,3 @@ def test_the_command_takes_a_cubic_schedule(tmp_path, capsys, monkeypatch):
     main(["imp", "mlp-mnist1d", "--steps", "20it", "--schedule", "cubic", "--density", "0.1", "--levels", "2",
           "--dry-run"])  # fmt: skip
     assert "Densities 100 %, 21.2 %, 10 %" in " ".join(capsys.readouterr().out.split())
-
-
-def test_the_examples_run(engine):
-    known = {"lotto": lotto, "recipe": small_recipe(), "make_plan": make_plan, "store": engine.store}
-    for module in (home, text):
-        tried = doctest.testmod(module, extraglobs=known)
-        assert tried.attempted
-        assert not tried.failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import inspect
 import subprocess
 import sys
@@ -223,14 +222,3 @@ def test_the_options_are_read_without_pytorch():
     script = "import lotto.lottery.options, sys; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_the_examples_run(monkeypatch, tmp_path):
-    monkeypatch.setenv("LOTTO_STORE", str(tmp_path))
-    from lotto.lottery import plan, search
-
-    known = {"lotto": lotto, "recipe": small_recipe()}
-    for home in (options, plan, search):
-        tried = doctest.testmod(home, extraglobs=known)
-        assert tried.attempted
-        assert not tried.failed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import doctest
 from fractions import Fraction
 
 import pytest
@@ -23,7 +22,6 @@ from lotto.pruning import (
     Pruning,
     ToDensity,
     densities_of,
-    density,
     levels_for,
     masks,
     prune,
@@ -201,9 +199,3 @@ def test_a_cut_that_is_none_is_refused():
 
     with pytest.raises(UsageError, match=r"Number\(\): next_cut returns a Pruning, or None at the end; got 0.5"):
         counts(Number())
-
-
-def test_the_examples_run():
-    tried = doctest.testmod(density, extraglobs={"torch": torch})
-    assert tried.attempted > 5
-    assert not tried.failed

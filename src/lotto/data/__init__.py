@@ -32,6 +32,9 @@ def load(name: str, progress: Progress | None = None) -> Arrays | ImageFolder:
     Raises:
         UsageError: if the name is unknown; lists the choices.
         DataError: if no source of the set works.
+
+    >>> load("mnist1d").shape
+    (40,)
     """
     if name not in NAMES:
         raise unknown("data set", name, NAMES)

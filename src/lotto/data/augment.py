@@ -22,6 +22,11 @@ class Augment:
     Attributes:
         crop: padding in pixels on every side; 0 for none. CIFAR's usual value is 4.
         flip: whether to mirror each image with probability one half.
+
+    >>> images = torch.arange(32.0).reshape(2, 1, 4, 4)
+    >>> augmented = Augment(crop=1, flip=True)(images, seed=0, step=7)
+    >>> torch.equal(augmented, Augment(crop=1, flip=True)(images, seed=0, step=7))
+    True
     """
 
     crop: int = 0

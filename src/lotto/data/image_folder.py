@@ -87,6 +87,13 @@ class ImageFolder(DataSource):
 
     Raises:
         UsageError: if the layout is not there, or a test class is not among the training classes.
+
+    >>> for place in ("train/cat", "train/dog", "test/cat", "test/dog"):
+    ...     Path("pets", place).mkdir(parents=True)
+    ...     Image.new("RGB", (20, 16)).save(Path("pets", place, "1.png"))
+    >>> data = ImageFolder("pets", size=8)
+    >>> data.shape, data.classes, data.size("test")
+    ((3, 8, 8), 2, 2)
     """
 
     def __init__(

@@ -85,6 +85,11 @@ class Arrays(DataSource):
     Raises:
         UsageError: on mismatched lengths or shapes, an empty set, NaN, or what is no array of numbers (text labels,
             dicts, tuples of arrays, complex numbers).
+
+    >>> x, y = np.zeros((6, 3, 8, 8), dtype=np.uint8), [0, 1, 2, 0, 1, 2]
+    >>> data = Arrays(x[:4], y[:4], x[4:], y[4:], mean=[0.5] * 3, std=[0.25] * 3)
+    >>> data.shape, data.classes, data.size("test")
+    ((3, 8, 8), 3, 2)
     """
 
     def __init__(

@@ -54,6 +54,11 @@ def train(
 
     Returns:
         The run: ``weights``, ``at(step)``, ``test_error``, ``history``.
+
+    >>> run = train(recipe, keep=["10it"])
+    >>> again = train(recipe, start=run.at(10), from_step="10it", mask=lotto.pruning.masks.ones(recipe))
+    >>> again.steps
+    (10, 40)
     """
     recipe = on_device(recipe, device)
     at = recipe.step(from_step)

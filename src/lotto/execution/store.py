@@ -48,6 +48,13 @@ class Store(StoreFolder):
     Args:
         root: folder of the store; default ``LOTTO_STORE``, or ``lotto/runs`` in the XDG cache.
         warn: called once when something cannot be kept; default the log.
+
+    >>> store = Store("my-runs")
+    >>> store.lookup(lotto.Job(recipe)) is None
+    True
+    >>> run = lotto.train(recipe, store=store)
+    >>> store.lookup(lotto.Job(recipe)).test_error == run.test_error
+    True
     """
 
     def __init__(self, root: str | Path | None = None, warn: Callable[[str], None] | None = None) -> None:

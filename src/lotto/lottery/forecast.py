@@ -77,8 +77,8 @@ def forecast(plan: SettledPlan, engine: Engine) -> Forecast:
         plan: see `lotto.lottery.plan.make_plan`.
         engine: its workers share the work, its store is looked into.
 
-    >>> plan = make_plan(recipe, levels=3, replicates=2, controls=())
-    >>> forecast(plan, lotto.engine.make(1, store)).trainings
+    >>> plan = lotto.lottery.plan.make_plan(recipe, levels=3, replicates=2, controls=())
+    >>> forecast(plan, lotto.engine.make(1)).trainings
     8
     """
     store, recipe = engine.store, plan.recipe

@@ -36,6 +36,10 @@ def keep_top(scores: Mapping[str, Tensor], counts: int | Mapping[str, int], with
 
     Returns:
         A mask with exactly the asked number of weights; of equal scores the first in position is kept.
+
+    >>> scores, whole = {"fc.weight": torch.tensor([[3.0, 1.0], [2.0, 2.0]])}, torch.ones(2, 2, dtype=torch.bool)
+    >>> keep_top(scores, 2, {"fc.weight": whole})["fc.weight"].tolist()
+    [[True, False], [True, False]]
     """
     if not isinstance(counts, int):
         return Mask({n: keep_top(scores, int(counts[n]), {n: m})[n] for n, m in within.items()})
@@ -72,6 +76,9 @@ def erk_counts(mask: MaskLike, total: int) -> dict[str, int]:
 
     Densities are proportional to the sum of a weight's dimensions over their product, as far as a layer
     still has that many weights; the counts add up to ``total``.
+
+    >>> erk_counts({"a": torch.ones(10, 10, dtype=torch.bool), "b": torch.ones(40, 40, dtype=torch.bool)}, 200)
+    {'a': 40, 'b': 160}
     """
     remaining = {n: int(m.sum()) for n, m in mask.items()}
     if not 0 <= total <= sum(remaining.values()):

@@ -41,6 +41,12 @@ class DensitySchedule(ABC):
 
     Attributes:
         levels: how many levels it has; None: as many as `next_cut` gives.
+
+    >>> class Halving(DensitySchedule):
+    ...     def next_cut(self, rule, mask, level):
+    ...         return replace(rule, rate=0.5) if level < 2 else None
+    >>> densities_of(Halving(), Pruning(), masks.Mask({"fc.weight": torch.ones(4, 5, dtype=torch.bool)}))
+    [0.5, 0.25]
     """
 
     levels: int | None = None
@@ -372,6 +378,9 @@ def levels_for(mask: MaskLike, pruning: Pruning, density: float) -> int:
 
     Raises:
         UsageError: if no number of levels up to 200 gets there (a layer's rate is 0, or the network is small).
+
+    >>> levels_for(masks.Mask({"fc.weight": torch.ones(100, 100, dtype=torch.bool)}), Pruning(0.2), density=0.5)
+    4
     """
     return len(densities_of(ToDensity(density), pruning, mask))
 

@@ -72,6 +72,13 @@ class Mask(dict[str, Tensor]):
     Attributes:
         shared: for each other name that a tied weight has in the model, the name under which it is in the mask. It
             counts once, and what is pruned of it is pruned under all its names.
+
+    >>> mask = Mask({"fc1.weight": torch.tensor([[True, False], [True, True]])})
+    >>> mask
+    Mask(75 % of 4 weights in 1 layers)
+    >>> mask.save("mask.safetensors")
+    >>> Mask.load("mask.safetensors").density
+    0.75
     """
 
     def __init__(self, tensors: MaskLike, shared: Mapping[str, str] | None = None) -> None:

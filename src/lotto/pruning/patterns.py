@@ -14,7 +14,18 @@ from lotto.pruning.masks import Mask, MaskLike
 
 @runtime_checkable
 class Pattern(Protocol):
-    """What may be left of a layer: any weights, whole channels, two of four in a row."""
+    """What may be left of a layer: any weights, whole channels, two of four in a row.
+
+    >>> class WholeInputs:  # those with the largest scores
+    ...     def keep(self, scores, counts, within):
+    ...         columns = {n: s.sum(0).argsort(descending=True)[: counts[n] // len(s)] for n, s in scores.items()}
+    ...         return {n: torch.zeros_like(w).index_fill(1, columns[n], True) for n, w in within.items()}
+    >>> isinstance(WholeInputs(), Pattern)
+    True
+    >>> whole = lotto.pruning.masks.ones(recipe)
+    >>> lotto.pruning.prune(weights, whole, 0.5, allocation="layer", pattern=WholeInputs())
+    Mask(50 % of 768 weights in 3 layers)
+    """
 
     def keep(self, scores: Mapping[str, Tensor], counts: int | Mapping[str, int], within: MaskLike) -> MaskLike:
         """The weights that are kept.

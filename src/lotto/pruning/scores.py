@@ -58,17 +58,29 @@ ENTRY_POINTS = "lotto.scores"
 
 
 def magnitude(weight: Tensor, start: Tensor | None, generator: np.random.Generator) -> Tensor:
-    """|w|: the papers' criterion."""
+    """|w|: the papers' criterion.
+
+    >>> magnitude(torch.tensor([1.0, -2.0]), None, np.random.default_rng(0)).tolist()
+    [1.0, 2.0]
+    """
     return weight.abs()
 
 
 def random(weight: Tensor, start: Tensor | None, generator: np.random.Generator) -> Tensor:
-    """A random order."""
+    """A random order.
+
+    >>> random(torch.ones(2, 3), None, np.random.default_rng(0)).shape
+    torch.Size([2, 3])
+    """
     return torch.from_numpy(generator.random(tuple(weight.shape), dtype=np.float64))
 
 
 def magnitude_increase(weight: Tensor, start: Tensor | None, generator: np.random.Generator) -> Tensor:
-    """|w| - |w at the rewind point|: keeps the weights that grew (Zhou et al., 1905.01067)."""
+    """|w| - |w at the rewind point|: keeps the weights that grew (Zhou et al., 1905.01067).
+
+    >>> magnitude_increase(torch.tensor([1.0, -2.0]), torch.tensor([-3.0, 0.5]), np.random.default_rng(0)).tolist()
+    [-2.0, 1.5]
+    """
     if start is None:
         raise UsageError("The score 'magnitude-increase' needs the weights at the rewind point: start=...")
     return weight.abs() - start.abs()

@@ -32,6 +32,12 @@ class Ticket:
         mask: what is kept.
         rewind_step: iteration at which training goes on.
         info: where it comes from: recipe, level, seeds, errors, the network's number of parameters. Plain values.
+
+    >>> ticket = Ticket(lotto.pruning.masks.apply(recipe.initial(0), mask), mask)
+    >>> path = ticket.save("ticket.safetensors")
+    >>> run = lotto.train(recipe, start=Ticket.load(path))
+    >>> ticket.density
+    0.5
     """
 
     start: Mapping[str, Tensor]

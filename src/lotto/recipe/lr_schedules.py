@@ -56,13 +56,22 @@ class Schedule:
 @checked
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same rate throughout."""
+    """The same rate throughout.
+
+    >>> lotto.Constant(warmup="10it").factor(step=4, total=100, per_epoch=10)  # half of the way up
+    0.5
+    """
 
 
 @checked
 @dataclass(frozen=True)
 class MultiStep(Schedule):
-    """Multiply the rate by ``gamma`` at each milestone."""
+    """Multiply the rate by ``gamma`` at each milestone.
+
+    >>> steps = lotto.MultiStep(["5ep", "8ep"])
+    >>> [round(steps.factor(step, total=100, per_epoch=10), 3) for step in (0, 50, 80)]
+    [1.0, 0.1, 0.01]
+    """
 
     milestones: tuple[str | int, ...] = ()
     gamma: NotNegative = 0.1
@@ -90,7 +99,11 @@ class MultiStep(Schedule):
 @checked
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """Fall linearly from 1 to ``end`` at the last step. With a warm-up: the triangular schedule."""
+    """Fall linearly from 1 to ``end`` at the last step. With a warm-up: the triangular schedule.
+
+    >>> [lotto.Linear().factor(step, total=100, per_epoch=10) for step in (0, 50, 100)]
+    [1.0, 0.5, 0.0]
+    """
 
     end: float = 0.0
 
@@ -102,7 +115,11 @@ class Linear(Schedule):
 @checked
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Fall from 1 to ``end`` along half a cosine. With a warm-up: the one-cycle schedule."""
+    """Fall from 1 to ``end`` along half a cosine. With a warm-up: the one-cycle schedule.
+
+    >>> [round(lotto.Cosine().factor(step, total=100, per_epoch=10), 3) for step in (0, 50, 100)]
+    [1.0, 0.5, 0.0]
+    """
 
     end: float = 0.0
 
@@ -114,7 +131,11 @@ class Cosine(Schedule):
 @checked
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """Fall from 1 to ``end`` by the same factor at every step."""
+    """Fall from 1 to ``end`` by the same factor at every step.
+
+    >>> [round(lotto.Exponential(end=0.01).factor(step, total=100, per_epoch=10), 3) for step in (0, 50, 100)]
+    [1.0, 0.1, 0.01]
+    """
 
     end: float = 0.01
 

@@ -60,7 +60,13 @@ class Optimizer:
 @checked
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent with (Nesterov) momentum; weight decay is added to the gradient."""
+    """Stochastic gradient descent with (Nesterov) momentum; weight decay is added to the gradient.
+
+    >>> lotto.SGD(0.1, momentum=0.9, weight_decay=1e-4)
+    SGD(lr=0.1, weight_decay=0.0001, momentum=0.9, nesterov=False)
+    >>> lotto.SGD(0.1).plain
+    True
+    """
 
     momentum: float = 0.0
     nesterov: bool = field(default=False, kw_only=True)
@@ -105,7 +111,11 @@ class SGD(Optimizer):
 @checked
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam; weight decay is added to the gradient."""
+    """Adam; weight decay is added to the gradient.
+
+    >>> recipe.replace(optimizer=lotto.Adam(1e-3)).optimizer.beta1
+    0.9
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -146,13 +156,21 @@ class Adam(Optimizer):
 @checked
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay."""
+    """Adam with decoupled weight decay.
+
+    >>> lotto.AdamW(1e-3, weight_decay=0.01).weight_decay
+    0.01
+    """
 
 
 @checked
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """RMSprop with optional momentum."""
+    """RMSprop with optional momentum.
+
+    >>> lotto.RMSprop(1e-3, momentum=0.9).alpha
+    0.99
+    """
 
     alpha: float = 0.99
     eps: float = 1e-8

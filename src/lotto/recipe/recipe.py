@@ -98,6 +98,12 @@ class Recipe:
         compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
         name: what tables call the recipe. Not part of a run's fingerprint.
+
+    >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+    >>> data = lotto.data.Arrays(x[:40], y[:40], x[40:], y[40:])
+    >>> recipe = Recipe("mlp-16", data, lotto.SGD(0.1), batch_size=10, steps="5ep")
+    >>> recipe.total, recipe.replace(optimizer__lr=0.05).optimizer.lr
+    (20, 0.05)
     """
 
     model: str | Callable[[], nn.Module] = field(metadata=affects("loss", of=lambda r: r._model_fingerprint()))

@@ -28,6 +28,11 @@ def check_trainable(recipe: Recipe) -> None:
 
     Raises:
         UsageError: if model, data, loss, error and optimizer do not work together.
+
+    >>> check_trainable(recipe)
+    >>> check_trainable(recipe.replace(loss=lambda outputs, targets: outputs))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    lotto.core.errors.UsageError: A loss or an error gives one number for all the outputs that it is given; got 120, ...
     """
     with private_rng():
         try:

@@ -22,6 +22,12 @@ class Checkpoint:
         loss_sum, loss_count: training losses since the last record, and how many they are (or their weights).
         seconds: duration so far.
         mistakes: at the end, which examples of the test set are wrong.
+
+    >>> points = []
+    >>> job = lotto.Job(recipe)
+    >>> run = lotto.training.train(job, on_checkpoint=points.append, checkpoint_seconds=0)
+    >>> lotto.training.train(job, resume=points[0]).test_loss == run.test_loss
+    True
     """
 
     step: int

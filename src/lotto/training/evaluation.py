@@ -33,7 +33,11 @@ SPLITS: tuple[Split, ...] = ("test", "validation")
 
 
 class Metrics(NamedTuple):
-    """Over a split: the recipe's loss, and its error (percent by default)."""
+    """Over a split: the recipe's loss, and its error (percent by default).
+
+    >>> Metrics(loss=0.25, error=3.0).entries("test")
+    {'test_loss': 0.25, 'test_error': 3.0}
+    """
 
     loss: float
     error: float
@@ -51,6 +55,9 @@ def evaluate(recipe: Recipe, weights: Mapping[str, Tensor], split: Split = "test
         recipe: model, data, loss, error, precision.
         weights: a whole state dict.
         split: ``train``, ``validation`` or ``test``.
+
+    >>> evaluate(recipe, weights).error < evaluate(recipe, recipe.initial(0)).error
+    True
     """
     return evaluate_network(recipe, Network(recipe, weights), split)
 

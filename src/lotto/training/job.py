@@ -29,6 +29,9 @@ class State:
     Attributes:
         weights: name -> tensor, BatchNorm buffers included.
         optimizer: ``parameter/quantity`` -> tensor (momentum, Adam moments); empty = the optimizer is new.
+
+    >>> State(recipe.initial(0))
+    State(weights={6 tensors, 814 values})
     """
 
     weights: Mapping[str, Tensor]
@@ -57,6 +60,11 @@ class Job(fingerprint.Cacheable):
         to_step: iteration at which it ends; None = the end of the recipe's training.
         keep: steps whose state is kept besides the last one.
         label: what progress displays call the job. Not part of its fingerprint.
+
+    >>> Job(recipe, from_step=0, to_step=10, keep=(5,)).steps
+    (5, 10)
+    >>> Job(recipe).key == Job(recipe, keep=(5,)).key  # the same training
+    True
     """
 
     recipe: Recipe
@@ -160,6 +168,12 @@ class Run:
         diverged: why there are no weights and all metrics are NaN; empty for a training that came to its end.
         mistakes: which test examples are wrong at the end; None where an example is not right or wrong, and of runs
             that were stored without.
+
+    >>> run = lotto.train(recipe, keep=["5it"])
+    >>> run.steps, [record["step"] for record in run.history], [*run.states]
+    ((0, 40), [20, 40], [5, 40])
+    >>> sorted(run.at(5)) == sorted(run.weights)
+    True
     """
 
     steps: tuple[int, int]

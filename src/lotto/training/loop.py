@@ -57,6 +57,9 @@ def train(
 
     Raises:
         DivergedError: when the loss becomes NaN or infinite.
+
+    >>> train(lotto.Job(recipe, to_step=5)).steps
+    (0, 5)
     """
     (run,) = train_stack(
         [job],
@@ -94,6 +97,10 @@ def train_stack(
     Raises:
         DivergedError: when a loss becomes NaN or infinite.
         UsageError: if the jobs have different recipes, or the network cannot be stacked.
+
+    >>> runs = train_stack([lotto.Job(recipe, order_seed=seed) for seed in (0, 1)])
+    >>> [run.steps for run in runs]
+    [(0, 40), (0, 40)]
     """
     if any(job.recipe != jobs[0].recipe for job in jobs):
         raise UsageError("Jobs that train together have one recipe.")

@@ -21,7 +21,11 @@ NODES = 48
 
 
 class Match(str, Enum):
-    """What paired gaps say about a tolerance."""
+    """What paired gaps say about a tolerance.
+
+    >>> Match.of(low=-0.1, high=0.15, tolerance=0.2), Match.of(low=-0.1, high=0.3, tolerance=0.2)
+    (<Match.MATCHING: 'matching'>, <Match.BORDERLINE: 'borderline'>)
+    """
 
     MATCHING = "matching"
     FAILING = "failing"

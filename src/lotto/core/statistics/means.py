@@ -18,7 +18,11 @@ Side = Literal["upper", "lower"]
 
 
 class Verdict(str, Enum):
-    """What results say about a claim."""
+    """What results say about a claim.
+
+    >>> Verdict("supported"), decide([0.1, 0.3], 0.2, below=True).value
+    (<Verdict.SUPPORTED: 'supported'>, 'not decided')
+    """
 
     SUPPORTED = "supported"
     CONTRADICTED = "contradicted"
