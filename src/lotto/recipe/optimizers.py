@@ -217,6 +217,11 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 }
 
 
+def is_one_of_ours(optimizer: Optimizer) -> bool:
+    """Whether its arithmetic is known: each weight moves by itself, and one without gradient and memory stays at 0."""
+    return type(optimizer) in OPTIMIZERS.values()
+
+
 class OptimizerState:
     """An optimizer at work: what it remembers of each parameter.
 

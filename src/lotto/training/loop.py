@@ -13,6 +13,7 @@ from torch import Tensor
 from lotto.core.errors import DivergedError, UsageError
 from lotto.core.rng import Draws, private_rng
 from lotto.core.weights import first_non_finite
+from lotto.recipe.optimizers import is_one_of_ours
 from lotto.recipe.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.evaluation import SPLITS
@@ -174,7 +175,8 @@ def learner_of(jobs: Sequence[Job], states: Sequence[State] | None = None, *, st
     states = states or [job.initial_state() for job in jobs]
     recipe = jobs[0].recipe
     network = Network(recipe, states[0].weights)
-    kinds = LEARNERS if recipe.arrays.has_tensors else (Autograd,)  # the others read one tensor of inputs
+    # The others read one tensor of inputs, and give an optimizer the weights in other shapes.
+    kinds = LEARNERS if recipe.arrays.has_tensors and is_one_of_ours(recipe.optimizer) else (Autograd,)
     chosen = Stacked if stacked else next(kind for kind in kinds if kind.supports(jobs, network))
     return chosen(jobs, network, states)
 

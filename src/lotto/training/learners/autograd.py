@@ -14,7 +14,7 @@ from lotto.core.rng import seed_torch, torch_seed
 from lotto.core.weights import clone
 from lotto.data.batch import Batch
 from lotto.models.norm_relu import by_operators
-from lotto.recipe.optimizers import OptimizerState
+from lotto.recipe.optimizers import OptimizerState, is_one_of_ours
 from lotto.training.job import Job, State
 from lotto.training.learners.base import SingleLearner
 from lotto.training.network import Network, is_ours, trainable_parameters
@@ -36,6 +36,8 @@ class Autograd(SingleLearner):
         ]
         self.draws = not is_ours(self.job.recipe)  # someone's own model or loss may draw random numbers (dropout)
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, self.parameters)
+        # An optimizer of someone's own may move a weight that has no gradient: decay towards another point, noise.
+        self.moves_any = bool(self.masked) and not is_one_of_ours(self.job.recipe.optimizer)
         self.outputs = self._forward(self.module)
         self.restore(state.optimizer)
 
@@ -56,7 +58,19 @@ class Autograd(SingleLearner):
         with _explained(recipe.name) if recipe.compile else contextlib.nullcontext():
             loss = self._backward(*batch, step)
         self.optimizer_state.step(recipe.learning_rate(step))
+        if self.moves_any:
+            self._clear()
         return loss
+
+    @torch.no_grad()
+    def _clear(self) -> None:
+        """Put pruned weights, and what the optimizer remembers of them, back to 0."""
+        names = {id(p): name for name, p in self.parameters.items()}
+        for parameter, mask in self.masked:
+            parameter.mul_(mask)
+            for remembered in self.optimizer_state.states.get(names.get(id(parameter), ""), {}).values():
+                if remembered.shape == mask.shape:
+                    remembered.mul_(mask)
 
     def _backward(self, x: Any, y: Any, step: int) -> Tensor:
         """Set the gradients of a batch; returns its loss."""

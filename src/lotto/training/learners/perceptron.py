@@ -58,7 +58,7 @@ class Perceptron(SingleLearner):
         self.feature_major = bool(self.sparse)
         self.optimizer_state = OptimizerState(optimizer, self.parameters)
         # Without momentum and decay the products themselves move the weights, and gradients are nowhere.
-        self.plain = isinstance(optimizer, SGD) and optimizer.plain
+        self.plain = isinstance(optimizer, SGD) and optimizer.plain  # of our class: `learner_of`
         self.restore(start.optimizer)
 
     @classmethod

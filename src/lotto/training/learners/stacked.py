@@ -13,7 +13,7 @@ from lotto.core.errors import UsageError
 from lotto.core.rng import host_state
 from lotto.models.norm_relu import by_operators
 from lotto.models.plain import has_separate_parameters, is_unhooked
-from lotto.recipe.optimizers import OptimizerState
+from lotto.recipe.optimizers import OptimizerState, is_one_of_ours
 from lotto.training.job import Job, State
 from lotto.training.learners.base import Learner
 from lotto.training.network import Network, trainable_parameters
@@ -38,6 +38,10 @@ class Stacked(Learner):
         module = self.network.module.train()
         if not (is_unhooked(module) and has_separate_parameters(module)):
             raise self._refused("it has hooks, or parameters that share their memory.")
+        if not self.recipe.arrays.has_tensors:
+            raise self._refused("a batch has several tensors.")
+        if not is_one_of_ours(self.recipe.optimizer):
+            raise self._refused("its optimizer would get the weights of all networks as one tensor.")
         self.proved, self.places, self.undrawn = False, _places(module), host_state()
         by_operators(module)
         parameters: list[dict[str, Tensor]] = []
