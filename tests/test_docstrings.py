@@ -24,9 +24,10 @@ MODULES = sorted(
     if ">>>" in path.read_text("utf-8")
 )
 PACKAGES = [
-    "lotto", "lotto.core.statistics", "lotto.data", "lotto.pruning", "lotto.recipe", "lotto.training",
+    "lotto", "lotto.benchmarks", "lotto.core.statistics", "lotto.data", "lotto.execution", "lotto.inference",
+    "lotto.landscape", "lotto.landscape.curvature", "lotto.lottery", "lotto.papers", "lotto.pruning", "lotto.recipe",
+    "lotto.report", "lotto.training",
 ]  # fmt: skip
-"""Those whose public names all have an example."""
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +71,9 @@ def test_every_public_class_and_function_has_an_example_which_is_run(package):
         home: ModuleType = import_module(value.__module__)
         found = {test.name for test in doctest.DocTestFinder().find(home) if test.examples}
         assert f"{home.__name__}.{value.__name__}" in found, f"the example of {package}.{name} is not found"
+
+
+def test_no_package_that_offers_classes_or_functions_is_left_out():
+    offering = [path for path in ROOT.rglob("__init__.py") if "\n__all__ = " in path.read_text("utf-8")]
+    names = {".".join(("lotto", *path.parent.relative_to(ROOT).parts)) for path in offering}
+    assert {name for name in names if [*public(name)]} == set(PACKAGES)

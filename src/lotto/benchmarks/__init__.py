@@ -60,6 +60,10 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
 
     Raises:
         UsageError: for an unknown name; lists the choices.
+
+    >>> run_benchmarks(["unknown"], 1, Console())  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    lotto.core.errors.UsageError: Unknown benchmark 'unknown'. ...
     """
     for name in names:
         if name not in (*BENCHMARKS, *OTHERS):

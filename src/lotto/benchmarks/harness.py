@@ -26,6 +26,10 @@ class Benchmark:
         pairs: (faster, slower, goal): which are compared, and how many times faster the one should be.
         threads: of all contenders; None = all cores.
         replicates: how many a contender trains at once, where more than one: its time is divided by it.
+
+    >>> contenders = {"sum": lambda: sum(range(1000)), "sorted": lambda: sorted(range(1000))}
+    >>> Benchmark("Numbers", contenders, [("sum", "sorted", "none")]).pairs
+    [('sum', 'sorted', 'none')]
     """
 
     title: str
@@ -39,6 +43,11 @@ def measure(name: str, benchmark: Benchmark, repetitions: int) -> list[Row]:
     """Let the contenders take turns and compare pairs of them turn by turn.
 
     Each turn begins with another one: a contender is not always measured after the same neighbour.
+
+    >>> same = Benchmark("The same twice", {"a": lambda: None, "b": lambda: None}, [("a", "b", "none")])
+    >>> (row,) = measure("same", same, repetitions=3)
+    >>> row["what"], row["against"], row["repetitions"]
+    ('a', 'b', 3)
     """
     names = list(benchmark.contenders)
     seconds: dict[str, list[float]] = {c: [] for c in names}

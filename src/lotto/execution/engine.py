@@ -36,6 +36,11 @@ class Engine(ABC):
         store: where runs are remembered.
         threads: threads of each training.
         stack: jobs that train together in one place; None = measured with the first job.
+
+    >>> engine: Engine = lotto.engine.make(jobs=1)
+    >>> runs = engine.run([lotto.Job(recipe, order_seed=seed) for seed in (0, 1)])
+    >>> [run.steps for run in runs]
+    [(0, 40), (0, 40)]
     """
 
     workers: int = 1

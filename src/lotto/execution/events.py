@@ -11,7 +11,13 @@ from lotto.execution.store import Result, WorkItem
 
 @dataclass(frozen=True)
 class JobStarted:
-    """A job has been given to a worker."""
+    """A job has been given to a worker.
+
+    >>> seen = []
+    >>> runs = lotto.engine.make(jobs=1).run([lotto.Job(recipe, order_seed=5)], seen.append)
+    >>> isinstance(seen[0], JobStarted), seen[0].job.order_seed
+    (True, 5)
+    """
 
     job: WorkItem
 
@@ -20,7 +26,11 @@ class JobStarted:
 
 @dataclass(frozen=True)
 class JobAdvanced:
-    """A job has reached ``step``; ``loss`` is its mean training loss lately."""
+    """A job has reached ``step``; ``loss`` is its mean training loss lately.
+
+    >>> JobAdvanced(lotto.Job(recipe), step=20, loss=1.5).step
+    20
+    """
 
     job: WorkItem
     step: int
@@ -31,7 +41,13 @@ class JobAdvanced:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """A job's run is there; ``trained`` is False when it was remembered."""
+    """A job's run is there; ``trained`` is False when it was remembered.
+
+    >>> seen = []
+    >>> runs = [lotto.train(recipe, order_seed=6, progress=seen.append) for _ in range(2)]
+    >>> [event.trained for event in seen if isinstance(event, JobFinished)]
+    [True, False]
+    """
 
     job: WorkItem
     run: Result

@@ -40,6 +40,10 @@ def make(
 
     Raises:
         UsageError: if ``jobs``, ``threads`` or ``stack`` is not a positive number.
+
+    >>> engine = lotto.engine.make(jobs=1, store=lotto.Store("my-runs"))
+    >>> engine.workers, engine.store.root.name
+    (1, 'my-runs')
     """
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if jobs == "auto":
@@ -66,5 +70,9 @@ def _is_count(value: int | str) -> bool:
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
+    """Cores this process may use.
+
+    >>> available_cores() >= 1
+    True
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -50,6 +50,12 @@ def gather(procedures: Any) -> Procedure[Any]:
 
     Returns:
         The same pytree of their results.
+
+    >>> def last_step(seed):
+    ...     run = yield lotto.Job(recipe, init_seed=seed)
+    ...     return run.steps[1]
+    >>> lotto.engine.make(jobs=1).run_procedures([gather({"a": last_step(0), "b": last_step(1)})])
+    [{'a': 40, 'b': 40}]
     """
     positions = [Position(procedure) for procedure in flatten(procedures)]
     waiting = [(position, position.advance()) for position in positions]

@@ -58,6 +58,9 @@ class Processes(Engine):
         workers: most processes at a time.
         threads: threads of each.
         stack: jobs that train together in a worker; None = measured.
+
+    >>> Processes(lotto.Store(), workers=2).workers
+    2
     """
 
     def __init__(self, store: Store, workers: int, threads: int = 1, stack: int | None = 1) -> None:

@@ -15,6 +15,10 @@ class Serial(Engine):
         store: where runs are remembered.
         threads: threads of each training.
         stack: jobs that train together; None = measured.
+
+    >>> (run,) = Serial(lotto.Store()).run([lotto.Job(recipe, to_step=10)])
+    >>> run.steps
+    (0, 10)
     """
 
     def __init__(self, store: Store, threads: int = 1, stack: int | None = 1) -> None:

@@ -48,6 +48,9 @@ class Finding:
             the claims that this network's results say something about.
         verdict: *supported*, *contradicted* or *not decided* where all conditions hold; where one fails or cannot be
             checked the network *agrees* or *differs at another scale*.
+
+    >>> Finding("LeNet on MNIST, 50 %", "0.1 (≤ 0.13, n = 5)", (), p=0.01, verdict=Verdict.SUPPORTED).verdict.value
+    'supported'
     """
 
     where: str
@@ -80,6 +83,10 @@ class Claim:
         find: what one network's results say; None if they lack the rows.
         conditions: of the network; where one does not hold the results are of another scale.
         scope: the networks that it is about at all, by their recipe; of others nothing is said.
+
+    >>> claim = Claim(1, "Half is enough.", "ours", "error at 50 %", "figure 1", "lotto run …", find=lambda group: None)
+    >>> claim.scope(None, []), claim.conditions  # of any network, without conditions
+    (True, ())
     """
 
     number: int
@@ -95,7 +102,13 @@ class Claim:
 
 @dataclass(frozen=True)
 class Decision:
-    """A claim with all that was found about it."""
+    """A claim with all that was found about it.
+
+    >>> claim = Claim(1, "Half is enough.", "ours", "error at 50 %", "figure 1", "lotto run …", find=lambda group: None)
+    >>> one, other = (Finding("a network", "", (), 0.01, v) for v in (Verdict.SUPPORTED, Verdict.CONTRADICTED))
+    >>> Decision(claim, (one,)).verdict.value, Decision(claim, (one, other)).verdict.value
+    ('supported', 'not decided')
+    """
 
     claim: Claim
     findings: tuple[Finding, ...]
@@ -131,6 +144,10 @@ def check_claims(claims: Sequence[Claim], groups: Sequence[ResultGroup]) -> list
     The claims that results of one network say something about are tested together: Holm's correction over them keeps
     the chance that any of them is wrongly supported within 5 %, and so that any is wrongly contradicted. Claims whose
     conditions do not all hold for the network are a family of their own, with verdicts of another scale.
+
+    >>> claim = Claim(1, "Half is enough.", "ours", "error at 50 %", "figure 1", "lotto run …", find=lambda group: None)
+    >>> [decision.verdict.value for decision in check_claims([claim], groups=[])]
+    ['not decided']
     """
     found: dict[int, list[Finding]] = {claim.number: [] for claim in claims}
     for group in groups:

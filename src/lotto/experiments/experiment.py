@@ -47,6 +47,14 @@ class Experiment:
         paper: the package of the paper.
         plot: from means and spreads of the rows and the recipe's tolerance to the figure; None = a table only.
         chooses: whether it chooses by errors, so that it holds examples out for that, see `with_validation`.
+
+    >>> def measure(case):
+    ...     run = yield lotto.Job(case.recipe, case.seed, case.seed)
+    ...     return case.dense_rows(run)
+    >>> dense = Experiment("dense", "Error of the dense network", "ours", measure)
+    >>> frame = dense.run(dense.options(recipe, {"replicates": 2}), lotto.engine.make(jobs=1))
+    >>> frame[frame["measure"] == "error"]["replicate"].tolist()
+    [0, 1]
     """
 
     name: str
@@ -130,6 +138,13 @@ def experiment(
 
     The generator is called with a `Case` and its own keyword arguments, which are the experiment's options; it yields
     pytrees of jobs and tasks and returns rows. The paper is the package that it is defined in.
+
+    >>> @experiment("dense", title="Error of the dense network", source="ours")
+    ... def dense(case, *, copies=2):
+    ...     runs = yield [lotto.Job(case.recipe, case.seed, seed) for seed in case.order_seeds(copies)]
+    ...     return [row for run in runs for row in case.dense_rows(run)]
+    >>> dense.defaults
+    {'copies': 2}
     """
 
     def made(procedure: Measured) -> Experiment:

@@ -34,6 +34,9 @@ class Options:
 
     Raises:
         UsageError: for a value that cannot be used.
+
+    >>> Options(recipe, replicates=2, rewind_to=("5it", "1ep"), points=11).describe()
+    {'replicates': 2, 'rewind_to': [5, 12], 'levels': 10, 'seed': 0}
     """
 
     recipe: Recipe

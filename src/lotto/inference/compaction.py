@@ -35,6 +35,11 @@ def compact(module: nn.Module, example: Tensor) -> fx.GraphModule:
 
     Raises:
         UsageError: if the module's forward cannot be traced (`torch.fx`), or the outputs differ.
+
+    >>> network = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> network[2].weight.data[:, :3] = 0  # of four units one is used
+    >>> [tuple(p.shape) for p in compact(network, torch.ones(1, 8)).parameters()]
+    [(1, 8), (1,), (2, 1), (2,)]
     """
     training = module.training
     try:

@@ -39,6 +39,10 @@ class Path:
         alphas: positions, 0 at the first network and 1 at the second.
         loss: split -> the recipe's loss at each position.
         error: split -> error (percent by default) at each position.
+
+    >>> line = Path((0.0, 0.5, 1.0), loss={"test": (0.1, 0.5, 0.1)}, error={"test": (2.0, 9.0, 4.0)})
+    >>> line.barrier(), line.barrier("line", what="loss")
+    (6.0, 0.4)
     """
 
     alphas: tuple[float, ...]
@@ -102,6 +106,10 @@ class PathTask(Task):
             position from training examples. Without BatchNorm the two are the same.
         examples: at most so many examples of each split; None = all.
         label: what progress displays call it.
+
+    >>> (outcome,) = lotto.engine.make(jobs=1).run([PathTask(recipe, weights, other, points=3)])
+    >>> path_of(outcome).alphas
+    (0.0, 0.5, 1.0)
     """
 
     kind = "path"
@@ -241,6 +249,10 @@ def evaluate_path(
         examples: at most so many of each split.
         on_step: called with (positions done, loss).
         engine, store, device, progress: as of `lotto.train`.
+
+    >>> line = evaluate_path(recipe, weights, other, points=5, splits=("train", "test"))
+    >>> line.alphas, sorted(line.error)
+    ((0.0, 0.25, 0.5, 0.75, 1.0), ['test', 'train'])
     """
     task = PathTask(on_device(recipe, device), a, b, points, tuple(splits), batchnorm, examples, "path")
     return path_of(outcome_of(task, engine, store, progress, on_step))
@@ -274,6 +286,9 @@ def barrier(
         batchnorm: ``interpolate`` or ``recompute``.
         examples: at most so many of the split.
         engine, store, device, progress: as of `lotto.train`.
+
+    >>> barrier(recipe, weights, weights, points=5)
+    0.0
     """
     if baseline not in BASELINES:
         raise unknown("baseline", baseline, BASELINES)

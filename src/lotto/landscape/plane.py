@@ -43,6 +43,10 @@ class Plane:
         corners: coordinates of the three networks.
         error: error at [row of y, column of x].
         loss: likewise.
+
+    >>> plane = lotto.landscape.evaluate_plane(recipe, weights, other, recipe.initial(0), points=4)
+    >>> plane.error.shape, plane.corners[0]
+    ((4, 4), (0.0, 0.0))
     """
 
     x: tuple[float, ...]
@@ -69,6 +73,10 @@ class PlaneTask(Task):
         split: which examples.
         examples: at most so many; None = all.
         label: what progress displays call it.
+
+    >>> (outcome,) = lotto.engine.make(jobs=1).run([PlaneTask(recipe, weights, other, recipe.initial(0), points=3)])
+    >>> plane_of(outcome).loss.shape
+    (3, 3)
     """
 
     kind = "plane"
@@ -206,6 +214,10 @@ def evaluate_plane(
         examples: at most so many.
         on_step: called with (positions done, loss).
         engine, store, device, progress: as of `lotto.train`.
+
+    >>> plane = evaluate_plane(recipe, weights, other, recipe.initial(0), points=3, split="train")
+    >>> len(plane.x), len(plane.y)
+    (3, 3)
     """
     task = PlaneTask(on_device(recipe, device), a, b, c, points, margin, split, examples, "plane")
     return plane_of(outcome_of(task, engine, store, progress, on_step))

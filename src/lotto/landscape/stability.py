@@ -78,6 +78,10 @@ class Distances:
         l2: L2 distance of each sample.
         angle: angle of each sample, in degrees.
         errors: test errors of the trained subnetworks, in the order of the data orders.
+
+    >>> far = Distances.between([(weights, other)], mask, errors=[2.0, 2.5])
+    >>> far.l2.mean > 0, 0 < far.angle.mean < 90
+    (True, True)
     """
 
     l2: Samples
@@ -106,6 +110,11 @@ class Instability:
         paths: BatchNorm policy -> the path of each pair. A model without BatchNorm has ``interpolate`` only.
         errors: test errors of the copies.
         threshold: the barrier below which the network is stable, in the error's unit; see `STABLE`.
+
+    >>> line = lotto.landscape.Path((0.0, 0.5, 1.0), {"test": (0.1, 0.5, 0.1)}, {"test": (2.0, 9.0, 4.0)})
+    >>> found = Instability({"interpolate": (line,)}, errors=(2.0, 4.0))
+    >>> found.barrier().mean, found.stable
+    (6.0, False)
     """
 
     paths: Mapping[str, tuple[Path, ...]]
@@ -238,6 +247,9 @@ def stability_to_data_order(
         start: ``W_k``; default: step k of the dense training of ``init_seed`` on the first data order.
         init_seed: see ``start``.
         engine, jobs, store, device, progress: as of `lotto.imp`.
+
+    >>> stability_to_data_order(recipe, mask, "5it", order_seeds=(0, 1), jobs=1).l2.mean > 0
+    True
     """
     recipe = on_device(recipe, device)
 
@@ -268,6 +280,9 @@ def stability_to_pruning(
 
     Both are trained from the rewind point with a new optimizer; every data order is a sample. For the arguments see
     `stability_to_data_order`.
+
+    >>> len(stability_to_pruning(recipe, mask, "5it", order_seeds=(0, 1), jobs=1).errors)
+    2
     """
     recipe = on_device(recipe, device)
 
@@ -313,6 +328,10 @@ def instability(
 
     Returns:
         The paths of all pairs, with BatchNorm statistics interpolated and, where there are any, re-estimated.
+
+    >>> found = instability(recipe, "5it", points=3, jobs=1)
+    >>> len(found.errors), found.barrier("train", "loss").max < 10
+    (2, True)
     """
     recipe = on_device(recipe, device)
 

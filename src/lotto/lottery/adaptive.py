@@ -66,6 +66,10 @@ class Trial:
             be the test set, whose verdicts are then those of a choice, too.
         gap_high: upper one-sided bound of the mean paired gap on that split; NaN for one replicate.
         verdict: of that gap, see `lotto.core.statistics.Match`; empty where a training diverged.
+
+    >>> trial = Trial(level=1, share=0.5, density=0.5, error=2.1, barrier=0.05, kept=True, split="validation")
+    >>> trial.kept, trial.verdict
+    (True, '')
     """
 
     level: int

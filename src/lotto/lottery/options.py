@@ -27,7 +27,11 @@ R = TypeVar("R")
 
 
 class Retraining(str, Enum):
-    """What happens to the weights after a level's pruning."""
+    """What happens to the weights after a level's pruning.
+
+    >>> Plan(after="lr").after is Retraining.LR
+    True
+    """
 
     WEIGHTS = "weights"
     """Weights and learning rate go back to the rewind step: the papers' IMP."""

@@ -67,6 +67,10 @@ class SettledPlan:
         first_look: with ``replicates="auto"``, how many the first look has; the second has twice as many. 0: there is
             one look.
         scored: whether the score reads the network and its data, so that every cut has a computation of its own.
+
+    >>> plan = make_plan(recipe, levels=2, rate=0.5, rewind_to="1ep", replicates=2)
+    >>> plan.rewind_step, plan.densities, plan.control_levels
+    (12, [0.5, 0.25], (1, 2))
     """
 
     recipe: Recipe

@@ -44,6 +44,10 @@ class GapSpread:
         gaps: error of each one's copy on another data order minus its own.
         tolerance: the recipe's, at the mean dense error, in the same unit.
         test_std: the part that the choice of the test examples has in `std`; NaN where examples are not right or wrong.
+
+    >>> spread = GapSpread(dense_errors=(2.0, 2.2), gaps=(0.1, -0.1), tolerance=0.2)
+    >>> round(spread.std, 3)  # around 0, which is what the gaps of equals are
+    0.1
     """
 
     dense_errors: tuple[float, ...]
@@ -115,6 +119,9 @@ def gap_spread(
     Raises:
         UsageError: for fewer than two replicates, and a rewind step at the end of training or beyond.
         DivergedError: if fewer than two replicates come to their end.
+
+    >>> len(gap_spread(recipe, "5it", replicates=2, engine=lotto.engine.make(jobs=1)).gaps)
+    2
     """
     count = number_of_replicates(recipe, replicates)[0]
     if count < 2:

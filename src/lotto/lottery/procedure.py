@@ -20,7 +20,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LevelFinished:
-    """A level of a replicate is there, trained or from the store."""
+    """A level of a replicate is there, trained or from the store.
+
+    >>> events = []
+    >>> result = lotto.imp(recipe, levels=1, replicates=1, controls=(), jobs=1, progress=events.append)
+    >>> [event.level for event in events if isinstance(event, LevelFinished)]
+    [0, 1]
+    """
 
     replicate: int
     level: int

@@ -32,6 +32,11 @@ class Level:
         controls: the runs of its controls.
         particles: with particles, their runs; at level 0 without the dense training, which is one of them.
         average: with particles, their average, which is pruned.
+
+    >>> result = lotto.imp(recipe, levels=1, rate=0.5, rewind_to="5it", replicates=1, controls=("random",), jobs=1)
+    >>> level = result.replicates[0][1]
+    >>> level.level, level.mask, [*level.controls]
+    (1, Mask(50 % of 768 weights in 3 layers), ['random'])
     """
 
     level: int

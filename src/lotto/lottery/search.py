@@ -46,6 +46,10 @@ class ImpResult:
     """The outcome of `imp`: ``replicates[replicate][level]``, and what adaptive pruning tried.
 
     A replicate of which a training diverged has no levels after it.
+
+    >>> result = lotto.imp(recipe, levels=1, rate=0.5, rewind_to="5it", replicates=2, controls=(), jobs=1)
+    >>> result.ticket(level=1).density, result.ticket(level=1).rewind_step, len(result.table())
+    (0.5, 5, 2)
     """
 
     plan: SettledPlan
@@ -348,7 +352,7 @@ def imp(
         DivergedError: if the dense network of every replicate diverged.
 
     >>> plan = lotto.Plan(densities=[0.5, 0.25], rewind_to="5it", replicates=2, controls=())
-    >>> lotto.imp(recipe, plan, jobs=1, progress=False).table()["density"].round(3).tolist()
+    >>> lotto.imp(recipe, plan, jobs=1).table()["density"].round(3).tolist()
     [1.0, 0.5, 0.25]
     """
     recipe = on_device(recipe, device)

@@ -49,6 +49,9 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
 
     Raises:
         UsageError: if the name is unknown (lists the choices) or it cannot read such inputs.
+
+    >>> build("lenet-300-100", (1, 28, 28), 10)(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
     """
     shape = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
     if not isinstance(name, str) or not all(

@@ -20,7 +20,13 @@ WIDTH, INDENT = 80, 13
 
 
 def console_claims(decisions: Sequence[Decision]) -> Iterator[str]:
-    """A paragraph of rich markup for each claim, in lines of at most 80 signs, then a count."""
+    """A paragraph of rich markup for each claim, in lines of at most 80 signs, then a count.
+
+    >>> from lotto.papers import check_claims, claims_of
+    >>> *paragraphs, counts = console_claims(check_claims(claims_of("stabilizing"), []))
+    >>> counts.split(", ")[2]
+    '14 not decided'
+    """
     for decision in decisions:
         claim, colour = decision.claim, COLOURS[decision.verdict]
         title = "\n".join(wrap(f"{claim.number:2}  {claim.sentence}", WIDTH, subsequent_indent="    "))

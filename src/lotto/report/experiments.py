@@ -42,6 +42,14 @@ def save_experiment(
     If another result of this experiment is there, the folder is ``folder-2``, ``folder-3``, ...
 
     ``known`` are the experiments whose results the folder may hold beside this one's, to be drawn with it.
+
+    >>> from lotto import papers
+    >>> distances = papers.get("stabilizing.distances")
+    >>> options = distances.options(recipe, {"replicates": 1, "levels": 1})
+    >>> frame = distances.run(options, lotto.engine.make(jobs=1))
+    >>> report = save_experiment(distances, options, frame, Path("saved"), "lotto run stabilizing.distances small", 2.0)
+    >>> report.name, sorted(path.suffix for path in report.parent.glob("*distances.*"))
+    ('report.html', ['.csv', '.json', '.svg'])
     """
     table = frame.to_csv(index=False)
     places = places_of(experiment, options, table)
@@ -82,6 +90,14 @@ def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
 
     Raises:
         UsageError: if the folder holds none.
+
+    >>> from lotto import papers
+    >>> distances = papers.get("stabilizing.distances")
+    >>> options = distances.options(recipe, {"replicates": 1, "levels": 1})
+    >>> frame = distances.run(options, lotto.engine.make(jobs=1))
+    >>> report = save_experiment(distances, options, frame, Path("drawn"), "lotto run stabilizing.distances small", 2.0)
+    >>> write_experiments(Path("drawn"), [distances]) == report  # drawn again
+    True
     """
     drawn_by = {(e.paper, e.name): e.plot for e in known}
     sections = []
@@ -108,7 +124,14 @@ def _section(result: StoredResult, draw: Plot | None) -> dict[str, Any]:
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line per rewind step and measure, one column per kind of network, and the ratio of random to IMP."""
+    """One line per rewind step and measure, one column per kind of network, and the ratio of random to IMP.
+
+    >>> from lotto import papers
+    >>> distances = papers.get("stabilizing.distances")
+    >>> frame = distances.run(distances.options(recipe, {"replicates": 1, "levels": 1}), lotto.engine.make(jobs=1))
+    >>> [*readable(frame).columns]
+    ['step', 'left', 'of all', 'measure', 'unit', 'dense', 'imp', 'random', 'ratio']
+    """
     frame = frame[~frame["measure"].isin([measure.name for measure in ONLY_DRAWN])]
     if "x" in frame:  # of barriers between levels, those of successive ones
         frame = frame[~(frame["measure"].str.startswith(BARRIER.name) & (frame["x"] > frame["level"] + 1))]

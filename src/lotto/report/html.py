@@ -15,7 +15,14 @@ from lotto.report.table import VERDICT, columns, rule
 
 
 def write_report(result: Mapping[str, Any], path: Path) -> None:
-    """Write the report of a loaded result, atomically, and its first plot as ``error.svg`` beside it."""
+    """Write the report of a loaded result, atomically, and its first plot as ``error.svg`` beside it.
+
+    >>> from lotto.report.save import load_result, save_result
+    >>> result = lotto.imp(recipe, levels=1, replicates=2, controls=(), jobs=1)
+    >>> save_result(result, Path("results"), command="lotto imp small --levels 1", seconds=2.0)["report"].name
+    'report.html'
+    >>> write_report(load_result(Path("results")), Path("again.html"))
+    """
     with files.reading(path.with_name("result.json"), "Run its command again."):
         page, error_plot = _drawn(result)
     files.write_text(path.with_name("error.svg"), error_plot)

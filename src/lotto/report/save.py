@@ -39,6 +39,11 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
     Returns:
         The paths by kind: ``table``, ``runs``, ``result``, ``report``, ``trained`` (the weights of the sparsest
         matching level's training); where weights were rewound ``ticket``, and ``trials`` of adaptive pruning.
+
+    >>> result = lotto.imp(recipe, levels=1, replicates=2, controls=(), jobs=1)
+    >>> paths = save_result(result, Path("results"), command="lotto imp small --levels 1", seconds=2.0)
+    >>> sorted(paths)
+    ['report', 'result', 'runs', 'table', 'ticket', 'trained']
     """
     with saving(Path(folder), [_place(result)]) as own:
         return _write(result, own, command, seconds)
@@ -123,6 +128,11 @@ def load_result(folder: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: if the folder holds no result.
+
+    >>> result = lotto.imp(recipe, levels=1, replicates=2, controls=(), jobs=1)
+    >>> paths = save_result(result, Path("found"), command="lotto imp small --levels 1", seconds=2.0)
+    >>> load_result(Path("found"))["table"]["level"].tolist()
+    [0, 1]
     """
     path = Path(folder) / RESULT
     try:

@@ -89,7 +89,14 @@ def _against_dense(table: pd.DataFrame, metric: Metric) -> list[tuple[str, list[
 
 
 def export_table(variants: Sequence[Variant], density: float, unit: str) -> Table:
-    """Ways to run a trained ticket: size, error, time, against the pruned network."""
+    """Ways to run a trained ticket: size, error, time, against the pruned network.
+
+    >>> from lotto.inference.export import Variant
+    >>> pruned = Variant("pruned", kilobytes=90, error=2.0, difference=0.0, milliseconds={1: 0.2})
+    >>> compact = Variant("compact", kilobytes=9, error=2.0, difference=1e-6, milliseconds={1: 0.1})
+    >>> export_table([pruned, compact], density=0.1, unit=" %").row_count
+    2
+    """
     table = Table(
         title=f"The trained ticket, {percent(density)} of the weights left",
         caption="times: medians of interleaved turns, here and now",
@@ -111,7 +118,12 @@ def export_table(variants: Sequence[Variant], density: float, unit: str) -> Tabl
 
 
 def adaptive_summary(result: ImpResult) -> str:
-    """What adaptive pruning cost, against fixed shares to the same density."""
+    """What adaptive pruning cost, against fixed shares to the same density.
+
+    >>> result = lotto.imp(recipe, levels=1, adaptive=True, replicates=1, controls=(), jobs=1)
+    >>> adaptive_summary(result).startswith("Adaptive: ")
+    True
+    """
     failed = sum(not trial.kept for trial in result.trials)
     density, rate = masks.density(max(result.replicates, key=len)[-1].mask), result.plan.pruning.rate
     fixed = 1 + math.ceil(math.log(density) / math.log(1 - rate) - 1e-9)
@@ -122,7 +134,12 @@ def adaptive_summary(result: ImpResult) -> str:
 
 
 def frame_table(frame: pd.DataFrame, title: str) -> Table:
-    """A frame as a table for the terminal."""
+    """A frame as a table for the terminal.
+
+    >>> table = frame_table(pd.DataFrame({"level": [0, 1], "error": [2.0, 2.1]}), "Errors")
+    >>> table.title.plain, table.row_count
+    ('Errors', 2)
+    """
     table = Table(title=cell(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in frame.columns:
         table.add_column(cell(column), justify="left" if column in ("measure", "unit") else "right", overflow="fold")
@@ -144,7 +161,13 @@ def rule(table: pd.DataFrame, metric: Metric) -> str:
 
 
 def console_table(table: pd.DataFrame, metric: Metric) -> FittedTable:
-    """The readable table; matching levels are green."""
+    """The readable table; matching levels are green.
+
+    >>> result = lotto.imp(recipe, levels=1, replicates=2, controls=(), jobs=1)
+    >>> table = console_table(result.table(), Metric.of(recipe))  # rich.print(table)
+    >>> "Gap: mean difference to the dense network of the same replicate" in table.caption
+    True
+    """
     dense = spread(*table[["dense_error", "dense_std"]].iloc[0].to_numpy(float))
     caption = (
         f"Dense: test {metric.name} {dense}{metric.unit} (n={int(table['n'].iloc[0])}). {rule(table, metric)} "

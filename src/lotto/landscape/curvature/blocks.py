@@ -46,6 +46,10 @@ class Block:
         length: L2 length of the weights there.
         rayleigh: ``w_P' H w_P / w_P' w_P``, the curvature along the displacement; NaN where all these weights are 0.
         means: an estimate of ``trace(H_PP) / |P|`` for each probe (Hutchinson).
+
+    >>> block = Block(size=100, length=2.0, rayleigh=0.5, means=(0.1, 0.3))
+    >>> block.mean, round(block.error, 6), block.trace
+    (0.2, 0.1, 20.0)
     """
 
     size: int
@@ -99,12 +103,9 @@ def pruned_block(
         seed: of the probes.
         engine, store, device, progress: as of `lotto.train`.
 
-    >>> recipe = lotto.recipes.mlp_mnist1d(model="mlp-4", steps="100it")
-    >>> weights, mask = lotto.train(recipe, progress=False).weights, lotto.pruning.masks.ones(recipe)
-    >>> small = lotto.pruning.prune(weights, mask, rate=0.3)
-    >>> found = pruned_block(recipe, weights, mask, small, examples=500, progress=False)
-    >>> found.size  # of 40·4 + 4·10 weights
-    60
+    >>> small = lotto.pruning.prune(weights, mask, rate=0.25)
+    >>> pruned_block(recipe, weights, mask, small, probes=2).size  # of 384 weights
+    96
     """
     task = BlocksTask(on_device(recipe, device), weights, mask, [cut], probes, examples, seed, "curvature of a block")
     return blocks_from(outcome_of(task, engine, store, progress))[0]
@@ -124,6 +125,11 @@ class BlocksTask(Task):
         examples: the first so many training examples; None = all.
         seed: of the probes.
         label: what progress displays call it.
+
+    >>> whole = lotto.pruning.masks.ones(recipe)
+    >>> (outcome,) = lotto.engine.make(jobs=1).run([BlocksTask(recipe, weights, whole, [mask], probes=2)])
+    >>> [block.size for block in blocks_from(outcome)]
+    [384]
     """
 
     kind = "blocks"

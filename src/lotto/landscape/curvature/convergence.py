@@ -79,6 +79,10 @@ class Limits:
         steps: Lanczos steps of each probe; of up to `EXACT` weights, whose eigenvalues are exact, their number.
         examples: training examples that the loss was averaged over.
         spectrum: what they are computed from.
+
+    >>> found = limits(recipe, weights, mask)
+    >>> found.steps, found.examples, found.converged  # few weights: all eigenvalues, exactly
+    (384, 240, True)
     """
 
     fractions: Mapping[Combination, float]
@@ -155,9 +159,7 @@ def limits(
     Raises:
         UsageError: for so few examples that they decide the fraction.
 
-    >>> recipe = lotto.recipes.mlp_mnist1d(model="mlp-4", steps="100it")
-    >>> run = lotto.train(recipe, progress=False)
-    >>> found = limits(recipe, run.weights, probes=2, progress=False)
+    >>> found = limits(recipe, weights, mask)
     >>> 0 < found.fraction("random") < found.fraction("magnitude") < 1
     True
     """
@@ -194,6 +196,10 @@ class LimitsTask(Task):
         examples: the first so many training examples; None = enough.
         seed: of the probes.
         label: what progress displays call it.
+
+    >>> task = LimitsTask(recipe, weights, mask)
+    >>> 0 < limits_from(task.execute()).fraction("magnitude") < 1
+    True
     """
 
     kind = "limits"

@@ -57,6 +57,10 @@ def top(
 
     Returns:
         What converged, with residuals; `Top.converged` is False when that is less than ``k``.
+
+    >>> found = top(recipe, weights, k=2, examples=50)
+    >>> found.converged, found.values[0] >= found.values[1]
+    (True, True)
     """
     recipe = on_device(recipe, device)
     mask = masks.ones(recipe) if mask is None else mask
@@ -90,6 +94,10 @@ def spectrum(
         examples: the first so many training examples; None = all.
         seed: of the probes.
         engine, store, device, progress: as of `lotto.train`.
+
+    >>> found = spectrum(recipe, weights, mask, steps=8, probes=2, examples=50)
+    >>> found.size, round(sum(found.masses), 6)
+    (384, 1.0)
     """
     recipe = on_device(recipe, device)
     mask = masks.ones(recipe) if mask is None else mask
@@ -111,6 +119,10 @@ class TopTask(Task):
         iterations: at most so many restarts; None = scipy's default.
         seed: of the start vector.
         label: what progress displays call it.
+
+    >>> (outcome,) = lotto.engine.make(jobs=1).run([TopTask(recipe, weights, mask, k=1, examples=50)])
+    >>> len(top_from(outcome).values)
+    1
     """
 
     kind = "top"
@@ -146,7 +158,12 @@ class TopTask(Task):
 
 
 def top_from(outcome: Mapping[str, Any]) -> Top:
-    """The eigenvalues that a `TopTask` computed."""
+    """The eigenvalues that a `TopTask` computed.
+
+    >>> task = TopTask(recipe, weights, mask, k=1, examples=50)
+    >>> top_from(task.execute()).converged
+    True
+    """
     return Top(tuple(outcome["values"]), tuple(outcome["residuals"]), outcome["converged"])
 
 
@@ -164,6 +181,11 @@ class SpectrumTask(Task):
         examples: the first so many training examples; None = all.
         seed: of all that is random.
         label: what progress displays call it.
+
+    >>> task = SpectrumTask(recipe, weights, mask, k=1, steps=8, probes=2, examples=50)
+    >>> (outcome,) = lotto.engine.make(jobs=1).run([task])
+    >>> spectrum_from(outcome).size, len(outcome["top"])
+    (384, 1)
     """
 
     kind = "spectrum"
@@ -224,7 +246,12 @@ def counter(size: int, on_step: OnStep | None) -> Callable[[], None]:
 
 
 def spectrum_from(outcome: Mapping[str, Any]) -> Spectrum:
-    """The spectrum that a `SpectrumTask` or a `LimitsTask` computed."""
+    """The spectrum that a `SpectrumTask` or a `LimitsTask` computed.
+
+    >>> task = SpectrumTask(recipe, weights, mask, k=0, steps=8, probes=2, examples=50)
+    >>> spectrum_from(task.execute()).size
+    384
+    """
     return Spectrum(
         tuple(outcome["nodes"]), tuple(outcome["masses"]), outcome["size"], tuple(outcome["traces"]),
         outcome.get("noise", 0.0),

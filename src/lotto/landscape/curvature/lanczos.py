@@ -29,6 +29,9 @@ class Top:
         values: eigenvalues that converged, largest first.
         residuals: ``|H v - value v|`` of each.
         converged: whether all that were asked for did.
+
+    >>> Top(values=(4.0, 1.5), residuals=(1e-7, 1e-7), converged=True).values[0]
+    4.0
     """
 
     values: tuple[float, ...]
@@ -49,6 +52,10 @@ class Spectrum:
         traces: ``v' H v`` D / ``v' v`` of each probe: estimates of the trace.
         noise: eigenvalues below it, of either sign, cannot be told from 0: the rounding error of a product. 0 where
             nobody has measured it.
+
+    >>> spectrum = Spectrum(nodes=(0.0, 10.0), masses=(0.75, 0.25), size=100, traces=(240.0, 260.0))
+    >>> spectrum.trace, spectrum.mean(np.square)
+    (250.0, 25.0)
     """
 
     nodes: tuple[float, ...]

@@ -55,6 +55,11 @@ class Hessian:
         UsageError: if nothing is unpruned, the mask does not fit, or the loss is not a function of the weights
             (BatchNorm without running statistics, dropout that evaluation mode does not switch off); in products, if
             it cannot be differentiated twice.
+
+    >>> hessian = Hessian(recipe, weights, mask, examples=50)
+    >>> vector = np.ones(hessian.size)
+    >>> (hessian @ vector).shape, hessian.gradient().shape
+    ((384,), (384,))
     """
 
     def __init__(
