@@ -32,13 +32,13 @@ PACKAGES = [
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What examples need not make: a small recipe on procedural data, two of its networks, a mask of half of one."""
+    """What examples need not make: a small recipe on procedural data, two of its networks, a mask of half of one, a store."""
     recipe = small_recipe()
     store = lotto.Store(tmp_path_factory.mktemp("store"))
     weights, other = (lotto.train(recipe, 0, order, store=store).weights for order in (0, 1))
     mask = lotto.pruning.prune(weights, lotto.pruning.masks.ones(recipe), 0.5)
     return {
-        "lotto": lotto, "torch": torch, "np": np,
+        "lotto": lotto, "torch": torch, "np": np, "store": store,
         "recipe": recipe, "weights": dict(weights), "other": dict(other), "mask": mask,
     }  # fmt: skip
 
