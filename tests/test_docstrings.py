@@ -32,7 +32,7 @@ PACKAGES = [
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What examples need not make: a small recipe on procedural data, two of its networks, a mask of half of one, a store."""
+    """What examples need not make: a small recipe on procedural data, two networks of it, a mask, a store."""
     recipe = small_recipe()
     store = lotto.Store(tmp_path_factory.mktemp("store"))
     weights, other = (lotto.train(recipe, 0, order, store=store).weights for order in (0, 1))
