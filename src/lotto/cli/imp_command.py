@@ -48,11 +48,12 @@ def imp(
     from lotto.report.table import adaptive_summary, console_table
 
     stopping.unwind()
+    template = execution.warmed()
     find_modules_of(options["score"])
     began = time.perf_counter()
     chosen = changes.apply(recipe)
     plan = make_plan(chosen, plan_of(options))
-    engine = execution.engine(chosen)
+    engine = execution.engine(chosen, template)
     if dry_run:
         for line in forecast_lines(forecast(plan, engine)):
             say(line)

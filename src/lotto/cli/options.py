@@ -16,6 +16,7 @@ from lotto.core.errors import LottoError, UsageError
 if TYPE_CHECKING:
     from lotto.execution.engine import Engine
     from lotto.execution.events import Progress
+    from lotto.execution.forks import Template
     from lotto.recipe.recipe import Recipe
 
 
@@ -70,12 +71,22 @@ class Machine:
     store: Path | None = None
     """Folder where runs are remembered (default: LOTTO_STORE or the user's cache)."""
 
-    def engine(self, recipe: Recipe) -> Engine:
-        """The engine for a recipe."""
+    def warmed(self) -> Template | None:
+        """What workers are forked from, when all is imported and before anything is computed; see `engine`."""
+        from lotto.execution.forks import warmed
+
+        return None if self.jobs == "1" else warmed()
+
+    def engine(self, recipe: Recipe, template: Template | None = None) -> Engine:
+        """The engine for a recipe; its workers are forks of a template where there is one."""
         from lotto.execution.factory import make
+        from lotto.execution.processes import Processes
         from lotto.execution.store import Store
 
-        return make(self.jobs, Store(self.store), self.threads, self.stack, recipe.device)
+        engine = make(self.jobs, Store(self.store), self.threads, self.stack, recipe.device)
+        if isinstance(engine, Processes):
+            engine.template = template
+        return engine
 
 
 @dataclass(frozen=True)

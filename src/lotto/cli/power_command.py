@@ -40,10 +40,13 @@ def power(
     from lotto.report.power import power_table, spread_sentences
 
     stopping.unwind()
+    template = machine.warmed()
     chosen = changes.apply(recipe)
     count, _ = number_of_replicates(chosen, replicates)
     with Display(console, 2 * count) as display:
-        found = gap_spread(chosen, rewind_to, count, seed=seed, engine=machine.engine(chosen), progress=display)
+        found = gap_spread(
+            chosen, rewind_to, count, seed=seed, engine=machine.engine(chosen, template), progress=display
+        )
     metric = Metric.of(chosen)
     console.print(power_table(found, metric))
     for sentence in spread_sentences(found, metric):

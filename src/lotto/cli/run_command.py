@@ -61,6 +61,7 @@ def run(
     from lotto.report.table import frame_table
 
     stopping.unwind()
+    template = execution.warmed()
     experiments = papers.select(name)
     chosen = changes.apply(recipe)
     given: dict[str, Any] = {
@@ -78,7 +79,7 @@ def run(
     }
     asked = {experiment: experiment.options(chosen, given) for experiment in experiments}
     places = [place for experiment, options in asked.items() for place in places_of(experiment, options)]
-    engine = execution.engine(chosen)
+    engine = execution.engine(chosen, template)
     folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe, places)
     for experiment, options in asked.items():
         began = time.perf_counter()

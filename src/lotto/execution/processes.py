@@ -1,4 +1,6 @@
-"""Jobs, or stacks of them, over worker processes, started by spawn, one thread each unless asked otherwise.
+"""Jobs, or stacks of them, over worker processes, one thread each unless asked otherwise.
+
+They are new interpreters, or forks of a template where there is one (`lotto.execution.forks`): the bits are the same.
 
 A worker is started when there is work for it and none that is free. Workers write their runs to the store and report
 progress in a small file each; the parent polls the files. When a worker dies, what it had is run once more, job by job
@@ -30,6 +32,7 @@ from lotto.execution import worker
 from lotto.execution.compute import lookup
 from lotto.execution.engine import Engine
 from lotto.execution.events import JobAdvanced, Progress
+from lotto.execution.forks import ForkedWorker, Template
 from lotto.execution.stacking import stacks
 from lotto.execution.store import Result, Store, WorkItem
 from lotto.execution.worker import PROGRESS, SpooledArrays, work
@@ -43,7 +46,7 @@ POLL_SECONDS = 0.2
 class Worker:
     """A worker process and what it has been given."""
 
-    pool: ProcessPoolExecutor
+    pool: ProcessPoolExecutor | ForkedWorker
     jobs: list[WorkItem]
     report: Path
     future: Future[Any] | None = None
@@ -66,6 +69,7 @@ class Processes(Engine):
     def __init__(self, store: Store, workers: int, threads: int = 1, stack: int | None = 1) -> None:
         super().__init__(store, threads, stack)
         self.workers = workers
+        self.template: Template | None = None
         self._started: list[Worker] = []
         self._waiting: list[WorkItem] = []
         self._queue: deque[list[WorkItem]] = deque()
@@ -137,7 +141,9 @@ class Processes(Engine):
                 f"Cannot start a worker process: {files.reason(error)}. Finished runs are kept. Try fewer --jobs."
             ) from error
 
-    def _new_pool(self) -> ProcessPoolExecutor:
+    def _new_pool(self) -> ProcessPoolExecutor | ForkedWorker:
+        if self.template is not None and (forked := self.template.start(worker.__name__, self.threads)) is not None:
+            return forked
         # Started first, as whoever starts it lets signals through afterwards: workers are to be born without.
         with held():
             resource_tracker.ensure_running()
