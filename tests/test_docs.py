@@ -22,7 +22,7 @@ def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, caps
     assert blocks
     names: dict[str, object] = {"__name__": "docs"}
     for number, block in enumerate(blocks):
-        exec(compile(block, f"{page.name}, block {number + 1}", "exec"), names)
+        exec(compile(block, f"{page.name}, block {number + 1}", "exec", dont_inherit=True), names)
     assert capsys.readouterr().out
 
 

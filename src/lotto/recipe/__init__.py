@@ -6,8 +6,12 @@ from lotto.core.faces import lazy_face
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lotto.recipe.lr_schedules import Schedule
+    from lotto.recipe.optimizers import Optimizer
     from lotto.recipe.recipe import PRECISIONS, Recipe
 
-__all__ = ["PRECISIONS", "Recipe"]
+__all__ = ["PRECISIONS", "Optimizer", "Recipe", "Schedule"]
 
-__getattr__, __dir__ = lazy_face(__name__, {"recipe": ["PRECISIONS", "Recipe"]})
+__getattr__, __dir__ = lazy_face(
+    __name__, {"lr_schedules": ["Schedule"], "optimizers": ["Optimizer"], "recipe": ["PRECISIONS", "Recipe"]}
+)

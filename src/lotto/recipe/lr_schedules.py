@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 @checked
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up, common to all schedules, then ``after_warmup``."""
+    """Warm-up, common to all schedules, then ``after_warmup``, which is all that one of a user's own says.
+
+    >>> class Inverse(Schedule):
+    ...     def after_warmup(self, step, total, per_epoch, warm):
+    ...         return (warm + 1) / (step + 1)
+    >>> [round(Inverse(warmup="2it").factor(step, 6, 3), 2) for step in range(6)]
+    [0.5, 1.0, 1.0, 0.75, 0.6, 0.5]
+    """
 
     warmup: str | int = field(default=0, kw_only=True)
 

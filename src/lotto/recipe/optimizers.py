@@ -23,7 +23,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What every optimizer has: a peak learning rate that the schedule multiplies."""
+    """What every optimizer has: a peak learning rate that the schedule multiplies.
+
+    One of a user's own says what it remembers of a parameter, and takes a step in place; see docs/optimizers.md.
+
+    >>> class Sign(Optimizer):
+    ...     def init_state(self, parameter):
+    ...         return {}
+    ...     def update(self, parameters, gradients, states, lr):
+    ...         for weight, gradient in zip(parameters, gradients):
+    ...             weight.sub_(lr * gradient.sign())
+    >>> weight = torch.zeros(2)
+    >>> Sign(0.5).update([weight], [torch.tensor([3.0, -2.0])], [{}], 0.5)
+    >>> weight
+    tensor([-0.5000,  0.5000])
+    """
 
     lr: float
     weight_decay: float = field(default=0.0, kw_only=True)
@@ -47,14 +61,14 @@ class Optimizer:
             raise UsageError(f"eps is greater than 0; got {self.eps!r}.")  # type: ignore[attr-defined]
 
     def init_state(self, parameter: Tensor) -> dict[str, Tensor]:
-        """What the optimizer remembers of a parameter before its first step."""
-        raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop; got {type(self).__name__}.")
+        """What the optimizer remembers of a parameter before its first step: tensors of its shape, or numbers."""
+        raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop, or give {type(self).__name__} a method init_state.")
 
     def update(
         self, parameters: list[Tensor], gradients: list[Tensor], states: Sequence[dict[str, Tensor]], lr: float
     ) -> None:
         """One step, in place."""
-        raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop; got {type(self).__name__}.")
+        raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop, or give {type(self).__name__} a method update.")
 
 
 @checked
