@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from lotto.cli.imp_command import imp
+from lotto.cli.options import Changes, Execution
 from lotto.recipe import presets
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +30,8 @@ def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_name_real_recipes_and_options(page):
-    options = {f"--{name.replace('_', '-')}" for name in inspect.signature(imp).parameters}
+    names = [*inspect.signature(imp).parameters, *(field.name for field in (*fields(Changes), *fields(Execution)))]
+    options = {f"--{name.replace('_', '-')}" for name in names}
     typed = "".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL))
     for recipe, rest in re.findall(r"lotto imp (\S+)(.*)", typed):
         assert recipe in presets.PRESETS, recipe

@@ -1,8 +1,9 @@
-"""Names of other packages: a small one, installed from here, adds a score, a recipe and a tracker without a line of ours."""
+"""Names of other packages: a small one, installed from here, adds a score, a recipe, an engine and a tracker without a line of ours."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,20 @@ def broken(event):
     raise RuntimeError("no network")
 
 
+class Here(lotto.engine.Engine):
+    given = ()
+
+    def submit(self, assignment):
+        self.given = (*self.given, assignment)
+
+    def collect(self, report):
+        first, *self.given = self.given
+        return [(first, first.compute())]
+
+    def close(self):
+        self.given = ()
+
+
 recipe = tiny().replace(name="a recipe of its own name")
 """
 ENTRIES = """
@@ -59,6 +74,9 @@ lines = small_lottery_package.things:Lines
 broken = small_lottery_package.things:broken
 [lotto.recipes]
 tiny-net = small_lottery_package.things:tiny
+[lotto.engines]
+here = small_lottery_package.things:Here
+nowhere = small_lottery_package.things:Nowhere
 """
 
 
@@ -189,3 +207,30 @@ def test_the_command_tells_its_trackers(installed, tmp_path, monkeypatch, capsys
     )  # fmt: skip
     lines = (tmp_path / "events.txt").read_text().split()
     assert lines.count("JobFinished") == lines.count("LevelFinished") == 2
+
+
+def test_an_engine_of_an_installed_package_is_a_name_like_ours(installed, tmp_path, monkeypatch):
+    store = lotto.Store(tmp_path / "store")
+    engine = lotto.engine.make(3, store, stack=2, backend="here")
+    assert (type(engine).__name__, engine.slots) == ("Here", 6)
+    recipe, options = small_recipe(), {"levels": 1, "replicates": 1, "controls": ()}
+    found = lotto.imp(recipe, engine=engine, **options)
+    usual = lotto.imp(recipe, engine=Serial(lotto.Store(tmp_path / "other")), **options)
+    assert same_tensors(found.replicates[0][1].run.weights, usual.replicates[0][1].run.weights)
+    with pytest.raises(UsageError, match=r"Unknown engine 'her'. Choices: here, nowhere, processes, serial"):
+        lotto.engine.make(1, store, backend="her")
+    with pytest.raises(UsageError, match="engine 'nowhere' of small-lottery-package cannot be imported"):
+        lotto.engine.make(1, store, backend="nowhere")
+
+
+@pytest.mark.parametrize("name", ["here", "my_engine:Here"])
+def test_the_command_takes_an_engine_by_its_name(installed, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_engine.py").write_text(CODE)
+    main(
+        ["imp", "tiny-net", "--levels", "1", "--replicates", "1", "--controls", "none", "--jobs", "2", "--out", "out",
+         "--backend", name, "--store", "store"]
+    )  # fmt: skip
+    found = [json.loads(path.read_text())["execution"] for path in tmp_path.glob("store/**/manifest.json")]
+    assert {(how["engine"], how["workers"]) for how in found if "engine" in how} == {("here", 2)}
+    sys.modules.pop("my_engine", None)

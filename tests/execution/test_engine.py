@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from backends import ENGINES, REMOTE
 from torch import nn
 
 import lotto
@@ -23,16 +25,18 @@ from lotto.execution.engine import JobAdvanced, JobFinished, JobStarted
 from lotto.execution.factory import make
 from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
+from lotto.training.loop import train
 
 TESTS = Path(__file__).parents[1]
-PATHS = os.pathsep.join([str(TESTS), str(Path(lotto.__file__).parents[1])])
+PATHS = os.pathsep.join([str(TESTS), str(TESTS / "execution"), str(Path(lotto.__file__).parents[1])])
 
 
-def test_processes_give_the_bits_of_serial_and_remember(tmp_path):
+@pytest.mark.parametrize("backend", ENGINES)
+def test_every_engine_gives_the_same_bits_and_remembers(tmp_path, backend):
     jobs = [Job(small_recipe(), init_seed=s, keep=(3,)) for s in range(3)]
-    serial = Serial(Store(tmp_path / "a")).run(jobs)
+    serial = [train(job) for job in jobs]
     events: list = []
-    engine = Processes(Store(tmp_path / "b"), 2)
+    engine = ENGINES[backend](Store(tmp_path / "b"))
     parallel = engine.run(jobs, events.append)
     for one, other in zip(serial, parallel, strict=True):
         assert same_tensors(one.weights, other.weights)
@@ -40,6 +44,9 @@ def test_processes_give_the_bits_of_serial_and_remember(tmp_path):
         assert one.history == other.history
     assert sum(isinstance(e, JobStarted) for e in events) == 3
     assert [e.trained for e in events if isinstance(e, JobFinished)] == [True] * 3
+    manifest = json.loads((engine.store.folder(jobs[0].key) / "manifest.json").read_text())
+    assert manifest["execution"]["engine"] == backend
+    assert manifest["execution"]["threads"] == 1
     events.clear()
     engine.run(jobs, events.append)
     assert [(type(e), e.trained) for e in events] == [(JobFinished, False)] * 3
@@ -71,25 +78,39 @@ def test_procedures_advance_as_their_own_jobs_finish(store):
     assert order == [("long", 0), ("short", 0), ("long", 1), ("long", 2)]
 
 
-def test_progress_reports_steps(store):
+@pytest.mark.parametrize("backend", ENGINES)
+def test_progress_reports_steps(store, backend):
     events: list = []
-    Serial(store).run([Job(small_recipe(steps="200it"))], events.append)
+    ENGINES[backend](store).run([Job(small_recipe(steps="3000it"))], events.append)
     steps = [e.step for e in events if isinstance(e, JobAdvanced)]
     assert steps == sorted(steps)
-    assert steps[-1] == 200
+    assert steps[0] > 0
+    assert steps[-1] == 3000
 
 
 def test_make_chooses_and_refuses():
     assert isinstance(make(1), Serial)
     assert isinstance(make("3"), Processes)
+    assert isinstance(make(1, backend="processes"), Processes)
+    assert isinstance(make(backend="serial"), Serial)
     for bad in (0, "many", -1, "1.5"):
         with pytest.raises(UsageError, match="'auto' or a whole number from 1"):
             make(bad)
     with pytest.raises(UsageError, match="threads is a whole number"):
         make(1, threads=0)
+    with pytest.raises(UsageError, match=r"The engine 'serial' trains in this process, with jobs=1; got jobs=2\."):
+        make(2, backend="serial")
+    with pytest.raises(
+        UsageError, match=r"Unknown engine 'proceses'. Choices: .*processes, serial. Did you mean 'proc"
+    ):
+        make(2, backend="proceses")
+    for other in ("lotto.recipe.presets:get", "lotto.execution.factory:OURS"):
+        with pytest.raises(UsageError, match=r"A backend is a subclass of lotto.engine.Engine; 'lotto"):
+            make(2, backend=other)
 
 
-def test_workers_take_functions_and_arrays_that_only_this_process_has(tmp_path):
+@pytest.mark.parametrize("backend", REMOTE)
+def test_workers_take_functions_and_arrays_that_only_this_process_has(tmp_path, backend):
     width = 9
     x = np.random.default_rng(0).integers(0, 255, (30, 1, 4, 4)).astype(np.uint8)
     data = lotto.data.Arrays(x, np.arange(30) % 3, x, np.arange(30) % 3)
@@ -105,7 +126,7 @@ def test_workers_take_functions_and_arrays_that_only_this_process_has(tmp_path):
 
     recipe = small_recipe(model=Local, data=data, init="module", batch_size=10, steps="6it")
     jobs = [Job(recipe, init_seed=s, keep=(2,)) for s in range(2)]
-    remote = Processes(Store(tmp_path / "s"), 2).run(jobs)
+    remote = ENGINES[backend](Store(tmp_path / "s")).run(jobs)
     local = Serial(Store(tmp_path / "t")).run(jobs)
     for one, other in zip(remote, local, strict=True):
         assert one.key == other.key is not None
@@ -131,27 +152,76 @@ class Deadly(nn.Module):
         return self.fc(x)
 
 
-def test_a_worker_that_dies_is_reported_and_its_job_is_run_once_more(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("backend", REMOTE)
+def test_a_worker_that_dies_is_reported_and_its_job_is_run_once_more(tmp_path, monkeypatch, caplog, backend):
     lives = tmp_path / "lives"
     monkeypatch.setenv("LOTTO_TEST_LIVES", str(lives))
     recipe = small_recipe(model=Deadly, init="module", steps="8it")
     lives.write_text("0")
     expected = Serial(Store(tmp_path / "a")).run([Job(recipe)])[0]
     lives.write_text("1")
-    run = Processes(Store(tmp_path / "b"), 1).run([Job(recipe)])[0]
+    run = ENGINES[backend](Store(tmp_path / "b")).run([Job(recipe)])[0]
     assert "A worker process died; its job is run once more." in caplog.text
     assert lives.read_text() == "0"
     assert same_tensors(run.weights, expected.weights)
 
     lives.write_text("2")
     with pytest.raises(WorkerError, match="died twice while training 'doomed'"):
-        Processes(Store(tmp_path / "c"), 1).run([Job(recipe, label="doomed")])
+        ENGINES[backend](Store(tmp_path / "c")).run([Job(recipe, label="doomed")])
 
 
-def test_an_error_in_a_worker_comes_back_as_itself(tmp_path):
+@pytest.mark.parametrize("backend", ENGINES)
+def test_a_diverged_training_is_an_error_that_says_so(tmp_path, backend):
     recipe = small_recipe(optimizer=lotto.SGD(1e9), schedule=lotto.Constant(), steps="300it")
     with pytest.raises(lotto.core.errors.DivergedError, match="Try a lower learning rate"):
-        Processes(Store(tmp_path / "s"), 2).run([Job(recipe)])
+        ENGINES[backend](Store(tmp_path / "s")).run([Job(recipe)])
+
+
+class OwnError(Exception):
+    """An error of the user's."""
+
+
+class TravelsBadly(Exception):
+    """An error that can be pickled and not unpickled."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+class Failing(nn.Module):
+    """Fails after some steps, with an error that a class attribute says."""
+
+    kind = OwnError, ("own words",)
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(12, 6)
+        self.steps = 0
+
+    def forward(self, x):
+        self.steps += self.training
+        if self.steps == 5:
+            raise self.kind[0](*self.kind[1])
+        return self.fc(x)
+
+
+class FailingBadly(Failing):
+    kind = TravelsBadly, (1, 2)
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_an_error_of_a_job_comes_back_as_itself(tmp_path, backend):
+    jobs = [Job(small_recipe(model=Failing, init="module"), seed) for seed in range(2)]
+    with pytest.raises(OwnError, match="own words") as raised:
+        ENGINES[backend](Store(tmp_path / "s")).run(jobs)
+    where = raised.value.__cause__ if backend in REMOTE else None
+    assert where is None or "in forward" in str(where)
+
+
+@pytest.mark.parametrize("backend", REMOTE)
+def test_an_error_that_cannot_travel_comes_back_as_its_text(tmp_path, backend):
+    with pytest.raises(WorkerError, match="A worker raised TravelsBadly: '1 and 2'"):
+        ENGINES[backend](Store(tmp_path / "s")).run([Job(small_recipe(model=FailingBadly, init="module"))])
 
 
 ORPHANED = """
@@ -162,8 +232,9 @@ from lotto.engine import make, JobStarted
 jobs = [Job(small_recipe(steps="900000it"), init_seed=s) for s in range(2)]
 def tell(event):
     print(type(event).__name__, flush=True)
-make(2, Store(os.environ["STORE"])).run(jobs, tell)
+make(2, Store(os.environ["STORE"]), backend=os.environ["BACKEND"]).run(jobs, tell)
 """
+BACKENDS = ["processes", "piped:Piped"]
 
 
 def test_a_worker_that_starts_after_its_parent_was_killed_leaves():
@@ -174,8 +245,9 @@ def test_a_worker_that_starts_after_its_parent_was_killed_leaves():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 1
 
 
-def test_workers_leave_when_their_parent_is_killed(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": PATHS, "STORE": str(tmp_path / "s")}
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_workers_leave_when_their_parent_is_killed(tmp_path, backend):
+    environment = {**os.environ, "PYTHONPATH": PATHS, "STORE": str(tmp_path / "s"), "BACKEND": backend}
     process = subprocess.Popen(
         [sys.executable, "-c", ORPHANED], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -185,22 +257,39 @@ def test_workers_leave_when_their_parent_is_killed(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
+    check_gone(process.pid)
+
+
+def check_gone(group: int) -> None:
+    """Nothing of a process group goes on for more than a moment."""
     deadline = time.monotonic() + 5
-
-    def members() -> list[str]:
-        return subprocess.run(
-            ["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False
-        ).stdout.split()
-
-    while members():
+    while subprocess.run(["pgrep", "-g", str(group)], capture_output=True, check=False).stdout:
         assert time.monotonic() < deadline, "workers outlive their parent"
         time.sleep(0.2)
 
 
-def test_a_job_that_a_worker_cannot_read_is_told_at_once(tmp_path):
+@pytest.mark.parametrize("backend", REMOTE)
+def test_a_job_that_a_worker_cannot_read_is_told_at_once(tmp_path, backend):
     recipe = small_recipe(model=Unreadable(), init="module")
-    with pytest.raises(WorkerError, match="cannot read its job"):
-        Processes(Store(tmp_path / "s"), 1).run([Job(recipe)])
+    with pytest.raises(WorkerError, match="cannot read its job: no such module here"):
+        ENGINES[backend](Store(tmp_path / "s")).run([Job(recipe)])
+
+
+@pytest.mark.parametrize("backend", REMOTE)
+def test_a_job_that_cannot_be_sent_is_told_before_a_worker_starts(tmp_path, backend):
+    recipe = small_recipe(model=Unsendable(), init="module")
+    with pytest.raises(UsageError, match=r"'small' cannot be sent to a worker process \(TypeError: 'mine'\); train"):
+        ENGINES[backend](Store(tmp_path / "s")).run([Job(recipe)])
+
+
+class Unsendable:
+    """A model builder that cannot be pickled."""
+
+    def __call__(self):
+        return nn.Linear(12, 6)
+
+    def __reduce__(self):
+        raise TypeError("mine")
 
 
 class Unreadable:
@@ -214,7 +303,7 @@ class Unreadable:
 
 
 def _fail():
-    if multiprocessing.current_process().name.startswith("Loky"):
+    if multiprocessing.parent_process() is not None:
         raise ImportError("no such module here")
     return Unreadable()
 
@@ -230,17 +319,17 @@ def tell(event):
     if isinstance(event, JobFinished):
         print("finished", flush=True)
 try:
-    make(sys.argv[1], Store(os.environ["STORE"])).run(jobs, tell)
+    make("auto", Store(os.environ["STORE"]), backend=sys.argv[1]).run(jobs, tell)
 except KeyboardInterrupt:
     print("stopped", flush=True)
 """
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_stops_cleanly_and_keeps_what_was_finished(tmp_path, workers):
+@pytest.mark.parametrize("backend", ["serial", *BACKENDS])
+def test_ctrl_c_stops_cleanly_and_keeps_what_was_finished(tmp_path, backend):
     environment = {**os.environ, "PYTHONPATH": PATHS, "STORE": str(tmp_path / "s")}
     process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, workers],
+        [sys.executable, "-c", INTERRUPTED, backend],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -255,6 +344,7 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_was_finished(tmp_path, workers):
     assert out.strip() == "stopped", err
     assert time.monotonic() - began < 20
     assert "Traceback" not in err
+    check_gone(process.pid)
     store = Store(tmp_path / "s")
     assert store.lookup(Job(small_recipe(steps="50it"))) is not None
     assert store.lookup(Job(small_recipe(steps="60000it"))) is None

@@ -538,7 +538,13 @@ def _surface() -> dict[str, Call]:
         "sparse_rows": _with(lotto.inference.sparse_rows, module=lambda c: c.module, below=0.9),
         "load_trained": _with(export.load_trained, path=lambda c: c.saved),
         "engine.make": _with(
-            lotto.execution.factory.make, jobs=1, store=lambda c: c.store, threads=1, stack=1, device="cpu"
+            lotto.execution.factory.make,
+            jobs=1,
+            store=lambda c: c.store,
+            threads=1,
+            stack=1,
+            device="cpu",
+            backend="serial",
         ),
         "engine.run": _with(
             lambda c_, **k: c_.run(**k), c_=lambda c: c.engine, jobs=lambda c: [lotto.Job(c.recipe)], progress=None

@@ -68,6 +68,8 @@ class Machine:
     """Threads of each worker; one gives the same bits every time."""
     stack: str = "auto"
     """Jobs that train together in each worker: a number, measured, or auto (measured on a GPU, else 1)."""
+    backend: str | None = None
+    """What runs the jobs: serial, processes, the name of an installed package's engine, or package.module:name."""
     store: Path | None = None
     """Folder where runs are remembered (default: LOTTO_STORE or the user's cache)."""
 
@@ -75,7 +77,8 @@ class Machine:
         """What workers are forked from, when all is imported and before anything is computed; see `engine`."""
         from lotto.execution.forks import warmed
 
-        return None if self.jobs == "1" else warmed()
+        forks = self.jobs != "1" if self.backend is None else self.backend == "processes"
+        return warmed() if forks else None
 
     def engine(self, recipe: Recipe, template: Template | None = None) -> Engine:
         """The engine for a recipe; its workers are forks of a template where there is one."""
@@ -83,7 +86,8 @@ class Machine:
         from lotto.execution.processes import Processes
         from lotto.execution.store import Store
 
-        engine = make(self.jobs, Store(self.store), self.threads, self.stack, recipe.device)
+        find_modules_of(self.backend)
+        engine = make(self.jobs, Store(self.store), self.threads, self.stack, recipe.device, backend=self.backend)
         if isinstance(engine, Processes):
             engine.template = template
         return engine

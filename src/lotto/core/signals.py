@@ -19,6 +19,11 @@ def held() -> Iterator[None]:
 
     Processes that are started within it are born with these signals blocked: Ctrl-C reaches a whole process group,
     also those that have not come to say what they do about it.
+
+    >>> with held():
+    ...     done = "whole"
+    >>> done
+    'whole'
     """
     import threading
 

@@ -6,6 +6,8 @@ from lotto.core.faces import lazy_face
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lotto.core.errors import WorkerError
+    from lotto.core.signals import held
     from lotto.execution.engine import Engine
     from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
     from lotto.execution.factory import available_cores, make
@@ -14,8 +16,10 @@ if TYPE_CHECKING:
     from lotto.execution.serial import Serial
     from lotto.execution.store import Store
     from lotto.execution.trackers import tracker
+    from lotto.execution.worker import Assignment, compute_parcel, initializer
 
 __all__ = [
+    "Assignment",
     "Engine",
     "JobAdvanced",
     "JobFinished",
@@ -25,8 +29,12 @@ __all__ = [
     "Progress",
     "Serial",
     "Store",
+    "WorkerError",
     "available_cores",
+    "compute_parcel",
     "gather",
+    "held",
+    "initializer",
     "make",
     "tracker",
 ]
@@ -34,7 +42,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_face(
     __name__,
     {
-        "engine": ["Engine"],
+        "engine": ["Engine", "WorkerError", "held"],
         "events": ["JobAdvanced", "JobFinished", "JobStarted", "Progress"],
         "factory": ["available_cores", "make"],
         "procedures": ["Procedure", "gather"],
@@ -42,5 +50,6 @@ __getattr__, __dir__ = lazy_face(
         "serial": ["Serial"],
         "store": ["Store"],
         "trackers": ["tracker"],
+        "worker": ["Assignment", "compute_parcel", "initializer"],
     },
 )

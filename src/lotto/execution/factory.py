@@ -8,12 +8,16 @@ from typing import Annotated
 
 import torch
 
+from lotto.core import registry
 from lotto.core.check import Bounds, checked
 from lotto.core.errors import UsageError, text
 from lotto.execution.engine import Engine
 from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
 from lotto.execution.store import Store
+
+OURS: dict[str, type[Engine]] = {"serial": Serial, "processes": Processes}
+ENTRY_POINTS = "lotto.engines"
 
 
 @checked
@@ -23,6 +27,8 @@ def make(
     threads: Annotated[int, Bounds(1, 1024)] = 1,
     stack: int | str = "auto",
     device: str = "cpu",
+    *,
+    backend: str | None = None,
 ) -> Engine:
     """Make an engine.
 
@@ -37,17 +43,21 @@ def make(
             up to rounding, and their last bits may depend on what was trained with them: a stack that was cut off
             goes on from its checkpoints, but need not end in the same bits.
         device: the recipe's.
+        backend: ``serial`` (in this process), ``processes``, one that an installed package has named (an entry point
+            ``lotto.engines``), or ``package.module:name``; default: ``serial`` for one job, else ``processes``.
 
     Raises:
-        UsageError: if ``jobs``, ``threads`` or ``stack`` is not a positive number.
+        UsageError: if ``jobs``, ``threads`` or ``stack`` is not a positive number, or there is no such backend.
 
     >>> engine = lotto.engine.make(jobs=1, store=lotto.Store("my-runs"))
     >>> engine.workers, engine.store.root.name
     (1, 'my-runs')
+    >>> lotto.engine.make(2, engine.store, backend="processes").slots
+    2
     """
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if jobs == "auto":
-        workers = 1 if on_gpu else available_cores()
+        workers = 1 if on_gpu or backend == "serial" else available_cores()
     elif _is_count(jobs):
         workers = int(jobs)
     else:
@@ -61,8 +71,11 @@ def make(
         width = int(stack)
     else:
         raise UsageError(f"stack is 'auto', 'measured' or a whole number from 1; got {text(stack)}.")
-    store = store or Store()
-    return Serial(store, threads, width) if workers == 1 else Processes(store, workers, threads, width)
+    name = backend or ("serial" if workers == 1 else "processes")
+    engine = registry.find("engine", name, OURS, ENTRY_POINTS)
+    if not (isinstance(engine, type) and issubclass(engine, Engine)):
+        raise UsageError(f"A backend is a subclass of lotto.engine.Engine; {name!r} is {text(engine)}.")
+    return engine(store or Store(), workers=workers, threads=threads, stack=width)
 
 
 def _is_count(value: int | str) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from lotto.execution.engine import Engine
-from lotto.execution.events import JobAdvanced, Progress
-from lotto.execution.stacking import compute_stack, stacks
-from lotto.execution.store import Result, Store, WorkItem
+from collections.abc import Callable
+from typing import Any
+
+from lotto.core.errors import UsageError
+from lotto.execution.engine import Engine, Reply
+from lotto.execution.store import Store
+from lotto.execution.worker import Assignment
 
 
 class Serial(Engine):
@@ -15,29 +18,33 @@ class Serial(Engine):
         store: where runs are remembered.
         threads: threads of each training.
         stack: jobs that train together; None = measured.
+        workers: 1, this process.
 
     >>> (run,) = Serial(lotto.Store()).run([lotto.Job(recipe, to_step=10)])
     >>> run.steps
     (0, 10)
     """
 
-    def __init__(self, store: Store, threads: int = 1, stack: int | None = 1) -> None:
+    def __init__(self, store: Store, threads: int = 1, stack: int | None = 1, *, workers: int = 1) -> None:
+        if workers != 1:
+            raise UsageError(f"The engine 'serial' trains in this process, with jobs=1; got jobs={workers}.")
         super().__init__(store, threads, stack)
-        self._taken: list[WorkItem] = []
+        self._given: list[Assignment] = []
 
-    def _submit(self, job: WorkItem) -> None:
-        self._taken.append(job)
+    @property
+    def execution(self) -> dict[str, Any]:
+        """The engine and its threads; workers it has none."""
+        return {"engine": self.name, "threads": self.threads}
 
-    def _collect(self, progress: Progress) -> list[tuple[WorkItem, Result, bool]]:
-        stack = stacks(self._taken, self.stack or 1)[0]
-        self._taken = [job for job in self._taken if all(job is not other for other in stack)]
-        computed = compute_stack(
-            self.store,
-            stack,
-            lambda i, step, loss: progress(JobAdvanced(stack[i], step, loss)),
-            {"engine": "serial", "threads": self.threads},
-        )
-        return [(job, found, trained) for job, (found, trained) in zip(stack, computed, strict=True)]
+    def submit(self, assignment: Assignment) -> None:
+        """Take it; it is computed when it is collected."""
+        self._given.append(assignment)
 
-    def _close(self, finished: bool) -> None:
-        self._taken.clear()
+    def collect(self, report: Callable[[], None]) -> list[tuple[Assignment, Reply]]:
+        """Compute what was submitted."""
+        given, self._given = self._given, []
+        return [(assignment, assignment.compute()) for assignment in given]
+
+    def close(self) -> None:
+        """Forget what an error or Ctrl-C has left."""
+        self._given = []
