@@ -16,6 +16,7 @@ from lotto.execution.engine import JobFinished
 from lotto.execution.serial import Serial
 from lotto.execution.store import Store
 from lotto.landscape.path import PathTask
+from lotto.lottery.power import gap_spread
 from lotto.pruning import masks
 
 
@@ -39,12 +40,20 @@ def calls(recipe):
         "top": found(curvature.top, a, half, 2, tolerance=1e-3),
         "top, dense": found(curvature.top, a, k=1, tolerance=1e-2),
         "spectrum": found(curvature.spectrum, a, half, steps=3, probes=2),
+        "block": found(curvature.pruned_block, a, masks.ones(recipe), half, probes=2),
+        "limits": lambda **rule: str(vars(curvature.limits(recipe, a, half, steps=8, probes=2, **rule))),
+        "scores": found(lotto.lottery.score_weights, a, half, magnitude_of_gradient),
+        "spread": found(gap_spread, "5it", 2, jobs=1),
         "pruning": found(land.stability_to_pruning, half, "5it", (0,), jobs=1),
         "data order": found(land.stability_to_data_order, half, "5it", (0, 1), jobs=1),
         "instability": found(land.instability, "5it", half, (1, 2), points=3, jobs=1),
         "train": lambda **rule: plain(list(lotto.train(recipe, mask=half, **rule).history)),
         "imp": lambda **rule: lotto.imp(recipe, levels=2, replicates=1, jobs=1, **rule).runs_table().to_csv(),
     }
+
+
+def magnitude_of_gradient(context):
+    return {name: gradient.abs() for name, gradient in context.gradients().items()}
 
 
 def computed(call, **rule):

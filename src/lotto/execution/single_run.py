@@ -11,7 +11,7 @@ from torch import Tensor
 from lotto.core.check import checked
 from lotto.core.weights import clone
 from lotto.execution.engine import Engine, Progress
-from lotto.execution.rule import chosen_engine, on_device
+from lotto.execution.rule import outcome_of
 from lotto.execution.store import Store
 from lotto.pruning.masks import Mask, MaskLike
 from lotto.pruning.ticket import Ticket
@@ -60,7 +60,6 @@ def train(
     >>> again.steps
     (10, 40)
     """
-    recipe = on_device(recipe, device)
     at = recipe.step(from_step)
     if isinstance(start, Ticket):
         mask = start.mask if mask is None else mask
@@ -80,4 +79,5 @@ def train(
         tuple(recipe.step(k) for k in keep),
         label=recipe.name,
     )
-    return chosen_engine(recipe, engine, store).run([job], progress)[0]
+    run: Run = outcome_of(job, engine, store, device, progress)
+    return run

@@ -18,7 +18,7 @@ from lotto.core.shown import number, shown, table
 from lotto.core.weights import Weights, check_alike, first_non_finite, lerp
 from lotto.data import Split
 from lotto.execution.engine import Engine, Progress
-from lotto.execution.rule import on_device, outcome_of
+from lotto.execution.rule import outcome_of
 from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.batchnorm import has_batchnorm, recompute_statistics
@@ -254,8 +254,8 @@ def evaluate_path(
     >>> line.alphas, sorted(line.error)
     ((0.0, 0.25, 0.5, 0.75, 1.0), ['test', 'train'])
     """
-    task = PathTask(on_device(recipe, device), a, b, points, tuple(splits), batchnorm, examples, "path")
-    return path_of(outcome_of(task, engine, store, progress, on_step))
+    task = PathTask(recipe, a, b, points, tuple(splits), batchnorm, examples, "path")
+    return path_of(outcome_of(task, engine, store, device, progress, on_step))
 
 
 @checked

@@ -20,7 +20,7 @@ from lotto.core.shown import shown
 from lotto.core.weights import Weights, digest
 from lotto.data import Split
 from lotto.execution.engine import Engine, Progress
-from lotto.execution.rule import on_device, outcome_of
+from lotto.execution.rule import outcome_of
 from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.combinations import evaluate_combinations, first_layer_dominates
@@ -219,8 +219,8 @@ def evaluate_plane(
     >>> len(plane.x), len(plane.y)
     (3, 3)
     """
-    task = PlaneTask(on_device(recipe, device), a, b, c, points, margin, split, examples, "plane")
-    return plane_of(outcome_of(task, engine, store, progress, on_step))
+    task = PlaneTask(recipe, a, b, c, points, margin, split, examples, "plane")
+    return plane_of(outcome_of(task, engine, store, device, progress, on_step))
 
 
 def _difference(a: Weights, b: Weights, constants: Collection[str]) -> list[Tensor]:

@@ -22,7 +22,7 @@ from lotto.core.weights import Weights, angle, distance
 from lotto.data import Split
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.procedures import Procedure
-from lotto.execution.rule import chosen_engine, on_device
+from lotto.execution.rule import result_of
 from lotto.execution.store import Store
 from lotto.landscape.batchnorm import has_batchnorm
 from lotto.landscape.path import BATCHNORM, Path, PathTask, path_of, unmeasured_path
@@ -251,14 +251,13 @@ def stability_to_data_order(
     >>> stability_to_data_order(recipe, mask, "5it", order_seeds=(0, 1), jobs=1).l2.mean > 0
     True
     """
-    recipe = on_device(recipe, device)
 
-    def procedure() -> Procedure[Distances]:
+    def procedure(recipe: Recipe) -> Procedure[Distances]:
         check_orders(order_seeds, 2, "Stability to data order compares trainings on different data orders")
         k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
         return (yield from data_order_procedure(recipe, point, kept, k, order_seeds, "data order"))
 
-    return chosen_engine(recipe, engine, store, jobs).run_procedures([procedure()], progress)[0]
+    return result_of(procedure, recipe, engine, store, device, progress, jobs)
 
 
 @checked
@@ -284,14 +283,13 @@ def stability_to_pruning(
     >>> len(stability_to_pruning(recipe, mask, "5it", order_seeds=(0, 1), jobs=1).errors)
     2
     """
-    recipe = on_device(recipe, device)
 
-    def procedure() -> Procedure[Distances]:
+    def procedure(recipe: Recipe) -> Procedure[Distances]:
         check_orders(order_seeds, 1, "Stability to pruning needs a data order")
         k, kept, point = yield from _point(recipe, mask, from_step, order_seeds, start, init_seed)
         return (yield from pruning_procedure(recipe, point, kept, k, order_seeds, "pruning"))
 
-    return chosen_engine(recipe, engine, store, jobs).run_procedures([procedure()], progress)[0]
+    return result_of(procedure, recipe, engine, store, device, progress, jobs)
 
 
 @checked
@@ -333,9 +331,8 @@ def instability(
     >>> len(found.errors), found.barrier("train", "loss").max < 10
     (2, True)
     """
-    recipe = on_device(recipe, device)
 
-    def procedure() -> Procedure[Instability]:
+    def procedure(recipe: Recipe) -> Procedure[Instability]:
         check_orders(order_seeds, 2, "Instability compares copies trained on different data orders")
         k, _, point = yield from _point(recipe, mask, from_step, (init_seed,), start, init_seed)
         return (
@@ -344,7 +341,7 @@ def instability(
             )
         )
 
-    return chosen_engine(recipe, engine, store, jobs).run_procedures([procedure()], progress)[0]
+    return result_of(procedure, recipe, engine, store, device, progress, jobs)
 
 
 def _end(run: Run) -> Weights | None:

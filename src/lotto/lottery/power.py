@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
 from lotto.core.check import Few, checked
 from lotto.core.errors import DivergedError, UsageError
@@ -23,7 +24,7 @@ from lotto.core.shown import number
 from lotto.core.statistics import POWER, replicates_needed, sampling_variance
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.procedures import Procedure
-from lotto.execution.rule import chosen_engine
+from lotto.execution.rule import chosen_engine, on_device
 from lotto.execution.store import Store
 from lotto.lottery.plan import number_of_replicates
 from lotto.recipe.recipe import Recipe
@@ -100,7 +101,9 @@ def gap_spread(
     *,
     seed: int = 0,
     engine: Engine | None = None,
+    jobs: int | str = "auto",
     store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
     progress: Progress | bool | None = None,
 ) -> GapSpread:
     """Estimate the spread of a paired gap from dense networks and their copies on another data order.
@@ -112,9 +115,7 @@ def gap_spread(
         rewind_to: the step at which the copies part; default the recipe's, as in `imp`.
         replicates: how many; default that of `imp`.
         seed: replicate r uses the seeds ``seed + r``.
-        engine: how jobs are run; default made from ``store``.
-        store: where runs are remembered. An engine has its own.
-        progress: see `imp`.
+        engine, jobs, store, device, progress: as of `lotto.imp`.
 
     Raises:
         UsageError: for fewer than two replicates, and a rewind step at the end of training or beyond.
@@ -123,6 +124,7 @@ def gap_spread(
     >>> len(gap_spread(recipe, "5it", replicates=2, engine=lotto.engine.make(jobs=1)).gaps)
     2
     """
+    recipe = on_device(recipe, device)
     count = number_of_replicates(recipe, replicates)[0]
     if count < 2:
         raise UsageError(f"A spread needs two or more replicates; got {count}.")
@@ -130,7 +132,7 @@ def gap_spread(
     if step >= recipe.total:
         raise UsageError(f"The rewind step {step} is not before the end of training at {recipe.total} iterations.")
     procedures = [_pair(recipe, step, seed + r, f"replicate {r + 1}") for r in range(count)]
-    found = chosen_engine(recipe, engine, store, "auto").run_procedures(procedures, progress, 2 * count)
+    found = chosen_engine(recipe, engine, store, jobs).run_procedures(procedures, progress, 2 * count)
     pairs = [(one, two) for one, two in found if not one.diverged and not two.diverged]
     if len(pairs) < 2:
         raise DivergedError(next(run.diverged for pair in found for run in pair if run.diverged))

@@ -25,7 +25,7 @@ from lotto.data.batch import Batch, mapped
 from lotto.data.source import ENDLESS
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.procedures import Procedure
-from lotto.execution.rule import chosen_engine
+from lotto.execution.rule import outcome_of
 from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.curvature.operator import Hessian, twice_differentiable
@@ -286,6 +286,7 @@ def score_weights(
     seed: int = 0,
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
     progress: Progress | bool | None = None,
 ) -> dict[str, Tensor]:
     """The score of every prunable weight of a network, computed or remembered.
@@ -297,7 +298,7 @@ def score_weights(
         score: a name or a function, see `lotto.pruning.Pruning`.
         start: weights at the rewind point, for scores that read them.
         seed: for scores that draw random numbers or take batches.
-        engine, store, progress: see `lotto.imp`.
+        engine, store, device, progress: as of `lotto.train`.
 
     Returns:
         A tensor of the weight's shape for each name, which `lotto.pruning.prune` takes as its ``score``.
@@ -315,4 +316,4 @@ def score_weights(
         return dict(scores_of(score, context_of(weights, kept, start, seed)))
     except NeedsNetworkError:
         task = score_task(recipe, score, weights, kept, start, seed)
-    return unpacked(chosen_engine(recipe, engine, store).run([task], progress)[0], kept)
+    return unpacked(outcome_of(task, engine, store, device, progress), kept)

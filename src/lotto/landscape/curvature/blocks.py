@@ -23,7 +23,7 @@ from lotto.core.rng import stream
 from lotto.core.shown import shown
 from lotto.core.weights import Weights, digest
 from lotto.execution.engine import Engine, Progress
-from lotto.execution.rule import on_device, outcome_of
+from lotto.execution.rule import outcome_of
 from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.curvature.eigenvalues import counter
@@ -107,8 +107,8 @@ def pruned_block(
     >>> pruned_block(recipe, weights, mask, small, probes=2).size  # of 384 weights
     96
     """
-    task = BlocksTask(on_device(recipe, device), weights, mask, [cut], probes, examples, seed, "curvature of a block")
-    return blocks_from(outcome_of(task, engine, store, progress))[0]
+    task = BlocksTask(recipe, weights, mask, [cut], probes, examples, seed, "curvature of a block")
+    return blocks_from(outcome_of(task, engine, store, device, progress))[0]
 
 
 @checked

@@ -27,7 +27,7 @@ from lotto.core.fingerprint import affects
 from lotto.core.shown import shown
 from lotto.core.weights import Weights
 from lotto.execution.engine import Engine, Progress
-from lotto.execution.rule import on_device, outcome_of
+from lotto.execution.rule import outcome_of
 from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.curvature.eigenvalues import counter, spectrum_from
@@ -163,10 +163,9 @@ def limits(
     >>> 0 < found.fraction("random") < found.fraction("magnitude") < 1
     True
     """
-    recipe = on_device(recipe, device)
     mask = masks.ones(recipe) if mask is None else mask
     task = LimitsTask(recipe, weights, mask, epsilon, steps, probes, examples, seed, "largest prunable fraction")
-    return limits_from(outcome_of(task, engine, store, progress))
+    return limits_from(outcome_of(task, engine, store, device, progress))
 
 
 def enough_examples(recipe: Recipe, size: int) -> int:

@@ -15,7 +15,7 @@ from lotto.core.check import Count, Few, NotNegative, checked
 from lotto.core.shown import shown
 from lotto.core.weights import Weights
 from lotto.execution.engine import Engine, Progress
-from lotto.execution.rule import on_device, outcome_of
+from lotto.execution.rule import outcome_of
 from lotto.execution.store import Store
 from lotto.execution.task import OnStep, Task
 from lotto.landscape.curvature.lanczos import Spectrum, Top, check_k, spectrum_of, top_of
@@ -62,10 +62,9 @@ def top(
     >>> found.converged, found.values[0] >= found.values[1]
     (True, True)
     """
-    recipe = on_device(recipe, device)
     mask = masks.ones(recipe) if mask is None else mask
     task = TopTask(recipe, weights, mask, k, examples, tolerance, iterations, seed, "top eigenvalues")
-    return top_from(outcome_of(task, engine, store, progress))
+    return top_from(outcome_of(task, engine, store, device, progress))
 
 
 @checked
@@ -99,10 +98,9 @@ def spectrum(
     >>> found.size, round(sum(found.masses), 6)
     (384, 1.0)
     """
-    recipe = on_device(recipe, device)
     mask = masks.ones(recipe) if mask is None else mask
     task = SpectrumTask(recipe, weights, mask, 0, steps, probes, examples, seed, "spectrum")
-    return spectrum_from(outcome_of(task, engine, store, progress))
+    return spectrum_from(outcome_of(task, engine, store, device, progress))
 
 
 @dataclass(frozen=True, eq=False)
