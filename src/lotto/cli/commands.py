@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 
 import tyro
 from rich.logging import RichHandler
 
-from lotto.cli.screen import errors
+from lotto.cli.screen import errors, say
 
 COMMANDS = {
     "imp": "Find winning tickets: iterative magnitude pruning with rewinding.",
@@ -45,6 +47,9 @@ def run_command(arguments: Sequence[str] | None) -> None:
     )
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it has no cache of fonts is no concern of ours
     given = sys.argv[1:] if arguments is None else [*arguments]
+    if given == ["--version"]:
+        say(f"lotto {version('lotto-tickets')}, torch {version('torch')}, Python {platform.python_version()}")
+        return
     tyro.extras.subcommand_cli_from_dict(
         {name: command(name) if _is_asked_for(name, given) else _listed(name) for name in COMMANDS},
         prog="lotto",
