@@ -106,6 +106,7 @@ def test_momentum_and_milestones_come_second_and_first():
     assert SGD(0.1, 0.9) == SGD(0.1, momentum=0.9)
     assert SGD(0.1, 0.9).weight_decay == 0
     assert lotto.MultiStep("8it", 0.5) == lotto.MultiStep(milestones=("8it",), gamma=0.5)
+    assert lotto.MultiStep("8it, 2ep") == lotto.MultiStep(("8it", "2ep"))
     assert pickle.loads(pickle.dumps(SGD(0.1, 0.9))) == SGD(0.1, 0.9)
     assert repr(SGD(0.1, 0.9)) == "SGD(lr=0.1, weight_decay=0.0, momentum=0.9, nesterov=False)"
 

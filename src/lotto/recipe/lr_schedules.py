@@ -86,9 +86,10 @@ class MultiStep(Schedule):
     BY_POSITION = ("milestones", "gamma")
 
     def __post_init__(self) -> None:
-        if isinstance(self.milestones, (str, int)):
-            object.__setattr__(self, "milestones", (self.milestones,))
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        given = [self.milestones] if isinstance(self.milestones, (str, int)) else self.milestones
+        # A text may hold several, as it is typed: --set schedule.milestones=250it,375it.
+        parts = [part for m in given for part in (m.split(",") if isinstance(m, str) else [m])]
+        object.__setattr__(self, "milestones", tuple(p.strip() if isinstance(p, str) else p for p in parts))
         texts = [m if isinstance(m, str) else "it" for m in self.milestones]
         if not any("ep" in text for text in texts) or not any("it" in text or text.isdigit() for text in texts):
             self.resolved(1)  # all in one unit: their order is known already
