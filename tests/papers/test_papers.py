@@ -102,6 +102,7 @@ def test_every_dense_training_says_how_much_it_lost_in_its_last_quarter(store):
         rows = frame[frame.measure == "error lost in the last quarter"]
         assert list(rows["value"]) == [at["test_error"] - dense.test_error], name
         assert list(rows["x"]) == [0.75]
+        assert list(rows["examples"]) == [chosen.recipe.arrays.size("test")]
         assert set(rows["kind"]) == {"dense"}
 
 
@@ -119,13 +120,13 @@ def test_the_last_quarter_is_compared_on_the_same_examples(monkeypatch):
         mistakes = None if wrong is None else Mistakes.of(wrong)
         return lost_in_last_quarter(recipe, Run((0, 100), records, {}, mistakes=mistakes))
 
-    assert lost(history((50, 9.0), (70, 4.0), (80, 3.0), (100, 2.5))) == (0.7, 1.5)
+    assert lost(history((50, 9.0), (70, 4.0), (80, 3.0), (100, 2.5))) == (0.7, 1.5, recipe.arrays.size("test"))
     assert lost(history((50, 9.0), (100, 2.5))) is None, "half of the training is not three quarters"
     assert lost(history((100, 2.5))) is None
     # Of ten examples every fifth, two, are in the curve: both were wrong at three quarters, one is at the end.
     monkeypatch.setattr(case_module, "late_stride", lambda recipe, size: 5)
     wrong = [True] + 9 * [False]
-    assert lost(history((75, 100.0), (100, 10.0), examples=2), wrong) == (0.75, 50.0)
+    assert lost(history((75, 100.0), (100, 10.0), examples=2), wrong) == (0.75, 50.0, 2)
     assert lost(history((75, 100.0), (100, 10.0), examples=2)) is None
 
 

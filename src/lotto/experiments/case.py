@@ -154,15 +154,18 @@ class Case:
     def convergence_rows(self, run: Run) -> list[Row]:
         """The row that says whether a dense training has converged; none if its history has no fitting record."""
         found = lost_in_last_quarter(self.recipe, run)
-        return [self.row(At(0, 1.0), DENSE, LAST_QUARTER, found[1], x=found[0])] if found else []
+        if found is None:
+            return []
+        fraction, lost, examples = found
+        return [self.row(At(0, 1.0), DENSE, LAST_QUARTER, lost, x=fraction, examples=examples)]
 
 
-def lost_in_last_quarter(recipe: Recipe, run: Run) -> tuple[float, float] | None:
+def lost_in_last_quarter(recipe: Recipe, run: Run) -> tuple[float, float, int] | None:
     """Test error at three quarters of a training minus that at its end, on the same test examples.
 
     Returns:
-        The fraction of the training at which the first was taken, the nearest record to three quarters, and the
-        difference; None if that is an eighth or more away, or if the two cannot be compared.
+        The fraction of the training at which the first was taken, the nearest record to three quarters, the
+        difference, and on how many examples; None if that is an eighth or more away, or if the two cannot be compared.
     """
     if run.diverged or len(run.history) < 2:
         return None
@@ -171,11 +174,11 @@ def lost_in_last_quarter(recipe: Recipe, run: Run) -> tuple[float, float] | None
     if abs(fraction - 0.75) >= 0.125:
         return None
     if "test_examples" not in at:
-        return fraction, at["test_error"] - run.test_error
+        return fraction, at["test_error"] - run.test_error, recipe.arrays.size("test")
     if run.mistakes is None:
         return None
     for stride_of in (late_stride, curve_stride):  # a run that an earlier version stored has the curve's
         same = run.mistakes.wrong[:: stride_of(recipe, run.mistakes.examples)]  # the record's examples
         if len(same) == at["test_examples"]:
-            return fraction, at["test_error"] - 100.0 * float(same.mean())
+            return fraction, at["test_error"] - 100.0 * float(same.mean()), len(same)
     return None
