@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lotto.core import files
+import safetensors
 
 NUMBERS = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EACCES)
 OPERATIONS = ("open", "replace", "rename", "unlink", "mkdir", "rmdir", "fsync", "listdir", "scandir", "stat")
@@ -68,7 +68,7 @@ class Faults:
         opened = self._opened(io.open)
         for owner in (builtins, io):
             put(owner, "open", lambda real: opened)
-        put(files, "safe_open", lambda real: self._wrapped("read", real))
+        put(safetensors, "safe_open", lambda real: self._wrapped("read", real))
         try:
             yield
         finally:

@@ -90,7 +90,9 @@ def test_a_pace_that_nobody_knows_is_measured(engine):
 class Many(Serial):
     """An engine that says it has eight workers."""
 
-    workers = 8
+    def __init__(self, store):
+        super().__init__(store)
+        self.workers = 8
 
 
 def test_levels_wait_for_each_other_however_many_workers_there_are(store):
