@@ -35,10 +35,10 @@ def test_an_engine_of_another_package_is_short_and_uses_what_is_public():
 
 @pytest.mark.parametrize("backend", ENGINES)
 def test_a_training_goes_on_where_it_was_cut_off(tmp_path, backend):
-    job, store = Job(small_recipe(steps="4000it"), keep=(3000,)), Store(tmp_path / "store")
+    job, store = Job(small_recipe(steps="400it"), keep=(300,)), Store(tmp_path / "store")
 
     def stop(step, loss):
-        if step >= 3000:
+        if step >= 300:
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -46,10 +46,10 @@ def test_a_training_goes_on_where_it_was_cut_off(tmp_path, backend):
     events: list = []
     (run,) = ENGINES[backend](store).run([job], events.append)
     assert [e.trained for e in events if isinstance(e, JobFinished)] == [True]
-    assert all(e.step >= 2500 for e in events if isinstance(e, JobAdvanced)), "not from the start"
+    assert all(e.step >= 250 for e in events if isinstance(e, JobAdvanced)), "not from the start"
     expected = train(job)
     assert same_tensors(run.weights, expected.weights)
-    assert same_tensors(run.at(3000), expected.at(3000))
+    assert same_tensors(run.at(300), expected.at(300))
 
 
 @pytest.mark.parametrize("backend", ENGINES)
