@@ -135,8 +135,8 @@ def test_workers_take_functions_and_arrays_that_only_this_process_has(tmp_path, 
     assert recipe.data is data
 
 
-class Deadly(nn.Module):
-    """Kills its process the first time it is trained there, as often as a file says."""
+class Counting(nn.Module):
+    """A layer that does something at its fifth training step."""
 
     def __init__(self):
         super().__init__()
@@ -145,11 +145,19 @@ class Deadly(nn.Module):
 
     def forward(self, x):
         self.steps += self.training
+        if self.steps == 5:
+            self.at_five()
+        return self.fc(x)
+
+
+class Deadly(Counting):
+    """Kills its process the first time it is trained there, as often as a file says."""
+
+    def at_five(self):
         lives = Path(os.environ["LOTTO_TEST_LIVES"])
-        if self.steps == 5 and (left := int(lives.read_text())):
+        if left := int(lives.read_text()):
             lives.write_text(str(left - 1))
             os.kill(os.getpid(), signal.SIGKILL)
-        return self.fc(x)
 
 
 @pytest.mark.parametrize("backend", REMOTE)
@@ -188,21 +196,13 @@ class TravelsBadly(Exception):
         super().__init__(f"{one} and {two}")
 
 
-class Failing(nn.Module):
+class Failing(Counting):
     """Fails after some steps, with an error that a class attribute says."""
 
     kind = OwnError, ("own words",)
 
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(12, 6)
-        self.steps = 0
-
-    def forward(self, x):
-        self.steps += self.training
-        if self.steps == 5:
-            raise self.kind[0](*self.kind[1])
-        return self.fc(x)
+    def at_five(self):
+        raise self.kind[0](*self.kind[1])
 
 
 class FailingBadly(Failing):

@@ -186,9 +186,7 @@ class Adapted:
         """The same source, delivered to another device."""
         return self if device == self.device else Adapted(self.source, device)
 
-    def batches(
-        self, seed: int, start: int, stop: int, batch_size: int, augment: Any = None, feature_major: bool = False
-    ) -> Iterator[Batch]:
+    def batches(self, seed: int, start: int, stop: int, batch_size: int, augment: Any = None) -> Iterator[Batch]:
         """The training batches of steps ``start`` to ``stop - 1``; see `DataSource.train_batches`.
 
         Raises:
@@ -200,11 +198,8 @@ class Adapted:
         given = islice(self.source.train_batches(seed, first, stop, batch_size), start - first, stop - first)
         step = start
         for value in given:
-            batch = moved(as_batch(value, self.name), self.device)
             step += 1
-            if feature_major:
-                batch = Batch(batch.inputs.flatten(1).t().contiguous(), batch.targets)
-            yield batch
+            yield moved(as_batch(value, self.name), self.device)
         if step < stop:
             raise UsageError(
                 f"{self.name} ended at step {step} of a training that goes to {stop}: train_batches gives one batch "

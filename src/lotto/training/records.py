@@ -26,15 +26,18 @@ PASSES = 3
 
 def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
     """Steps after which the network is evaluated: spread evenly over the recipe's training, and the end."""
+    return {*_evenly(recipe), job.end}
+
+
+def _evenly(recipe: Recipe) -> list[int]:
     total, times = recipe.total, recipe.evaluations
-    return {round(total * i / times) for i in range(1, times + 1)} | {job.end}
+    return [round(total * i / times) for i in range(1, times + 1)]
 
 
 def late_step(recipe: Recipe) -> int:
     """The step of the record that is nearest to three quarters of a training, the earlier of two; the end if none."""
-    total, times = recipe.total, recipe.evaluations
-    steps = [round(total * i / times) for i in range(1, times + 1)]
-    return min(steps, key=lambda step: abs(4 * step - 3 * total), default=total)
+    total = recipe.total
+    return min(_evenly(recipe), key=lambda step: abs(4 * step - 3 * total), default=total)
 
 
 def curve_stride(recipe: Recipe, size: int) -> int:

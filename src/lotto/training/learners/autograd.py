@@ -37,7 +37,11 @@ class Autograd(SingleLearner):
         self.draws = not is_ours(self.job.recipe)  # someone's own model or loss may draw random numbers (dropout)
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, self.parameters)
         # An optimizer of someone's own may move a weight that has no gradient: decay towards another point, noise.
-        self.moves_any = bool(self.masked) and not is_one_of_ours(self.job.recipe.optimizer)
+        moves_any = not is_one_of_ours(self.job.recipe.optimizer)
+        names = {id(p): name for name, p in self.parameters.items()}
+        self.cleared = [
+            (p, m, self.optimizer_state.states.get(names.get(id(p), ""), {})) for p, m in self.masked if moves_any
+        ]
         self.outputs = self._forward(self.module)
         self.restore(state.optimizer)
 
@@ -58,17 +62,16 @@ class Autograd(SingleLearner):
         with _explained(recipe.name) if recipe.compile else contextlib.nullcontext():
             loss = self._backward(*batch, step)
         self.optimizer_state.step(recipe.learning_rate(step))
-        if self.moves_any:
+        if self.cleared:
             self._clear()
         return loss
 
     @torch.no_grad()
     def _clear(self) -> None:
         """Put pruned weights, and what the optimizer remembers of them, back to 0."""
-        names = {id(p): name for name, p in self.parameters.items()}
-        for parameter, mask in self.masked:
+        for parameter, mask, state in self.cleared:
             parameter.mul_(mask)
-            for remembered in self.optimizer_state.states.get(names.get(id(parameter), ""), {}).values():
+            for remembered in state.values():
                 if remembered.shape == mask.shape:
                     remembered.mul_(mask)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from lotto.data.batch import Batch
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
+from lotto.data.source import Adapted
 from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
 from lotto.training.network import Network
@@ -77,7 +78,7 @@ class SingleLearner(Learner):
         which = (self.job.order_seed, first, last, recipe.batch_size, recipe.augment)
         if not self.feature_major:
             return data.batches(*which)
-        if type(data) in (Arrays, ImageFolder):
+        if not isinstance(data, Adapted) and type(data) in (Arrays, ImageFolder):
             return data.batches(*which, feature_major=True)
         return (Batch(x.flatten(1).t().contiguous(), y) for x, y in data.batches(*which))
 
