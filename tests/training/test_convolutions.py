@@ -22,7 +22,7 @@ from lotto.pruning import masks
 from lotto.pruning.rule import prune
 from lotto.training import evaluation, loop
 from lotto.training.evaluation import evaluate_network
-from lotto.training.learners import batchnorm_kernels, conv_kernels, program
+from lotto.training.learners import batchnorm_kernels, conv_kernels, program, vector_blocks
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.batch_innermost import Shape, Workspace
 from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution, ConvolutionPass, Norm, NormPass
@@ -386,7 +386,12 @@ def test_other_computations_are_not(changes):
     assert kind_of(recipe_of(**changes)) is not Convolutions
 
 
-def test_images_are_not_yet():
+def test_images_are_where_torch_has_one_thread(monkeypatch):
+    assert kind_of(recipe_of(IMAGES)) is (Convolutions if vector_blocks.WIDE else Autograd)
+    monkeypatch.setattr(vector_blocks, "WIDE", False)
+    assert kind_of(recipe_of(IMAGES)) is Autograd
+    monkeypatch.setattr(vector_blocks, "WIDE", True)
+    torch.set_num_threads(2)
     assert kind_of(recipe_of(IMAGES)) is Autograd
 
 
@@ -402,7 +407,7 @@ def trained_network(density=1.0, shape=SIGNALS, precision="float32"):
 
 
 @pytest.mark.parametrize("density", [1.0, 0.1])
-@pytest.mark.parametrize("shape", [SIGNALS, TWO], ids=str)
+@pytest.mark.parametrize("shape", [SIGNALS, TWO, IMAGES], ids=str)
 def test_outputs_by_kernels_are_those_of_the_network(shape, density):
     recipe, network = trained_network(density, shape)
     _, exact = trained_network(density, shape, "float64")
@@ -452,8 +457,8 @@ def test_outputs_of_a_network_that_someone_has_changed_are_its_own(change):
     assert (outputs_of(recipe, network) is network) == (change is not freeze)  # what is frozen has the same outputs
 
 
-def test_outputs_in_other_precisions_and_of_images_are_the_networks_own():
-    for recipe in (recipe_of(precision="bfloat16"), recipe_of(precision="float64"), recipe_of(IMAGES)):
+def test_outputs_in_other_precisions_are_the_networks_own():
+    for recipe in (recipe_of(precision="bfloat16"), recipe_of(precision="float64")):
         network = Network(recipe, recipe.initial(0))
         assert outputs_of(recipe, network) is network
 

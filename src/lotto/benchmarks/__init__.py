@@ -11,9 +11,10 @@ from rich.table import Table
 
 from lotto.benchmarks.analyses import hessian, path
 from lotto.benchmarks.commands import again, paper, replicates, whole
+from lotto.benchmarks.convolutions import images, signals
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.memory import memory_table, peak_memory
-from lotto.benchmarks.steps import convolutions, cut, lenet, resnet, sparse, stacked, wide, width
+from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
 from lotto.core import files
 from lotto.core.errors import UsageError, unknown
 from lotto.execution.factory import available_cores
@@ -27,7 +28,8 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "resnet": resnet,
     "sparse": sparse,
     "wide": wide,
-    "convolutions": convolutions,
+    "signals": signals,
+    "images": images,
     "cut": cut,
     "path": path,
     "hessian": hessian,
@@ -42,6 +44,8 @@ OTHERS: dict[str, tuple[Callable[[], list[Row]], Callable[[list[Row]], Table]]] 
     "paper": (paper, ratio_table),
 }
 """What has its own way to measure, and its table."""
+GROUPS = {"convolutions": ("signals", "images")}
+"""Names of several."""
 ONLY_BY_NAME = "paper"
 """It takes a quarter of an hour."""
 
@@ -50,7 +54,7 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
     """Run benchmarks and print their ratios.
 
     Args:
-        names: keys of `BENCHMARKS` or `OTHERS`; empty for all but `ONLY_BY_NAME`.
+        names: keys of `BENCHMARKS`, `OTHERS` or `GROUPS`; empty for all but `ONLY_BY_NAME`.
         repetitions: how often each contender runs; they take turns, after one uncounted turn.
         console: where the tables go.
         out: a CSV file for the rows.
@@ -66,13 +70,14 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
     lotto.core.errors.UsageError: Unknown benchmark 'unknown'. ...
     """
     for name in names:
-        if name not in (*BENCHMARKS, *OTHERS):
-            raise unknown("benchmark", name, [*BENCHMARKS, *OTHERS])
+        if name not in (*BENCHMARKS, *OTHERS, *GROUPS):
+            raise unknown("benchmark", name, [*BENCHMARKS, *OTHERS, *GROUPS])
     if repetitions < 1:
         raise UsageError(f"repetitions is 1 or more; got {repetitions}.")
     keep_freed_memory()  # as lotto's workers do; all contenders gain alike
     rows: list[Row] = []
-    for name in names or [n for n in (*BENCHMARKS, *OTHERS) if n != ONLY_BY_NAME]:
+    single = [name for given in names for name in GROUPS.get(given, (given,))]
+    for name in single or [n for n in (*BENCHMARKS, *OTHERS) if n != ONLY_BY_NAME]:
         if name in OTHERS:
             measured, table = OTHERS[name]
             with limited_threads(available_cores()), console.status(f"measuring {name}"):

@@ -11,7 +11,7 @@ import torch
 from loky import ProcessPoolExecutor
 from torch import nn
 
-from lotto.benchmarks.baselines import arrays_of, half_left, lenet_epoch, tight, tight_steps, usual
+from lotto.benchmarks.baselines import arrays_of, half_left, lenet_epoch, tight, usual
 from lotto.benchmarks.harness import Benchmark, Contender, ignore
 from lotto.data.in_memory import Arrays
 from lotto.data.sources.catalog import CIFAR10, MNIST
@@ -27,7 +27,6 @@ from lotto.training.job import Job
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.base import Learner
 from lotto.training.learners.channel_skipping import ChannelSkipping
-from lotto.training.learners.convolutions import Convolutions
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.sparse_linear import SPARSE
 from lotto.training.loop import learner_of, train
@@ -133,23 +132,6 @@ def wide() -> Benchmark:
     """Steps of a perceptron with two layers of 4,096 units as fewer weights are left."""
     recipe = presets.lenet_mnist_sgd(model="mlp-4096-4096", device="cpu")
     return _sparse(recipe, "784-4096-4096-10/MNIST", 4, {0.2: "–", 0.1: "–", 0.05: "–", 0.02: "≥ 5"})
-
-
-def convolutions(count: int = 10) -> Benchmark:
-    """Steps of a 1-D ResNet-20 on MNIST-1D as fewer weights are left, against autograd's and a tight loop's."""
-    recipe = presets.resnet20_mnist1d(device="cpu")
-    contenders: dict[str, Contender] = {
-        "autograd": _repeated(steps_of(_made(Autograd, Job(recipe))), count),
-        "tight loop": tight_steps(recipe, count),
-    }
-    pairs = []
-    for density, goal in ((1.0, "≥ 2"), (0.5, "–"), (0.2, "–"), (0.1, "–"), (0.05, "≥ 4"), (0.02, "–")):
-        mask = prune(recipe.initial(0), masks.ones(recipe), rate=1 - density) if density < 1 else None
-        name = f"{density:.0%} left"
-        contenders[name] = _repeated(steps_of(_made(Convolutions, Job(recipe, mask=mask))), count)
-        pairs += [(name, "tight loop", goal), (name, "autograd", "–")]
-    title = f"1-D ResNet-20/MNIST-1D, {count} training steps of batch {recipe.batch_size}, one thread"
-    return Benchmark(title, contenders, pairs, threads=1)
 
 
 def cut() -> Benchmark:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 CROSSOVER = 0.45
 """Share of the weights of a dense layer's blocks below which single weights are quicker: a sum over rows of memory
 takes about twice as long as one in registers."""
-KERNELS: tuple[type[nn.Module], ...] = (ResNet1d,)
-"""Networks that are computed by kernels. Images' are not yet: their runs in store are autograd's."""
 _KINDS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
     ResNet1d: (Block1d, nn.Conv1d, nn.BatchNorm1d),
     ResNet: (Block, nn.Conv2d, NormReLU, nn.BatchNorm2d),
@@ -31,8 +29,17 @@ _KINDS: dict[type[nn.Module], tuple[type[nn.Module], ...]] = {
 
 
 def has_kernels(module: nn.Module) -> bool:
-    """Whether a module is computed by kernels of ours: one of `KERNELS` that nobody has changed."""
-    return type(module) in KERNELS and is_plain_resnet(module)
+    """Whether a module is computed by kernels of ours, and quicker: one of images by those of one thread.
+
+    With more threads, or narrower registers, torch's dense layers of images may be quicker.
+    """
+    if not is_plain_resnet(module):
+        return False
+    if type(module) is ResNet1d:
+        return True
+    from lotto.training.learners.vector_blocks import WIDE
+
+    return WIDE and torch.get_num_threads() == 1
 
 
 def is_plain_resnet(module: nn.Module) -> bool:

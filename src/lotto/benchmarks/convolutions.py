@@ -1,0 +1,83 @@
+"""Training steps of convolutional networks as fewer weights are left, against autograd's with dense layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lotto.benchmarks.baselines import arrays_of, tight_steps
+from lotto.benchmarks.harness import Benchmark, Contender
+from lotto.data.in_memory import Arrays
+from lotto.data.sources.catalog import CIFAR10
+from lotto.execution.autotune import steps_of
+from lotto.pruning import masks
+from lotto.pruning.rule import prune
+from lotto.recipe import presets
+from lotto.recipe.recipe import Recipe
+from lotto.training.job import Job
+from lotto.training.learners.autograd import Autograd
+from lotto.training.learners.base import Learner
+from lotto.training.learners.convolutions import Convolutions
+from lotto.training.network import Network
+
+FLOAT32, BFLOAT16, TIGHT = "autograd, float32", "autograd, bfloat16", "tight loop"
+
+
+def signals(count: int = 10) -> Benchmark:
+    """Steps of a 1-D ResNet-20 on MNIST-1D, against a tight loop's, too."""
+    recipe = presets.resnet20_mnist1d(device="cpu")
+    others = {FLOAT32: _steps(Autograd, Job(recipe), count), TIGHT: tight_steps(recipe, count)}
+    goals = {1.0: {TIGHT: "≥ 2"}, 0.5: {}, 0.2: {}, 0.1: {}, 0.05: {TIGHT: "≥ 4"}, 0.02: {}}
+    return _densities("1-D ResNet-20/MNIST-1D", recipe, count, others, goals)
+
+
+def images(count: int = 2) -> Benchmark:
+    """Steps of ResNet-20 on CIFAR-10 with augmentation."""
+    recipe = image_recipe("resnet-20", count)
+    goals = {1.0: {}, 0.2: _goals(1, 1), 0.05: _goals(3, 1.5), 0.02: _goals(5, 2.5)}
+    return _densities("ResNet-20/CIFAR-10", recipe, count, _dense(recipe, count), goals)
+
+
+def image_recipe(model: str, steps: int) -> Recipe:
+    """Training on CIFAR-10 in float32; the evaluation, alike for all, is kept small."""
+    recipe = presets.resnet20_cifar10_fast(model=model, steps=f"{steps}it", evaluations=0, device="cpu")
+    x, y = arrays_of(recipe).x, arrays_of(recipe).y
+    small = Arrays(x["train"], y["train"], x["test"][:128], y["test"][:128], mean=CIFAR10.mean, std=CIFAR10.std)
+    return recipe.replace(data=small, precision="float32")
+
+
+def made(kind: type[Learner], job: Job) -> Learner:
+    """A learner that is not chosen but named."""
+    state = job.initial_state()
+    return kind([job], Network(job.recipe, state.weights), [state])
+
+
+def _dense(recipe: Recipe, count: int) -> dict[str, Contender]:
+    half = recipe.replace(precision="bfloat16")
+    return {name: _steps(Autograd, Job(r), count) for name, r in ((FLOAT32, recipe), (BFLOAT16, half))}
+
+
+def _goals(float32: float, bfloat16: float) -> dict[str, str]:
+    return {FLOAT32: f"≥ {float32:g}", BFLOAT16: f"≥ {bfloat16:g}"}
+
+
+def _densities(
+    title: str,
+    recipe: Recipe,
+    count: int,
+    others: Mapping[str, Contender],
+    goals: Mapping[float, Mapping[str, str]],
+) -> Benchmark:
+    """``count`` steps at each density of ``goals`` against each of the others; weights are cut off by magnitude."""
+    contenders, pairs = dict(others), []
+    for density, goal in goals.items():
+        mask = prune(recipe.initial(0), masks.ones(recipe), rate=1 - density) if density < 1 else None
+        name = f"{density:.0%} left"
+        contenders[name] = _steps(Convolutions, Job(recipe, mask=mask), count)
+        pairs += [(name, other, goal.get(other, "–")) for other in others]
+    title = f"{title}, {count} training steps of batch {recipe.batch_size}, one thread"
+    return Benchmark(title, contenders, pairs, threads=1)
+
+
+def _steps(kind: type[Learner], job: Job, count: int) -> Contender:
+    steps: Callable[[int], None] = steps_of(made(kind, job))
+    return lambda: steps(count)
