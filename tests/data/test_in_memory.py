@@ -19,7 +19,7 @@ from lotto.data.augment import Augment
 from lotto.data.in_memory import Arrays, check_batch_size, image_statistics, permutation
 from lotto.data.normalise import normalised, picker
 from lotto.data.sources.catalog import PUBLISHED, Download
-from lotto.data.sources.synthetic import digits, mnist1d
+from lotto.data.sources.synthetic import digits
 
 
 def floats(size: int = 23, seed: int = 0, **options: object) -> Arrays:
@@ -414,10 +414,11 @@ def test_no_global_generator_is_read_or_changed():
     assert use() == first
 
 
-def test_mnist1d_is_the_published_set_and_leaves_the_global_generators_alone():
+def test_mnist1d_is_the_published_set_and_leaves_the_global_generators_alone(tmp_path, monkeypatch):
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
     before = generator_states()
-    data = mnist1d()
+    monkeypatch.setenv("LOTTO_DATA", str(tmp_path / "empty"))
+    data = load("mnist1d")
     assert generator_states() == before
     assert (data.size(), data.size("test"), data.shape, data.classes) == (4000, 1000, (40,), 10)
     assert data.x["train"].dtype == torch.float32
@@ -455,6 +456,7 @@ def test_an_unknown_data_set_lists_the_choices():
 
 def test_the_published_sets_have_the_published_shapes():
     expected = {
+        "mnist1d": (4_000, 1_000, (40,)),
         "mnist1d-50k": (40_000, 10_000, (40,)),
         "mnist": (60_000, 10_000, (1, 28, 28)),
         "fashion-mnist": (60_000, 10_000, (1, 28, 28)),
@@ -462,7 +464,7 @@ def test_the_published_sets_have_the_published_shapes():
         "cifar100": (50_000, 10_000, (3, 32, 32)),
     }
     assert set(PUBLISHED) == set(expected)
-    assert set(NAMES) == set(expected) | {"mnist1d", "digits", "imagenet", "imagenet-299"}
+    assert set(NAMES) == set(expected) | {"digits", "imagenet", "imagenet-299"}
     for name, (train, test, image) in expected.items():
         shapes = PUBLISHED[name].shapes
         assert shapes == {

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import lotto
-from lotto.core.errors import DataError
+from lotto.core.errors import DataError, StorageError
 from lotto.data.sources import download, synthetic
-from lotto.data.sources.catalog import Computed, Published
+from lotto.data.sources.catalog import PUBLISHED, Computed, Published
 
 
 def test_signals_are_those_of_the_generator_and_no_global_generator_moves():
@@ -33,6 +33,16 @@ def test_signals_are_those_of_the_generator_and_no_global_generator_moves():
 
 def test_mnist1d_is_what_it_was():
     assert lotto.data.load("mnist1d").fingerprint == "a2007c4ae1b906978f911154c6a76409"
+
+
+def test_mnist1d_does_without_a_cache(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setenv("LOTTO_DATA", str(blocked / "data"))
+    with pytest.raises(StorageError, match="Cannot use the data cache"):
+        download.get(PUBLISHED["mnist1d"])
+    monkeypatch.setattr(synthetic, "mnist1d", lambda progress: synthetic._signals(1_000, progress))
+    assert lotto.data.load("mnist1d").size() == 800
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ class Machine:
     """How it is run."""
 
     jobs: str = "auto"
-    """Worker processes, or auto (one per core)."""
+    """Worker processes, or auto (one per core; none for work of a second or two)."""
     threads: int = 1
     """Threads of each worker; one gives the same bits every time."""
     stack: str = "auto"

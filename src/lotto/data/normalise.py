@@ -6,14 +6,14 @@ The kernels round twice, as torch's operators do, so the bits are the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lotto.core.jit import can_compile
+from lotto.core.jit import can_compile, jit
 
 WORD = 4
 """Bytes that are transposed together."""
@@ -78,10 +78,12 @@ def _transposing(x: Tensor, scale: Tensor, shift: Tensor) -> Picker:
 
 @cache
 def _kernels() -> tuple[Any, Any]:
-    """Compiled at first use in a process."""
-    from numba import float32, njit
+    """Compiled at first use, and kept on disk."""
+    from numba import float32
 
-    @njit(nogil=True)
+    exact = partial(jit, fastmath=False)
+
+    @exact
     def pick(x, index, scale, shift, out):  # type: ignore[no-untyped-def]
         for i in range(len(index)):
             for channel in range(x.shape[1]):
@@ -90,7 +92,7 @@ def _kernels() -> tuple[Any, Any]:
                 for j in range(len(row)):
                     made[j] = float32(row[j]) * a + b
 
-    @njit(nogil=True)
+    @exact
     def transpose(words, index, scale, shift, transposed, out):  # type: ignore[no-untyped-def]
         """Transpose words of bytes, which are fewer, and split them where whole vectors of examples are at hand."""
         for i in range(len(index)):

@@ -128,12 +128,12 @@ class Engine(ABC):
         Args:
             procedures: what is advanced.
             progress: called with events; default: shown on a terminal or in a notebook; False: not shown.
-            expected: how many jobs there will be, for displays.
+            expected: how many jobs there will be, for displays and forecasts.
         """
         with limited_threads(self.threads), showing(progress, expected) as emit:
             self.store.begin()
             try:
-                return Schedule[T](self, self._admission, emit).run(procedures)
+                return Schedule[T](self, self._admission, emit, expected).run(procedures)
             finally:
                 self._end()
 

@@ -14,6 +14,7 @@ from lotto.core.errors import UsageError, text
 from lotto.execution.engine import Engine
 from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
+from lotto.execution.short import SHORT_SECONDS
 from lotto.execution.store import Store
 
 OURS: dict[str, type[Engine]] = {"serial": Serial, "processes": Processes}
@@ -34,7 +35,7 @@ def make(
 
     Args:
         jobs: worker processes; 1 trains in this process, ``auto`` takes one worker per core, or this process alone
-            where a GPU does the work.
+            where a GPU does the work, or where all of it takes a second or two.
         store: where runs are remembered; default: the user's store.
         threads: threads of each worker. One thread gives the same bits on every run and, with several jobs,
             the highest throughput.
@@ -75,7 +76,10 @@ def make(
     engine = registry.find("engine", name, OURS, ENTRY_POINTS)
     if not (isinstance(engine, type) and issubclass(engine, Engine)):
         raise UsageError(f"A backend is a subclass of lotto.engine.Engine; {name!r} is {text(engine)}.")
-    return engine(store or Store(), workers=workers, threads=threads, stack=width)
+    made = engine(store or Store(), workers=workers, threads=threads, stack=width)
+    if isinstance(made, Processes) and jobs == "auto" and backend is None:
+        made.short_seconds = SHORT_SECONDS
+    return made
 
 
 def _is_count(value: int | str) -> bool:

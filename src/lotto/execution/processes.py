@@ -2,7 +2,8 @@
 
 They are new interpreters, or forks of a template where there is one (`lotto.execution.forks`): the bits are the same.
 
-A worker is started when there is work for it and none that is free. Workers write their runs to the store. What one
+A worker is started when there is work for it and none that is free, and none at all for work of a second or two if
+this process may do that (`lotto.execution.short`). Workers write their runs to the store. What one
 had that dies is run once more, and goes on from its last checkpoint.
 """
 
@@ -21,6 +22,7 @@ from lotto.core.signals import held
 from lotto.execution import worker
 from lotto.execution.engine import Engine, Reply
 from lotto.execution.forks import ForkedWorker, Template
+from lotto.execution.short import ShortWork
 from lotto.execution.store import Store
 from lotto.execution.worker import Assignment, compute_parcel, initializer
 
@@ -36,6 +38,10 @@ class Processes(Engine):
         threads: threads of each.
         stack: jobs that train together in a worker; None = measured.
 
+    Attributes:
+        template: what workers are forked from; None = they are new interpreters.
+        short_seconds: work that takes no longer than that, all in all, is done in this process; 0 = none.
+
     >>> Processes(lotto.Store(), workers=2).workers
     2
     """
@@ -43,16 +49,26 @@ class Processes(Engine):
     def __init__(self, store: Store, workers: int, threads: int = 1, stack: int | None = 1) -> None:
         super().__init__(store, threads, stack, workers=workers)
         self.template: Template | None = None
+        self.short_seconds = 0.0
+        self._short: ShortWork | None = None
+        self._here: list[Assignment] = []
         # Each worker is a pool of its own: one that dies takes no other with it.
         self._free: list[ProcessPoolExecutor | ForkedWorker] = []
         self._busy: dict[Future[bytes], tuple[ProcessPoolExecutor | ForkedWorker, Assignment]] = {}
 
     def submit(self, assignment: Assignment) -> None:
-        """Give it to a worker that is free, or to a new one.
+        """Give it to a worker that is free, or to a new one; short work is computed when it is collected.
 
         Raises:
             WorkerError: if no process can be started.
         """
+        self._short = self._short or ShortWork(self.short_seconds)
+        if not self._busy and not self._free and self._short.takes(assignment):
+            self._here.append(assignment)
+        else:
+            self._send(assignment)
+
+    def _send(self, assignment: Assignment) -> None:
         parcel = assignment.parcel()
         with held():  # a process may be started, and none is to be lost sight of
             try:
@@ -87,7 +103,15 @@ class Processes(Engine):
         return pool
 
     def collect(self, report: Callable[[], None]) -> list[tuple[Assignment, Reply]]:
-        """Wait until a worker is done."""
+        """Wait until a worker is done; or compute what is short, and if it is not, start workers after all."""
+        while self._here:
+            assignment = self._here.pop(0)
+            assert self._short is not None
+            if (answer := self._short.compute(assignment)) is not None:
+                return [(assignment, answer)]
+            late, self._here = [assignment, *self._here], []
+            for each in late:
+                self._send(each)
         done: set[Future[bytes]] = set()
         while self._busy and not done:
             done, _ = wait(self._busy, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -107,6 +131,6 @@ class Processes(Engine):
     def close(self) -> None:
         """End the workers: they have nothing to do any more, or nobody wants it; killed, they are gone at once."""
         pools = [*self._free, *(pool for pool, _ in self._busy.values())]
-        self._free, self._busy = [], {}
+        self._free, self._busy, self._here, self._short = [], {}, [], None
         for pool in pools:
             pool.shutdown(wait=True, kill_workers=True)

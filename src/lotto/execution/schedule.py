@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic
@@ -34,14 +35,19 @@ class Admission:
         self._warned_not_cacheable = False
         # By the identity of a recipe's parts; an entry goes with its recipe, before other objects can take an identity.
         self._checked: WeakValueDictionary[tuple[object, ...], Recipe] = WeakValueDictionary()
+        self._step_seconds: dict[tuple[object, ...], float] = {}
 
     def check(self, recipe: Recipe) -> None:
         """Take one real step; what is remembered needs none."""
-        parts = (recipe.model, recipe.data, recipe.loss, recipe.error, recipe.augment)
-        kind = (*map(id, parts), recipe.precision, recipe.batch_size, type(recipe.optimizer))
-        if kind not in self._checked:
-            check_trainable(recipe)
+        if (kind := _kind(recipe)) not in self._checked:
+            self._step_seconds[kind] = check_trainable(recipe)
             self._checked[kind] = recipe
+
+    def seconds(self, item: WorkItem) -> float:
+        """About how long something takes that has been looked at; infinite if only computing it would tell."""
+        return (
+            (item.end - item.from_step) * self._step_seconds[_kind(item.recipe)] if isinstance(item, Job) else math.inf
+        )
 
     def warn_if_not_cacheable(self, job: WorkItem) -> None:
         """Say once that what is computed will not be remembered, and why."""
@@ -57,10 +63,12 @@ class Schedule(Generic[T]):
         engine: what computes.
         admission: what has been looked at before.
         emit: called with events.
+        expected: how many jobs there will be; None = not known.
     """
 
-    def __init__(self, engine: Engine, admission: Admission, emit: Progress) -> None:
-        self.engine, self.admission, self.emit = engine, admission, emit
+    def __init__(self, engine: Engine, admission: Admission, emit: Progress, expected: int | None = None) -> None:
+        self.engine, self.admission, self.emit, self.expected = engine, admission, emit, expected or 0
+        self.handed_out = 0
         self.wanted: dict[str, list[tuple[Position[T], int]]] = {}
         """Who waits for which job, by `job_name`."""
         self.ready: deque[WorkItem] = deque()
@@ -124,17 +132,23 @@ class Schedule(Generic[T]):
                 self._submit([self.to_rerun.popleft()])
             return
         if free > 0 and self.taken:
+            seconds_left = self._seconds_left()
             given = stacks(self.taken, min(self.engine.stack or 1, -(-len(self.taken) // free)))[:free]
             gone = {id(job) for jobs in given for job in jobs}
             self.taken = [job for job in self.taken if id(job) not in gone]
             for jobs in given:
-                self._submit(jobs)
+                self._submit(jobs, seconds_left)
 
-    def _submit(self, jobs: Sequence[WorkItem]) -> None:
+    def _seconds_left(self) -> float:
+        """About how long all jobs that are known of take one after another, if they are as those that are next."""
+        known = max(len(self.taken) + len(self.ready), self.expected - self.handed_out)
+        return known * sum(map(self.admission.seconds, self.taken)) / len(self.taken)
+
+    def _submit(self, jobs: Sequence[WorkItem], seconds_left: float = math.inf) -> None:
         def advanced(number: int, step: int, loss: float) -> None:
             self.emit(JobAdvanced(jobs[number], step, loss))
 
-        assignment = Assignment(jobs, self.engine, advanced)
+        assignment = Assignment(jobs, self.engine, advanced, seconds_left=seconds_left)
         self.engine.submit(assignment)
         self.under_way.append(assignment)
 
@@ -194,6 +208,7 @@ class Schedule(Generic[T]):
         self.to_rerun.append(job)
 
     def _hand_out(self, job: WorkItem, run: Result, trained: bool) -> None:
+        self.handed_out += 1
         self.emit(JobFinished(job, run, trained))
         if isinstance(run, Run) and run.diverged:
             log.warning("%s", run.diverged)
@@ -201,6 +216,12 @@ class Schedule(Generic[T]):
             position.results[index] = run
             if len(position.results) == len(position.jobs):
                 self._enqueue(position)
+
+
+def _kind(recipe: Recipe) -> tuple[object, ...]:
+    """What the trial step of a recipe depends on."""
+    parts = (recipe.model, recipe.data, recipe.loss, recipe.error, recipe.augment)
+    return (*map(id, parts), recipe.precision, recipe.batch_size, type(recipe.optimizer))
 
 
 def job_name(job: WorkItem) -> str:

@@ -7,7 +7,6 @@ makes of them, in whichever process, the bytes of the answer. How they get there
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import os
 import secrets
@@ -15,7 +14,6 @@ import struct
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from pickle import loads
 from typing import TYPE_CHECKING, Any
@@ -23,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import torch
 
-from lotto.core import files, fingerprint, orphans
-from lotto.core.errors import UsageError, WorkerError, text
-from lotto.data.in_memory import Arrays
+from lotto.core import orphans
+from lotto.core.errors import LottoError, UsageError, WorkerError, text
 from lotto.execution.memory import keep_freed_memory
+from lotto.execution.spool import spooled, unspool
 from lotto.execution.stacking import compute_stack
 from lotto.execution.store import Result, Store, WorkItem
 from lotto.execution.threads import limited_threads
@@ -51,6 +49,8 @@ class Assignment:
         engine: whose it is: its store, threads and scratch folder.
         advanced: called with (number of the job, step, mean loss lately).
         number: no other assignment has it.
+        seconds_left: about how long it takes, with all that is known to follow it, one after another in one process;
+            infinite if nobody knows.
 
     >>> engine = lotto.engine.make(1, store)
     >>> assignment = Assignment([lotto.Job(recipe)], engine, lambda number, step, loss: None)
@@ -63,6 +63,7 @@ class Assignment:
     engine: Engine
     advanced: Callable[[int, int, float], None]
     number: str = field(default_factory=lambda: secrets.token_hex(8))
+    seconds_left: float = math.inf
     _report: Path | None = None
     _seen: bytes = b""
 
@@ -80,7 +81,7 @@ class Assignment:
     def parcel(self) -> bytes:
         """What `compute_parcel` needs to compute it in another process, in one piece.
 
-        The user's arrays are not in it: they are written to the scratch folder once, and each worker reads them once.
+        The user's data are not in it: they are written to the scratch folder once, and each worker reads them once.
 
         Raises:
             UsageError: if a job cannot be sent, with the reason.
@@ -88,12 +89,13 @@ class Assignment:
         engine = self.engine
         folder = engine.scratch.folder
         self._report = folder / f"progress-{self.number}"
-        jobs = [_stand_in(job, folder) for job in self.jobs]
-        order = _Order(
-            self.number, jobs, str(engine.store.root), str(self._report), Arithmetic.of_this_process(), engine.execution
-        )
+        report, arithmetic = str(self._report), Arithmetic.of_this_process()
         try:
+            jobs = [spooled(job, folder) for job in self.jobs]
+            order = _Order(self.number, jobs, str(engine.store.root), report, arithmetic, engine.execution)
             return cloudpickle.dumps(order)
+        except LottoError:
+            raise
         except Exception as error:  # whatever the user's objects may raise
             raise UsageError(
                 f"{self.name} cannot be sent to a worker process ({type(error).__name__}: {text(str(error))}); "
@@ -184,27 +186,6 @@ def named(job: WorkItem) -> str:
     return repr(job.label or job.recipe.name)
 
 
-def _stand_in(job: WorkItem, folder: Path) -> WorkItem:
-    """The job with the user's arrays replaced by a file that every worker reads once."""
-    data = job.recipe.data
-    if not isinstance(data, Arrays):
-        return job
-    try:
-        name = fingerprint.digest(fingerprint.content(data))
-    except fingerprint.NotCacheableError:  # what else it holds has no name: it travels with each job
-        return job
-    path = folder / f"data-{name}.safetensors"
-    if not os.path.exists(path):
-        tensors = {f"{part}/{k}": t for part in ("x", "y") for k, t in getattr(data, part).items()}
-        scale = {n: t for n, t in (("scale", data._scale), ("shift", data._shift)) if t is not None}
-        files.save_tensors(path, tensors | scale, {"format": "lotto.arrays", "name": data.name})
-    # Copies: the frozen job and recipe stay as the user made them, and are not validated again.
-    stand_in, recipe = copy.copy(job), copy.copy(job.recipe)
-    object.__setattr__(recipe, "data", SpooledArrays(str(path), type(data), data.additions))
-    object.__setattr__(stand_in, "recipe", recipe)
-    return stand_in
-
-
 # --- the worker's side --------------------------------------------------------------------------------
 
 
@@ -227,6 +208,8 @@ def compute_parcel(parcel: bytes) -> bytes:
     """
     try:
         order = loads(parcel)
+        for job in order.jobs:
+            unspool(job)
     except Exception as error:  # whatever the user's objects may raise
         return _failed(WorkerError(f"A worker cannot read its job: {str(error).rstrip('.')}."), error)
     try:
@@ -285,10 +268,6 @@ class _Order:
 
     def compute(self) -> Answer:
         keep_freed_memory()
-        for job in self.jobs:
-            data = job.recipe.data
-            if isinstance(data, SpooledArrays):
-                object.__setattr__(job.recipe, "data", data.read())
         reached = [(job.from_step, math.nan) for job in self.jobs]
 
         def on_step(number: int, step: int, loss: float) -> None:
@@ -300,32 +279,6 @@ class _Order:
         with self.arithmetic.applied():
             found = compute_stack(Store(self.root, problems.append), self.jobs, on_step, self.execution)
         return Answer(self.number, tuple((trained, _portable(run)) for run, trained in found), " ".join(problems))
-
-
-class SpooledArrays:
-    """Where a worker finds the user's arrays."""
-
-    def __init__(self, path: str, kind: type[Arrays], additions: Mapping[str, Any]) -> None:
-        self.path, self.kind, self.additions = path, kind, additions
-
-    def read(self) -> Arrays:
-        """The arrays: of the same class, with all that it holds."""
-        kind: Any = self.kind
-        arrays = unspool(self.path, kind)
-        vars(arrays).update(self.additions)
-        return arrays
-
-
-@lru_cache(maxsize=4)
-def unspool(path: str, kind: Any) -> Arrays:
-    """The user's arrays, read once in each worker; the path says which content and class."""
-    tensors, metadata = files.load_tensors(Path(path), "lotto.arrays")
-    arrays: Arrays = object.__new__(kind)
-    arrays.name = metadata["name"]
-    arrays._scale, arrays._shift = tensors.get("scale"), tensors.get("shift")
-    for part in ("x", "y"):
-        setattr(arrays, part, {k[2:]: t for k, t in tensors.items() if k.startswith(f"{part}/")})
-    return arrays
 
 
 def _portable(run: Result) -> Result | None:

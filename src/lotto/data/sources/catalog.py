@@ -183,6 +183,20 @@ CIFAR100 = Published(
     shapes=_shapes(50_000, 10_000, (3, 32, 32)),
 )
 
+MNIST1D = Published(
+    name="mnist1d",
+    sources=(Computed("the mnist1d generator", synthetic.mnist1d),),
+    mean=(),
+    std=(),
+    shapes=_shapes(4_000, 1_000, (40,)),
+    sha256={
+        "x_train": "e23ed563aae561f6b3a89e494cf99b6f67753fcb09a51f7e44ed8d0aff12403f",
+        "y_train": "d97dc7aecec8ad6b5d8f143ba3e9c4bd7e25c420d7dfc2eb990591cfc0ed3e15",
+        "x_test": "64499b831de22e2cdc7f53e29b6058da08cc5789a1df5a559a358616eeb6e232",
+        "y_test": "8de99be3ff9dab15ae0dc072c3d6ced7cf6b33d365888ce4a386fc944489452c",
+    },
+)
+
 MNIST1D_50K = Published(
     name="mnist1d-50k",
     sources=(Computed("the mnist1d generator", synthetic.mnist1d_50k),),
@@ -197,4 +211,4 @@ MNIST1D_50K = Published(
     },
 )
 
-PUBLISHED: dict[str, Published] = {p.name: p for p in (MNIST1D_50K, MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
+PUBLISHED: dict[str, Published] = {p.name: p for p in (MNIST1D, MNIST1D_50K, MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}

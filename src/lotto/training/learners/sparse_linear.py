@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lotto.core.jit import can_compile
+from lotto.core.jit import can_compile, jit
 
 SMALL = 1 << 12
 """Weights of a layer that is quicker here than by torch's operators, even with all of them."""
@@ -101,16 +101,13 @@ class Kernels(NamedTuple):
 
 @cache
 def kernels(dtype: np.dtype[Any]) -> Kernels:
-    """Compile the kernels for one type of number, about a second in each process that has a sparse layer.
+    """The kernels for one type of number: compiled at first use, in seconds, and kept on disk.
 
     Sums may be taken in any order, as in every product; NaN and infinity are kept.
     """
-    from numba import njit
-
     zero = dtype.type(0)  # a constant for the compiler, which adds up in vectors only from a constant
-    compiled = njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True)
 
-    @compiled
+    @jit
     def multiply(ends, columns, values, bias, x, relu, out):  # type: ignore[no-untyped-def]
         """``out = values @ x + bias``, perhaps with ReLU; four weights at a time, so ``out`` is passed less often."""
         batch = x.shape[1]
@@ -133,7 +130,7 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
                 for j in range(batch):
                     row[j] = zero if row[j] < zero else row[j]  # NaN stays
 
-    @compiled
+    @jit
     def multiply_transposed(ends, rows, order, values, gradient, x, out):  # type: ignore[no-untyped-def]
         """``out = values.T @ gradient``, 0 where ``x`` is not above 0; four weights at a time."""
         batch = x.shape[1]
@@ -155,7 +152,7 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
             for j in range(batch):
                 row[j] = zero if seen[j] <= zero else row[j]
 
-    @compiled
+    @jit
     def outer(ends, columns, gradient, x, out, sums, rate):  # type: ignore[no-untyped-def]
         """``out = gradient @ x.T`` at the unpruned positions, four of a row at a time, and the rows' ``sums``.
 
