@@ -16,6 +16,7 @@ if sys.platform != "linux":
 
 from spawning import Ended, stopped
 
+from lotto.cli.main import main
 from lotto.core.signals import held
 
 
@@ -40,6 +41,8 @@ def imp(folder: Path, jobs: int, steps: str = "40000it") -> list[str]:
 @pytest.mark.parametrize(("number", "terminal"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_a_signal_while_the_command_starts(seconds, number, terminal, tmp_path):
     ended = stopped(imp(tmp_path, 1), lambda at, _: at > seconds, number, terminal=terminal)
+    if (ended.code, ended.text) == (-number, ""):
+        pytest.skip("the interpreter itself had not begun to read lotto: to a shell this is the same exit code")
     check(ended, number, tmp_path)
     assert ended.text.replace("^C", "").strip().startswith("Stopped.")
 
@@ -47,7 +50,11 @@ def test_a_signal_while_the_command_starts(seconds, number, terminal, tmp_path):
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.extras)])
 @pytest.mark.parametrize(
     ("number", "group", "terminal"),
-    [(signal.SIGINT, True, True), (signal.SIGTERM, True, False), (signal.SIGHUP, False, True)],
+    [
+        (signal.SIGINT, True, True),
+        pytest.param(signal.SIGTERM, True, False, marks=pytest.mark.extras),
+        (signal.SIGHUP, False, True),
+    ],
 )
 def test_a_signal_while_networks_train(jobs, number, group, terminal, tmp_path):
     scratch, began = tmp_path / "scratch", []
@@ -68,11 +75,11 @@ def test_a_signal_while_networks_train(jobs, number, group, terminal, tmp_path):
     assert list(scratch.iterdir()) == []
 
 
-def test_a_command_that_was_stopped_goes_on(tmp_path):
+def test_a_command_that_was_stopped_goes_on(tmp_path, capsys):
     arguments = [*imp(tmp_path, 1, "300it"), "--replicates", "1", "--controls", "none"]
     check(stopped(arguments, lambda _, text: "level  0" in text, signal.SIGINT), signal.SIGINT, tmp_path)
-    done = subprocess.run([sys.executable, "-m", "lotto", *arguments], capture_output=True, text=True, check=True)
-    assert " 0 remembered" not in done.stdout
+    main(arguments)
+    assert " 0 remembered" not in capsys.readouterr().out
 
 
 def test_a_hangup_that_was_ignored_stays_ignored(tmp_path):
@@ -99,10 +106,11 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(stream, tmp_path):
     assert not getattr(done, other)
 
 
-def test_a_reader_that_goes_away_while_networks_train_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.extras)])
+def test_a_reader_that_goes_away_while_networks_train_leaves_nothing(jobs, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    command = " ".join([sys.executable, "-m", "lotto", *imp(tmp_path, 2, "50it")])
+    command = " ".join([sys.executable, "-m", "lotto", *imp(tmp_path, jobs, "50it")])
     done = subprocess.run(
         ["bash", "-c", f"{command} | head -n 1; exit ${{PIPESTATUS[0]}}"],
         env={**os.environ, "TMPDIR": str(scratch)}, capture_output=True, text=True, check=False,

@@ -8,9 +8,10 @@ from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
 
 ENGINES = {
-    "serial": Serial,
-    "processes": lambda store: Processes(store, 2),
-    "piped": lambda store: Piped(store, workers=2),
+    "serial": lambda store, workers=1: Serial(store),
+    "processes": lambda store, workers=1: Processes(store, workers),
+    "piped": lambda store, workers=1: Piped(store, workers=workers),
 }
+"""An engine of a store; each worker costs seconds to start, and where one shows what is tested, one it is."""
 REMOTE = ["processes", "piped"]
 """Those whose workers are other processes."""

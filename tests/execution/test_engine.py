@@ -36,7 +36,7 @@ def test_every_engine_gives_the_same_bits_and_remembers(tmp_path, backend):
     jobs = [Job(small_recipe(), init_seed=s, keep=(3,)) for s in range(3)]
     serial = [train(job) for job in jobs]
     events: list = []
-    engine = ENGINES[backend](Store(tmp_path / "b"))
+    engine = ENGINES[backend](Store(tmp_path / "b"), 2)
     parallel = engine.run(jobs, events.append)
     for one, other in zip(serial, parallel, strict=True):
         assert same_tensors(one.weights, other.weights)

@@ -444,7 +444,10 @@ def test_retraining_and_one_shot():
     assert un(7, [length("imp", around(3.0)), length("without retraining", around(2.0))]) is C
     imp = at_x(NAN, rows("imp", 0, 8, 0.1, GOOD))
     assert un(8, [imp, at_x(NAN, rows("one-shot", 0, 8, 0.1, BAD))]) is S
-    assert un(8, [imp, at_x(NAN, rows("one-shot", 0, 8, 0.1, around(0.6, 5)))]) is C
+    assert un(8, [imp, at_x(NAN, rows("one-shot", 0, 8, 0.1, around(-0.6, 5)))]) is C
+    late = [at_x(NAN, rows("imp", 100, 8, 0.1, BAD)), at_x(NAN, rows("one-shot", 100, 8, 0.1, BAD))]
+    assert un(8, [imp, at_x(NAN, rows("one-shot", 0, 8, 0.1, BAD)), *late]) is S, "nothing where iteration fails"
+    assert un(8, late) is U
 
 
 def test_claims_fit_into_eighty_columns():

@@ -434,6 +434,7 @@ def test_files_report_and_tables(home, tmp_path):
 
 def test_command_runs_all(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.5, 0.9))
+    monkeypatch.setattr(pruning_limit, "LARGEST", 0)
     monkeypatch.setattr(convergence, "LEAST_EXAMPLES", 200)
     main(
         ["run", "unmasking.all", "mlp-mnist1d", "--steps", "20it", "--levels", "2", "--replicates", "1", "--points", "3",

@@ -57,7 +57,7 @@ def run(
     """
     from lotto import papers
     from lotto.cli.display import Display
-    from lotto.report.experiments import places_of, readable, save_experiment
+    from lotto.report.experiments import Figures, places_of, readable, save_experiment
     from lotto.report.table import frame_table
 
     stopping.unwind()
@@ -81,13 +81,14 @@ def run(
     places = [place for experiment, options in asked.items() for place in places_of(experiment, options)]
     engine = execution.engine(chosen, template)
     folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe, places)
+    figures: Figures = {}
     for experiment, options in asked.items():
         began = time.perf_counter()
         with Display(console) as display:
             frame = experiment.run(options, engine, execution.tracked(display))
         seconds = time.perf_counter() - began
         command, known = f"lotto {shlex.join(sys.argv[1:])}", [*papers.EXPERIMENTS.values()]
-        page = save_experiment(experiment, options, frame, folder, command, seconds, known)
+        page = save_experiment(experiment, options, frame, folder, command, seconds, known, figures)
         console.print(frame_table(readable(frame), f"{experiment.title} ({experiment.source})"))
         say(f"Rows    {page.parent / experiment.name}.csv\nReport  {page}")
         say(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.")

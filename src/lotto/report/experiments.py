@@ -23,6 +23,8 @@ from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, Place, made_by, 
 from lotto.report.pages import render
 from lotto.report.table import OF_ALL, measured, percent
 
+Figures = dict[tuple[Path, bytes], str]
+"""SVG text by the path of the rows that it shows and their SHA-256."""
 RATIO = "ratio"
 """Column of the ratio of a random mask's distance to that of IMP's."""
 
@@ -36,12 +38,14 @@ def save_experiment(
     command: str,
     seconds: float,
     known: Sequence[Experiment] = (),
+    figures: Figures | None = None,
 ) -> Path:
     """Write ``NAME.csv`` and ``NAME.json``, draw ``NAME.svg`` and the folder's report; returns the report's path.
 
     If another result of this experiment is there, the folder is ``folder-2``, ``folder-3``, ...
 
-    ``known`` are the experiments whose results the folder may hold beside this one's, to be drawn with it.
+    ``known`` are the experiments whose results the folder may hold beside this one's, to be drawn with it, and
+    ``figures`` what calls for other experiments have drawn, which is not drawn again: a dictionary that all share.
 
     >>> from lotto import papers
     >>> distances = papers.get("stabilizing.distances")
@@ -70,7 +74,7 @@ def save_experiment(
     with saving(Path(folder), places) as own:
         files.write_json(own / f"{experiment.name}.json", about)  # first: it says what the others are of
         files.write_text(own / f"{experiment.name}.csv", table)
-        return write_experiments(own, (*known, experiment))
+        return write_experiments(own, (*known, experiment), figures)
 
 
 def places_of(experiment: Experiment, options: Options, outcome: str = "") -> list[Place]:
@@ -85,8 +89,10 @@ def places_of(experiment: Experiment, options: Options, outcome: str = "") -> li
 
 
 @checked
-def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
+def write_experiments(folder: Path, known: Sequence[Experiment], figures: Figures | None = None) -> Path:
     """Draw ``report.html`` from all results in a folder, and ``NAME.svg`` for each that is of a ``known`` experiment.
+
+    ``figures`` as of `save_experiment`.
 
     Raises:
         UsageError: if the folder holds none.
@@ -100,10 +106,11 @@ def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
     True
     """
     drawn_by = {(e.paper, e.name): e.plot for e in known}
+    figures = {} if figures is None else figures
     sections = []
     for result in read(folder):
         with files.reading(result.path.with_suffix(".json"), "Run its experiment again."):
-            section = _section(result, drawn_by.get((result.about["paper"], result.about["name"])))
+            section = _section(result, drawn_by.get((result.about["paper"], result.about["name"])), figures)
             render("experiments.html", sections=[section], recipe="")  # what is missing is that of this file
         if section["plot"]:
             files.write_text(result.path.with_suffix(".svg"), section["plot"])
@@ -115,11 +122,14 @@ def write_experiments(folder: Path, known: Sequence[Experiment]) -> Path:
     return page
 
 
-def _section(result: StoredResult, draw: Plot | None) -> dict[str, Any]:
+def _section(result: StoredResult, draw: Plot | None, figures: Figures) -> dict[str, Any]:
     """What the page shows of a result."""
-    table = readable(result.frame)
-    drawn = draw is not None and set(result.frame["unit"]) <= set(UNITS)  # axes and limits are in these units
-    plot = plots.svg(draw(summary(result.frame), result.tolerance)) if draw is not None and drawn else ""
+    table, plot = readable(result.frame), ""
+    if draw is not None and set(result.frame["unit"]) <= set(UNITS):  # axes and limits are in these units
+        of = (result.path, hashlib.sha256(result.path.read_bytes()).digest())
+        if of not in figures:
+            figures[of] = plots.svg(draw(summary(result.frame), result.tolerance))
+        plot = figures[of]
     return {**result.about, "plot": plot, "titles": list(table.columns), "rows": table.to_numpy().tolist()}
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from lotto.core.check import Count, checked
@@ -20,6 +21,7 @@ from lotto.core.fingerprint import affects
 from lotto.core.shown import shown
 from lotto.core.weights import Weights, digest
 from lotto.execution.task import OnStep, Task
+from lotto.landscape.curvature.lanczos import ONE_THREAD
 from lotto.landscape.curvature.operator import Hessian
 from lotto.pruning import masks
 from lotto.pruning.masks import MaskLike
@@ -72,11 +74,13 @@ class QuadraticTask(Task):
     def execute(self, on_step: OnStep | None = None) -> dict[str, Any]:
         """Compute; returns ``costs``, one for each cut."""
         hessian = Hessian(self.recipe, self.weights, self.mask, examples=self.examples)
-        inverse, point, costs = inverse_of(hessian.dense()), hessian.point(), []
-        for done, cut in enumerate(self.cuts, start=1):
-            costs.append(quadratic_cost(inverse, point, ~hessian.coordinates(cut)))
-            if on_step is not None:
-                on_step(done, math.nan)
+        matrix, point, costs = hessian.dense(), hessian.point(), []
+        with threadpool_limits(**ONE_THREAD):
+            inverse = inverse_of(matrix)
+            for done, cut in enumerate(self.cuts, start=1):
+                costs.append(quadratic_cost(inverse, point, ~hessian.coordinates(cut)))
+                if on_step is not None:
+                    on_step(done, math.nan)
         return {"costs": costs}
 
     __repr__ = shown
