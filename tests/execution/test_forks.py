@@ -164,13 +164,41 @@ for folder, end in (("b", False), ("c", True)):
     assert script(code, LOTTO_TEST_LIVES=str(tmp_path / "lives")) == "0 True\n0 True"
 
 
+def test_a_process_with_threads_has_one_clean_template_beside_it_for_all_its_engines(tmp_path):
+    code = f"""
+import sys, torch
+torch.set_num_threads(2)
+torch.ones(1000, 1000).exp().sum()
+assert warmed() is None and len(os.listdir("/proc/self/task")) > 1
+from conftest import same_tensors, small_recipe
+from lotto import Job, Store
+from lotto.execution.processes import Processes
+from lotto.execution.serial import Serial
+os.chdir({str(tmp_path)!r})
+jobs = [Job(small_recipe(), seed) for seed in range(2)]
+expected = Serial(Store("expected")).run(jobs)
+engines = [Processes(Store(f"store-{{number}}"), 2) for number in range(2)]
+for engine in engines:
+    for run, other in zip(engine.run(jobs), expected, strict=True):
+        assert same_tensors(run.weights, other.weights) and run.arithmetic == other.arithmetic
+template = forks.beside()
+print([engine.template is template for engine in engines])
+if os.fork() == 0:
+    print(template.start("lotto.execution.worker", 1), flush=True)
+    os._exit(0)
+os.wait()
+"""
+    assert script(code, OMP_NUM_THREADS="2") == "[True, True]\nNone"
+
+
 @pytest.mark.parametrize("victim", ["os.getpid()", "template._pid"])
-def test_forked_workers_leave_with_their_parent_and_with_their_template(victim, tmp_path):
+@pytest.mark.parametrize("made", ["warmed", "beside"])
+def test_forked_workers_leave_with_their_parent_and_with_their_template(made, victim, tmp_path):
     code = f"""
 import threading
-from lotto.execution.forks import warmed
+from lotto.execution.forks import {made}
 import os, signal, time
-template = warmed()
+template = {made}()
 workers = [template.start("lotto.execution.worker", 1) for _ in range(2)]
 for worker in workers:
     worker.submit(time.sleep, 60)

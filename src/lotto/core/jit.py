@@ -42,3 +42,15 @@ def jit_part(function: Callable[..., Any]) -> Any:
     from numba import njit
 
     return njit(fastmath=FASTMATH, nogil=True)(function)
+
+
+def warm_up() -> None:
+    """Load the compiler, which takes a second at the first function, here instead; it starts no thread.
+
+    >>> warm_up()
+    """
+    if can_compile():
+        from numba.core.registry import cpu_target
+
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()

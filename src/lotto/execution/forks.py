@@ -1,8 +1,9 @@
 """Workers that are forked from a process which has imported everything and computed nothing: they start at once.
 
 A new interpreter takes seconds to import PyTorch, in every worker. The command line forks a `Template` of itself once
-it has imported what it needs, before it computes anything, and workers are forks of the template. That is safe as long
-as the template has one thread: OpenMP, CUDA and whatever else has started threads does not survive a fork.
+it has imported what it needs, before it computes anything (`warmed`); any other process has a template started beside
+it, once for all its engines (`beside`). Workers are forks of the template. That is safe as long as the template has one
+thread: OpenMP, CUDA and whatever else has started threads does not survive a fork.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from multiprocessing import Pipe, reduction
 from multiprocessing.connection import Connection
+from multiprocessing.spawn import get_executable
+from multiprocessing.util import spawnv_passfds
 from pathlib import Path
 from pickle import loads
 from typing import Any, NoReturn
@@ -29,7 +34,7 @@ import cloudpickle
 import torch
 
 from lotto.core import orphans
-from lotto.core.jit import can_compile
+from lotto.core.jit import warm_up
 from lotto.core.signals import ENDING, held
 
 THREADS = Path("/proc/self/task")
@@ -39,35 +44,79 @@ def warmed() -> Template | None:
     """A template of this process as it is now; None where its forks might not work: it computes, or is not on Linux."""
     if not THREADS.is_dir() or threading.active_count() > 1 or torch.cuda.is_initialized():
         return None
-    template = Template()
+    template = _forked()
     if len(list(THREADS.iterdir())) == 1:  # OpenBLAS ends its own, which wait for work, before each fork
         return template
     template.close()
     return None
 
 
-class Template:
-    """A fork of this process that forks workers of itself, and leaves with this process."""
+def beside() -> Template | None:
+    """A template that is a new interpreter, started by the first call and there until this process ends; Linux only.
 
-    def __init__(self) -> None:
-        with held():
-            self._connection, other = Pipe()
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            self._pid = os.fork()
-            if not self._pid:
-                _lead(other, self._connection)
-        other.close()
-        self.close = weakref.finalize(self, _end, self._connection, self._pid, os.getpid())
+    Neither this process's threads nor what it has imported or computed are in it.
+    """
+    return _spawned(os.getpid()) if THREADS.is_dir() else None
+
+
+@cache
+def _spawned(owner: int) -> Template:
+    ours, theirs = Pipe()
+    code = f"import sys; sys.path[:] = {sys.path!r}; from lotto.execution.forks import lead; lead({theirs.fileno()})"
+    program = get_executable()
+    with held():
+        pid = spawnv_passfds(os.fsencode(program), [program, "-c", code], [theirs.fileno()])
+        theirs.close()
+        return Template(ours, pid, ready=False)
+
+
+def _forked() -> Template:
+    ours, theirs = Pipe()
+    with held():
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            _lead(theirs)
+        theirs.close()
+        return Template(ours, pid)
+
+
+class Template:
+    """A process that forks workers of itself, and leaves with this process.
+
+    Args:
+        connection: to it.
+        pid: its number.
+        ready: whether it has imported everything; else it says so.
+    """
+
+    def __init__(self, connection: Connection, pid: int, ready: bool = True) -> None:
+        self._connection, self._pid, self._owner, self._ready = connection, pid, os.getpid(), ready
+        self._one_at_a_time = threading.Lock()
+        self.close = weakref.finalize(self, _end, connection, pid, self._owner)
+
+    def wait(self) -> None:
+        """Wait until it has imported everything, or is gone; a signal ends that."""
+        if self._ready or os.getpid() != self._owner:
+            return
+        with self._one_at_a_time, suppress(OSError, EOFError):
+            if not self._ready:
+                self._connection.recv()
+                self._ready = True
 
     def start(self, module: str, *arguments: object) -> ForkedWorker | None:
-        """Fork a worker, which calls ``start`` of a module first; None if there is no template any more.
+        """Fork a worker, which calls ``start`` of a module first; None if there is no template any more, or not here.
 
         The worker finds this process's environment, folder and paths as they are now.
         """
+        if os.getpid() != self._owner:
+            return None
+        self.wait()
         surroundings = dict(os.environ), os.getcwd(), list(sys.path)
         ours, others = Pipe()
-        with held(), suppress(OSError, EOFError):
+        with held(), self._one_at_a_time, suppress(OSError, EOFError):
             self._connection.send((surroundings, module, arguments))
             reduction.send_handle(self._connection, others.fileno(), self._pid)
             others.close()
@@ -76,7 +125,7 @@ class Template:
 
     def kill(self, pid: int) -> None:
         """End a worker; it is gone afterwards."""
-        with held(), suppress(OSError, EOFError):  # without its template it leaves by itself
+        with held(), self._one_at_a_time, suppress(OSError, EOFError):  # without its template it leaves by itself
             self._connection.send(pid)
             self._connection.recv()
 
@@ -141,10 +190,23 @@ def _end(connection: Connection, pid: int, owner: int) -> None:
 # --- in the template ----------------------------------------------------------------------------------
 
 
-def _lead(connection: Connection, others: Connection) -> NoReturn:
+def lead(descriptor: int) -> NoReturn:
+    """What a new interpreter does that is a template: import everything, and say so."""
+    connection = Connection(descriptor)
+    try:
+        import_module("lotto.execution.worker")
+        if len(list(THREADS.iterdir())) > 1:
+            os._exit(1)
+        with suppress(OSError):  # the parent is gone
+            connection.send(None)
+    except BaseException:  # the parent goes on without a template
+        os._exit(1)
+    _lead(connection)
+
+
+def _lead(connection: Connection) -> NoReturn:
     """What the template does: never return to what its parent was doing."""
     try:
-        others.close()
         # Ctrl-C reaches the whole process group, `kill` may; this process's parent decides what they mean.
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
@@ -152,8 +214,7 @@ def _lead(connection: Connection, others: Connection) -> NoReturn:
         sys.unraisablehook = sys.__unraisablehook__
         logging.getLogger().handlers.clear()  # a new interpreter has none
         logging.getLogger().setLevel(logging.WARNING)
-        if can_compile():
-            import numba  # noqa: F401 (for its forks)
+        warm_up()  # for its forks
         gc.freeze()  # so that their collections do not copy its pages
         _serve(connection)
     finally:

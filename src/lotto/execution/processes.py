@@ -1,6 +1,6 @@
 """Over worker processes, one thread each unless asked otherwise.
 
-They are new interpreters, or forks of a template where there is one (`lotto.execution.forks`): the bits are the same.
+They are forks of a template (`lotto.execution.forks`), or new interpreters where there is none: the bits are the same.
 
 A worker is started when there is work for it and none that is free, and none at all for work of a second or two if
 this process may do that (`lotto.execution.short`). Workers write their runs to the store. What one
@@ -21,7 +21,7 @@ from lotto.core.errors import WorkerError
 from lotto.core.signals import held
 from lotto.execution import worker
 from lotto.execution.engine import Engine, Reply
-from lotto.execution.forks import ForkedWorker, Template
+from lotto.execution.forks import ForkedWorker, Template, beside
 from lotto.execution.short import ShortWork
 from lotto.execution.store import Store
 from lotto.execution.worker import Assignment, compute_parcel, initializer
@@ -39,7 +39,7 @@ class Processes(Engine):
         stack: jobs that train together in a worker; None = measured.
 
     Attributes:
-        template: what workers are forked from; None = they are new interpreters.
+        template: what workers are forked from; None = a clean process beside this one.
         short_seconds: work that takes no longer than that, all in all, is done in this process; 0 = none.
 
     >>> Processes(lotto.Store(), workers=2).workers
@@ -69,7 +69,11 @@ class Processes(Engine):
             self._send(assignment)
 
     def _send(self, assignment: Assignment) -> None:
+        if not self._free:
+            self.template = self.template or beside()
         parcel = assignment.parcel()
+        if self.template is not None:
+            self.template.wait()
         with held():  # a process may be started, and none is to be lost sight of
             try:
                 future = self._given(parcel)
