@@ -18,16 +18,19 @@ from lotto import SGD, Adam, Job
 from lotto.core import jit
 from lotto.core.errors import DivergedError, UsageError
 from lotto.landscape.batchnorm import recompute_statistics
+from lotto.models import vgg
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
 from lotto.training import evaluation, loop
 from lotto.training.evaluation import evaluate_network
 from lotto.training.learners import batchnorm_kernels, conv_kernels, program, vector_blocks
+from lotto.training.learners.after_layers import Norm, NormPass
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.batch_innermost import Shape, Workspace
-from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution, ConvolutionPass, Norm, NormPass
+from lotto.training.learners.channel_skipping import ChannelSkipping
+from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution, ConvolutionPass
 from lotto.training.learners.convolutions import Convolutions
-from lotto.training.learners.resnet_layers import CROSSOVER
+from lotto.training.learners.network_layers import CROSSOVER
 from lotto.training.loop import learner_of, train
 from lotto.training.network import Network, trainable_parameters
 from lotto.training.outputs import outputs_of
@@ -222,6 +225,43 @@ def test_a_step_is_that_of_float64_autograd(shape, density):
     assert_close(ours.optimizer, theirs.optimizer, 2e-3)  # a ReLU that rounding turns shows in the gradient
 
 
+OTHERS = [("conv1d", SIGNALS), ("conv1d", (17,)), ("conv-2", IMAGES), ("conv-4", (1, 10, 8)), ("vgg-11", (2, 6, 7))]
+"""Networks with biases, pooling of odd sizes, several linear layers."""
+
+
+@pytest.fixture
+def small_vgg(monkeypatch):
+    monkeypatch.setitem(vgg.PLANS, 11, ((5, 1), (9, 2), (6, 1)))
+
+
+@pytest.mark.parametrize("density", [1.0, 0.3, 0.02])
+@pytest.mark.parametrize(("model", "shape"), OTHERS, ids=str)
+def test_a_step_of_another_network_is_that_of_float64_autograd(model, shape, density, small_vgg):
+    recipe = recipe_of(shape, model=model)
+    job = masked_job(recipe, density)
+    assert Convolutions.supports([Job(recipe)], Network(recipe, job.initial_state().weights))
+    (loss,), ours = after(made(Convolutions, job), 1)
+    (expected,), theirs = after(made(Autograd, masked_job(recipe.replace(precision="float64"), density)), 1)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert_close(ours.weights, theirs.weights, 1e-4)
+    assert_close(ours.optimizer, theirs.optimizer, 2e-3)
+    for name, mask in (job.mask or {}).items():
+        (moments,) = (t for n, t in ours.optimizer.items() if n.startswith(name) and t.shape == mask.shape)
+        assert not moments[~mask].any()
+
+
+@pytest.mark.parametrize(("model", "shape"), OTHERS, ids=str)
+def test_outputs_of_another_network_are_its_own(model, shape, small_vgg):
+    recipe = recipe_of(shape, model=model)
+    network = Network(recipe, train(masked_job(recipe, 0.3)).weights)
+    network.module.eval()
+    by_kernels = outputs_of(recipe, network)
+    assert by_kernels is not network
+    x = torch.cat([recipe.arrays.x["train"]] * 2)  # more than a chunk
+    with torch.no_grad():
+        torch.testing.assert_close(by_kernels(x), network(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("density", [1.0, 0.1])
 def test_a_training_is_that_of_float64_autograd(monkeypatch, density):
     recipe, distances = recipe_of(steps="30it", optimizer=SGD(0.01, momentum=0.9, weight_decay=1e-3)), []
@@ -377,7 +417,7 @@ def test_a_network_that_someone_has_changed_is_not(change):
         {"precision": "bfloat16"},
         {"compile": True},
         {"loss": F.cross_entropy},
-        {"model": "conv1d"},
+        {"model": "mlp-4"},
         {"batch_size": 1, "data": recipe_of((4,)).data},  # one number in each channel has no variance
     ],
     ids=lambda changes: "-".join(changes),  # the same in every process
@@ -393,6 +433,15 @@ def test_images_are_where_torch_has_one_thread(monkeypatch):
     monkeypatch.setattr(vector_blocks, "WIDE", True)
     torch.set_num_threads(2)
     assert kind_of(recipe_of(IMAGES)) is Autograd
+
+
+def test_a_network_of_which_most_channels_are_cut_off_is_not():
+    recipe = recipe_of(IMAGES, model="conv-2", steps="300it")
+    mask = masks.ones(recipe)
+    mask["conv2.weight"][:, :48] = False
+    assert kind_of(recipe, lotto.Mask(mask)) is ChannelSkipping
+    mask["conv2.weight"][0] = True
+    assert kind_of(recipe, lotto.Mask(mask)) is Convolutions
 
 
 def test_a_mask_of_a_vector_is_not():

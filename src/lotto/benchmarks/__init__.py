@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lotto.benchmarks.analyses import hessian, path
 from lotto.benchmarks.commands import again, paper, replicates, whole
-from lotto.benchmarks.convolutions import images, signals
+from lotto.benchmarks.convolutions import deep, images, signals
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.memory import memory_table, peak_memory
 from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "wide": wide,
     "signals": signals,
     "images": images,
+    "deep": deep,
     "cut": cut,
     "path": path,
     "hessian": hessian,
@@ -44,7 +45,7 @@ OTHERS: dict[str, tuple[Callable[[], list[Row]], Callable[[list[Row]], Table]]] 
     "paper": (paper, ratio_table),
 }
 """What has its own way to measure, and its table."""
-GROUPS = {"convolutions": ("signals", "images")}
+GROUPS = {"convolutions": ("signals", "images", "deep")}
 """Names of several."""
 ONLY_BY_NAME = "paper"
 """It takes a quarter of an hour."""

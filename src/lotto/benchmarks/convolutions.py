@@ -37,6 +37,13 @@ def images(count: int = 2) -> Benchmark:
     return _densities("ResNet-20/CIFAR-10", recipe, count, _dense(recipe, count), goals)
 
 
+def deep(count: int = 1) -> Benchmark:
+    """Steps of VGG-16 on CIFAR-10 with augmentation."""
+    recipe = image_recipe("vgg-16", count)
+    others = {FLOAT32: _steps(Autograd, Job(recipe), count)}
+    return _densities("VGG-16/CIFAR-10", recipe, count, others, {1.0: {}, 0.1: {}, 0.02: {FLOAT32: "≥ 5"}})
+
+
 def image_recipe(model: str, steps: int) -> Recipe:
     """Training on CIFAR-10 in float32; the evaluation, alike for all, is kept small."""
     recipe = presets.resnet20_cifar10_fast(model=model, steps=f"{steps}it", evaluations=0, device="cpu")

@@ -20,9 +20,9 @@ def bench(
     """Measure speed as ratios within one run, pair by pair.
 
     Args:
-        names: which benchmarks: lenet, resnet, sparse, wide, signals, images, cut, width, stacked, path, hessian,
-            again, replicates, whole, memory (default: all); convolutions is signals and images; paper takes a quarter
-            of an hour, so only by name.
+        names: which benchmarks: lenet, resnet, sparse, wide, signals, images, deep, cut, width, stacked, path, hessian,
+            again, replicates, whole, memory (default: all); convolutions is signals, images and deep; paper takes a
+            quarter of an hour, so only by name.
         repetitions: interleaved repetitions of each pair.
         out: write the table as CSV.
     """

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lotto.core.jit import can_compile
 from lotto.recipe.recipe import Recipe
-from lotto.training.learners.resnet_layers import Layers, channels_and_size, has_kernels
+from lotto.training.learners.conv_networks import channels_and_size
+from lotto.training.learners.network_layers import Layers, has_kernels
 from lotto.training.network import Network
 
 BATCH = 128
@@ -26,7 +27,7 @@ def outputs_of(recipe: Recipe, network: Network) -> Callable[[Tensor], Tensor]:
     """
     if not (_has_kernels(network) and recipe.arrays.has_tensors):
         return network
-    from lotto.training.learners.residual_outputs import OutputsPass
+    from lotto.training.learners.outputs_pass import OutputsPass
 
     shape, layers = recipe.arrays.shape, _layers(network)
     by_kernels = OutputsPass(layers.network, *channels_and_size(shape), BATCH, frozen=True)
@@ -49,7 +50,7 @@ def batch_statistics(recipe: Recipe, network: Network, x: Any) -> dict[str, Tens
     """
     if not (_has_kernels(network) and _fits(recipe, x) and len(x) > 1):
         return None
-    from lotto.training.learners.residual_outputs import OutputsPass
+    from lotto.training.learners.outputs_pass import OutputsPass
 
     layers = _layers(network)
     layers.forget()
@@ -59,7 +60,7 @@ def batch_statistics(recipe: Recipe, network: Network, x: Any) -> dict[str, Tens
 
 def _has_kernels(network: Network) -> bool:
     precise = network.device.type == "cpu" and network.dtype == torch.float32
-    return precise and can_compile() and has_kernels(network.module)
+    return precise and can_compile() and has_kernels(network.module) is not None
 
 
 def _layers(network: Network) -> Layers:

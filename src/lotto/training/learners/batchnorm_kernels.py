@@ -185,36 +185,3 @@ def normalise_back(memory, x_at, out_at, given_at, back_at, shape, weight, gradi
                 gradient = memory[g : g + run]
                 for i in range(run):
                     result[i] = gradient[i] * scale + row[i] * slope + offset
-
-
-@jit_part
-def pool(memory, at, shape, out):  # type: ignore[no-untyped-def]
-    """``out[c, b]``, shape (channels, batch): the mean over places; ``shape`` is (height, width, batch)."""
-    height, width, batch = shape
-    scale = np.float32(1.0 / (height * width))
-    for c in range(len(out)):
-        row = out[c]
-        row[:] = _ZERO
-        for h in range(height):
-            for w in range(width):
-                a = at[0] + c * at[1] + h * at[2] + w * at[3]
-                part = memory[a : a + batch]
-                for b in range(batch):
-                    row[b] += part[b]
-        for b in range(batch):
-            row[b] *= scale
-
-
-@jit_part
-def pool_back(memory, at, shape, gradient):  # type: ignore[no-untyped-def]
-    """The gradient of `pool`, written where the activation's is."""
-    height, width, batch = shape
-    scale = np.float32(1.0 / (height * width))
-    for c in range(len(gradient)):
-        row = gradient[c]
-        for h in range(height):
-            for w in range(width):
-                a = at[0] + c * at[1] + h * at[2] + w * at[3]
-                part = memory[a : a + batch]
-                for b in range(batch):
-                    part[b] = row[b] * scale

@@ -13,6 +13,7 @@ import numpy as np
 
 from lotto.core.jit import jit_part
 from lotto.training.learners.vector_blocks import (
+    LANES,
     VECTORS,
     WIDTH,
     multiply_four,
@@ -23,6 +24,8 @@ from lotto.training.learners.vector_blocks import (
     sum_one_narrow,
 )
 
+DENSE_TILE, SPARSE_TILE = 8, 64
+"""Vectors of a row for which all outputs are summed up before the next: inputs are read from the nearest memories."""
 CHUNK = 64
 """Vectors of a row that are gone through at a time, so that several rows fit into the nearest memory."""
 
@@ -42,31 +45,36 @@ def correlate(memory, packed, offsets, begins, ends, rows, geometry, more):  # t
         more: whether sums are added to what is there.
     """
     height, width, vectors, x_start, x_row, x_column, out_start, out_row, out_column, channel = geometry
+    if x_column == out_column == LANES * vectors:  # a row is contiguous
+        width, vectors = 1, width * vectors
     base, number = memory.ctypes.data, np.int64(more)
     list_, weights = offsets.ctypes.data, base + 4 * packed
     blocks, at_once = len(begins), VECTORS if rows == 4 else WIDTH
+    step = DENSE_TILE if rows == 4 else SPARSE_TILE
     for h in range(height):
         for w in range(width):
             x_place = base + 4 * (x_start + h * x_row + w * x_column)
             out_place = base + 4 * (out_start + h * out_row + w * out_column)
-            v = 0
-            while v < vectors:
-                wide = v + at_once <= vectors
+            for tile in range(0, vectors, step):
+                end = min(tile + step, vectors)
                 for b in range(blocks):
                     begin, count = begins[b], ends[b] - begins[b]
-                    a = np.uint64(x_place + 64 * v)
-                    z = np.uint64(out_place + 64 * v + 4 * b * rows * channel)
                     o, p = np.uint64(list_ + 8 * begin), np.uint64(weights + 4 * rows * begin)
-                    if rows == 4:
-                        if wide:
-                            sum_four(a, o, p, count, z, channel, number)
+                    block = out_place + 4 * b * rows * channel
+                    v = tile
+                    while v < end:
+                        a, z = np.uint64(x_place + 64 * v), np.uint64(block + 64 * v)
+                        wide = v + at_once <= end
+                        if rows == 4:
+                            if wide:
+                                sum_four(a, o, p, count, z, channel, number)
+                            else:
+                                sum_four_narrow(a, o, p, count, z, channel, number)
+                        elif wide:
+                            sum_one(a, o, p, count, z, channel, number)
                         else:
-                            sum_four_narrow(a, o, p, count, z, channel, number)
-                    elif wide:
-                        sum_one(a, o, p, count, z, channel, number)
-                    else:
-                        sum_one_narrow(a, o, p, count, z, channel, number)
-                v += at_once if wide else 1
+                            sum_one_narrow(a, o, p, count, z, channel, number)
+                        v += at_once if wide else 1
 
 
 @jit_part

@@ -1,4 +1,4 @@
-"""Layers over activations with the batch innermost: convolutions, BatchNorm with a sum and ReLU, blocks of a ResNet.
+"""Convolutions over activations with the batch innermost.
 
 A layer knows where its parameters stand in the vector of all; a pass is a layer with the places of its activations, for
 one size of batch, and gives the instructions (see `program`) that compute it.
@@ -18,6 +18,8 @@ from lotto.training.learners.batch_innermost import LANES, TOGETHER, Entries, Pa
 
 DENSE, SPARSE = TOGETHER, 1
 """Rows of a block."""
+GROUP = {DENSE: 64, SPARSE: 128}
+"""Channels that are summed over at a time, so that what is read for many outputs stays in the near memory."""
 
 
 class Part(NamedTuple):
@@ -25,15 +27,15 @@ class Part(NamedTuple):
 
     Attributes:
         first: row and column of the first.
-        entries: which weights.
+        entries: which weights, group by group.
     """
 
     first: Pair
-    entries: Entries
+    entries: list[Entries]
 
 
 class Convolution:
-    """A convolution without bias.
+    """A convolution; its bias is a layer of its own.
 
     Args:
         shape: of the kernel.
@@ -47,12 +49,12 @@ class Convolution:
         self.outputs, self.inputs = mask.shape[:2]
         self.places = np.arange(mask.size).reshape(mask.shape)
 
-    def forward_entries(self, x: Plane) -> Entries:
-        """For outputs of inputs."""
+    def forward_entries(self, x: Plane) -> list[Entries]:
+        """For outputs of inputs, group by group."""
         taps = [h * self.shape.dilation[0] * x.row + w * self.shape.dilation[1] * x.column for h, w in self.shape.taps]
         offsets = np.add.outer(np.arange(self.inputs) * x.channel, taps).reshape(-1)
         flat = (self.outputs, -1)
-        return entries(self.mask.reshape(flat), self.places.reshape(flat), offsets, self.rows)
+        return self._groups(self.mask.reshape(flat), self.places.reshape(flat), offsets, len(taps))
 
     def backward_entries(self, g: Plane) -> list[Part]:
         """For inputs' gradients of outputs' gradients: which weights meet an input depends on its place."""
@@ -72,8 +74,16 @@ class Convolution:
                 a.reshape(self.outputs, self.inputs, -1)[:, :, places].transpose(1, 0, 2).reshape(flat)
                 for a in (self.mask, self.places)
             )
-            parts.append(Part((first[0], first[1]), entries(kept, at, offsets, self.rows)))
+            parts.append(Part((first[0], first[1]), self._groups(kept, at, offsets, len(taps))))
         return parts
+
+    def _groups(self, kept: np.ndarray, places: np.ndarray, offsets: np.ndarray, taps: int) -> list[Entries]:
+        """Lists for `GROUP` channels of ``taps`` offsets at a time; one where there is nothing."""
+        step = max(1, GROUP[self.rows] * taps)
+        return [
+            entries(kept[:, i : i + step], places[:, i : i + step], offsets[i : i + step], self.rows)
+            for i in range(0, max(1, len(offsets)), step)
+        ]
 
 
 class ConvolutionPass:
@@ -93,10 +103,9 @@ class ConvolutionPass:
     ) -> None:
         self.layer, self.x, self.out, self.given, self.back = layer, x, out, given or out, back
         self.vectors = out.column // LANES
-        list_ = layer.forward_entries(x)
-        self.list = self._numbers(list_, workspace)
+        self.lists = [self._numbers(list_, workspace) for list_ in layer.forward_entries(x)]
         parts = [] if back is None else layer.backward_entries(self.given)
-        self.parts = [(part.first, self._numbers(part.entries, workspace)) for part in parts]
+        self.parts = [(part.first, [self._numbers(list_, workspace) for list_ in part.entries]) for part in parts]
         stride, padding = layer.shape.stride, layer.shape.padding
         self.read = (x.start - padding[0] * x.row - padding[1] * x.column, stride[0] * x.row, stride[1] * x.column)
 
@@ -109,86 +118,29 @@ class ConvolutionPass:
         """Set the outputs."""
         out = self.out
         geometry = (*out.size, self.vectors, *self.read, out.start, out.row, out.column, out.channel)
-        yield program.row(program.CORRELATE, *geometry, *self.list)
+        for i, list_ in enumerate(self.lists):
+            yield program.row(program.CORRELATE, *geometry, *list_, i > 0)
 
     def weight_gradient(self) -> Iterator[np.ndarray]:
         """Set the weight's gradient."""
         g = self.given
         geometry = (*self.out.size, self.vectors, *self.read, g.start, g.row, g.column, g.channel)
-        yield program.row(program.PRODUCTS, *geometry, *self.list)
+        for list_ in self.lists:
+            yield program.row(program.PRODUCTS, *geometry, *list_)
 
     def input_gradient(self, more: bool) -> Iterator[np.ndarray]:
         """Set the inputs' gradient, or add to it."""
         assert self.back is not None
         stride, back, given = self.layer.shape.stride, self.back, self.given
-        for (h, w), list_ in self.parts:
+        for (h, w), lists in self.parts:
             height, width = (
                 -(-(size - first) // step) for size, first, step in zip(back.size, (h, w), stride, strict=True)
             )
-            if height <= 0 or width <= 0 or (more and not list_[2]):
+            if height <= 0 or width <= 0:
                 continue
             written = (back.start + h * back.row + w * back.column, stride[0] * back.row, stride[1] * back.column)
             read = (given.start, given.row, given.column)
             geometry = (height, width, self.vectors, *read, *written, back.channel)
-            yield program.row(program.CORRELATE, *geometry, *list_, more)
-
-
-class Norm(NamedTuple):
-    """BatchNorm: where its parameters and running statistics begin in the vectors of all.
-
-    Attributes:
-        channels: of the inputs.
-        weight, bias: in the vector of parameters.
-        mean, variance: in that of running statistics.
-        number: the row of its momentum and eps.
-    """
-
-    channels: int
-    weight: int
-    bias: int
-    mean: int
-    variance: int
-    number: int
-
-
-class NormPass:
-    """``relu(BatchNorm(x) + added)`` for one size of inputs.
-
-    Args:
-        layer: BatchNorm.
-        workspace: of all planes.
-        x, added, out: see above; ``added`` may be None.
-        back: the gradient of ``x``.
-        relu: whether ReLU follows.
-        frozen: whether it is by the running statistics.
-    """
-
-    def __init__(
-        self,
-        layer: Norm,
-        workspace: Workspace,
-        x: Plane,
-        added: Plane | None,
-        out: Plane,
-        back: Plane | None,
-        relu: bool,
-        frozen: bool = False,
-    ) -> None:
-        self.layer, self.x, self.added, self.out = layer, x, added, out
-        self.back, self.relu, self.frozen = back or x, relu, frozen
-        self.moments = workspace.take_moments(layer.channels)
-
-    def forward(self) -> Iterator[np.ndarray]:
-        """Set the outputs; move the running statistics."""
-        yield self._row(program.NORMALISE, self.back)
-
-    def backward(self, given: Plane) -> Iterator[np.ndarray]:
-        """Set all gradients; with ReLU, that of the outputs becomes that of what was added."""
-        yield self._row(program.NORMALISE_BACK, given)
-
-    def _row(self, what: int, given: Plane) -> np.ndarray:
-        layer, x, added = self.layer, self.x, self.added or self.x
-        layouts = [number for plane in (x, added, self.out, given, self.back) for number in plane.layout]
-        parameters = (layer.weight, layer.bias, layer.mean, layer.variance, self.moments, layer.number)
-        flags = (self.added is not None, self.relu, self.frozen)
-        return program.row(what, *x.runs, layer.channels, *layouts, *parameters, *flags)
+            for i, list_ in enumerate(lists):
+                if list_[2] or not (more or i):
+                    yield program.row(program.CORRELATE, *geometry, *list_, more or i > 0)

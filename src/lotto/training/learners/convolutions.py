@@ -1,4 +1,4 @@
-"""Residual networks without autograd, with the batch innermost: each step costs what its unpruned weights cost.
+"""Convolutional networks without autograd, with the batch innermost: each step costs what its unpruned weights cost.
 
 Activations lie channel × height × width × batch. A dense layer's sums stay in registers for four outputs at a time; a
 layer of which few enough weights are left multiplies each of them with contiguous rows and nothing else. All parameters
@@ -18,10 +18,15 @@ from lotto.core.jit import can_compile
 from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
 from lotto.training.learners.base import SingleLearner
+from lotto.training.learners.channel_skipping import compacted
+from lotto.training.learners.conv_networks import channels_and_size, last_size
+from lotto.training.learners.network_layers import CROSSOVER, Layers, has_kernels, views
 from lotto.training.learners.perceptron import loss_of
-from lotto.training.learners.resnet_layers import CROSSOVER, Layers, channels_and_size, has_kernels, last_size, views
 from lotto.training.network import Network, is_ours
 
+MOST_CUT = 0.5
+"""With less than this share of an image network's multiplications in channels that something reads, skipping the others
+is quicker."""
 _ALL = "parameters"
 """What the optimizer calls the vector of all parameters."""
 
@@ -39,7 +44,7 @@ class Convolutions(SingleLearner):
     def __init__(
         self, jobs: Sequence[Job], network: Network, states: Sequence[State], crossover: float = CROSSOVER
     ) -> None:
-        from lotto.training.learners.residual import NetworkPass
+        from lotto.training.learners.network_pass import NetworkPass
 
         (self.job,), (start,) = jobs, states
         self.network = network
@@ -48,25 +53,30 @@ class Convolutions(SingleLearner):
         self.parameters = self.layers.parameters
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, {_ALL: self.layers.flat})
         self.restore(start.optimizer)
-        self.loss = loss_of(self.job, outputs=len(self.parameters["fc.bias"]))
+        self.loss = loss_of(self.job, outputs=len(self.layers.network.head.layers[-1].bias))
         self.made = NetworkPass
         self.passes: dict[int, Any] = {}
 
     @classmethod
     def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
-        """One network, loss and data of ours: a residual network on a CPU in float32, all trained, weights masked."""
+        """One network, loss and data of ours: convolutions on a CPU in float32, all trained, weights masked."""
         recipe, module = jobs[0].recipe, network.module
-        return (
+        if not (
             len(jobs) == 1
             and is_ours(recipe)
             and not recipe.compile
             and network.device.type == "cpu"
             and network.dtype == torch.float32
             and can_compile()
-            and has_kernels(module)
+        ):
+            return False
+        found = has_kernels(module)
+        return (
+            found is not None
             and all(parameter.requires_grad for parameter in module.parameters())
-            and recipe.batch_size * math.prod(last_size(module, recipe.arrays.shape)) > 1
+            and recipe.batch_size * math.prod(last_size(module, found, recipe.arrays.shape)) > 1
             and all(mask.dim() > 1 for mask in (jobs[0].mask or {}).values())
+            and not (len(recipe.arrays.shape) == 3 and compacted(jobs[0], network, MOST_CUT))
         )
 
     def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from lotto.core.jit import jit
-from lotto.training.learners import batchnorm_kernels, conv_kernels, vector_blocks
-from lotto.training.learners.batchnorm_kernels import normalise, normalise_back, pool, pool_back
+from lotto.training.learners import batchnorm_kernels, conv_kernels, pooling_kernels, vector_blocks
+from lotto.training.learners.batchnorm_kernels import normalise, normalise_back
 from lotto.training.learners.conv_kernels import correlate, pack, products, unpack
+from lotto.training.learners.pooling_kernels import greatest, greatest_back, pool, pool_back, shift, shift_back
 
-CORRELATE, PRODUCTS, NORMALISE, NORMALISE_BACK, POOL, POOL_BACK = range(6)
+CORRELATE, PRODUCTS, NORMALISE, NORMALISE_BACK, SHIFT, SHIFT_BACK, GREATEST, GREATEST_BACK, POOL, POOL_BACK = range(10)
 NUMBERS = 40
 """Of a row."""
 
@@ -85,6 +86,21 @@ def _compiled(edition: str) -> Any:
                 else:
                     found = (gradients[weight], gradients[bias])
                     normalise_back(memory, x, out, given, back, shape, values[weight], found, batch, relu)
+            elif op in (SHIFT, SHIFT_BACK):
+                shape, channels, out = (p[1], p[2], p[3]), p[4], (p[13], p[14], p[15], p[16])
+                read, written = (p[5], p[6], p[7], p[8]), (p[9], p[10], p[11], p[12])
+                if op == SHIFT:
+                    shift(memory, read, written, shape, values[p[17] : p[17] + channels])
+                else:
+                    shift_back(memory, read, written, out, shape, gradients[p[17] : p[17] + channels])
+            elif op in (GREATEST, GREATEST_BACK):
+                shape, channels, size, whole = (p[1], p[2], p[3]), p[4], (p[21], p[22]), (p[23], p[24])
+                x, out = (p[5], p[6], p[7], p[8]), (p[9], p[10], p[11], p[12])
+                given, back = (p[13], p[14], p[15], p[16]), (p[17], p[18], p[19], p[20])
+                if op == GREATEST:
+                    greatest(memory, x, out, shape, channels, size)
+                else:
+                    greatest_back(memory, x, out, given, back, shape, channels, size, whole)
             else:
                 shape, at, channels = (p[1], p[2], p[3]), (p[5], p[6], p[7], p[8]), p[4]
                 pooled = memory[p[9] : p[9] + channels * p[3]].reshape(channels, p[3])
@@ -96,8 +112,12 @@ def _compiled(edition: str) -> Any:
     return jit(run)
 
 
+MODULES = (vector_blocks, conv_kernels, batchnorm_kernels, pooling_kernels)
+"""What is compiled into `run`."""
+
+
 def _edition() -> str:
-    files = [Path(str(module.__file__)).read_bytes() for module in (vector_blocks, conv_kernels, batchnorm_kernels)]
+    files = [Path(str(module.__file__)).read_bytes() for module in MODULES]
     return hashlib.blake2b(b"".join(files), digest_size=8).hexdigest()
 
 

@@ -1,0 +1,147 @@
+"""Layers after convolutions, over activations with the batch innermost: BatchNorm or a bias, a sum, ReLU, pooling.
+
+A layer knows where its parameters stand in the vector of all; a pass is a layer with the places of its activations, for
+one size of batch, and gives the instructions (see `program`) that compute it.
+
+Importing this module needs numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from lotto.training.learners import program
+from lotto.training.learners.batch_innermost import Pair, Plane, Workspace
+
+
+class Norm(NamedTuple):
+    """BatchNorm: where its parameters and running statistics begin in the vectors of all.
+
+    Attributes:
+        channels: of the inputs.
+        weight, bias: in the vector of parameters.
+        mean, variance: in that of running statistics.
+        number: the row of its momentum and eps.
+    """
+
+    channels: int
+    weight: int
+    bias: int
+    mean: int
+    variance: int
+    number: int
+
+
+class NormPass:
+    """``relu(BatchNorm(x) + added)`` for one size of inputs.
+
+    Args:
+        layer: BatchNorm.
+        workspace: of all planes.
+        x, added, out: see above; ``added`` may be None.
+        back: the gradient of ``x``.
+        relu: whether ReLU follows.
+        frozen: whether it is by the running statistics.
+    """
+
+    def __init__(
+        self,
+        layer: Norm,
+        workspace: Workspace,
+        x: Plane,
+        added: Plane | None,
+        out: Plane,
+        back: Plane | None,
+        relu: bool,
+        frozen: bool = False,
+    ) -> None:
+        self.layer, self.x, self.added, self.out = layer, x, added, out
+        self.back, self.relu, self.frozen = back or x, relu, frozen
+        self.moments = workspace.take_moments(layer.channels)
+
+    def forward(self) -> Iterator[np.ndarray]:
+        """Set the outputs; move the running statistics."""
+        yield self._row(program.NORMALISE, self.back)
+
+    def backward(self, given: Plane) -> Iterator[np.ndarray]:
+        """Set all gradients; with ReLU, that of the outputs becomes that of what was added."""
+        yield self._row(program.NORMALISE_BACK, given)
+
+    def _row(self, what: int, given: Plane) -> np.ndarray:
+        layer, x, added = self.layer, self.x, self.added or self.x
+        layouts = [number for plane in (x, added, self.out, given, self.back) for number in plane.layout]
+        parameters = (layer.weight, layer.bias, layer.mean, layer.variance, self.moments, layer.number)
+        flags = (self.added is not None, self.relu, self.frozen)
+        return program.row(what, *x.runs, layer.channels, *layouts, *parameters, *flags)
+
+
+class Bias(NamedTuple):
+    """A number for each channel: where they begin in the vector of parameters."""
+
+    channels: int
+    place: int
+
+
+class BiasPass:
+    """``relu(x + bias)`` for one size of inputs.
+
+    Args:
+        layer: the bias.
+        x, out: inputs and outputs.
+        back: the gradient of ``x``.
+    """
+
+    def __init__(self, layer: Bias, x: Plane, out: Plane, back: Plane | None) -> None:
+        self.layer, self.x, self.out, self.back = layer, x, out, back or x
+
+    def forward(self) -> Iterator[np.ndarray]:
+        """Set the outputs."""
+        yield self._row(program.SHIFT, self.x, self.out)
+
+    def backward(self, given: Plane) -> Iterator[np.ndarray]:
+        """Set the gradients of inputs and bias."""
+        yield self._row(program.SHIFT_BACK, given, self.back)
+
+    def _row(self, what: int, read: Plane, written: Plane) -> np.ndarray:
+        layouts = [number for plane in (read, written, self.out) for number in plane.layout]
+        return program.row(what, *self.x.runs, self.layer.channels, *layouts, self.layer.place)
+
+
+class Pooling(NamedTuple):
+    """The greatest number of each block of so many rows and columns; what is left over at the end is not read."""
+
+    size: Pair
+
+    def outputs(self, size: Pair) -> Pair:
+        """Height and width of the outputs for inputs of a height and width."""
+        return size[0] // self.size[0], size[1] // self.size[1]
+
+
+class PoolingPass:
+    """Pooling for one size of inputs.
+
+    Args:
+        layer: the pooling.
+        x, out: inputs and outputs.
+        given, back: the gradients of outputs and inputs; None = they are not asked for.
+    """
+
+    def __init__(
+        self, layer: Pooling, x: Plane, out: Plane, given: Plane | None = None, back: Plane | None = None
+    ) -> None:
+        self.layer, self.x, self.out, self.given, self.back = layer, x, out, given or out, back or x
+
+    def forward(self) -> Iterator[np.ndarray]:
+        """Set the outputs."""
+        yield self._row(program.GREATEST)
+
+    def backward(self) -> Iterator[np.ndarray]:
+        """Set the inputs' gradient."""
+        yield self._row(program.GREATEST_BACK)
+
+    def _row(self, what: int) -> np.ndarray:
+        layouts = [number for plane in (self.x, self.out, self.given, self.back) for number in plane.layout]
+        return program.row(what, *self.out.places, self.x.channels, *layouts, *self.layer.size, *self.x.size)

@@ -1,0 +1,151 @@
+"""Convolutional networks as layers over vectors: where the tensors of their modules stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lotto.training.learners.conv_networks import BlockNames, Description, Pooled, UnitNames, described, shape_of
+from lotto.training.learners.linear_head import Head, Linear
+
+if TYPE_CHECKING:
+    from lotto.training.learners import after_layers, conv_layers, network_pass
+
+CROSSOVER = 0.45
+"""Share of the weights of a dense layer's blocks below which single weights are quicker: a sum over rows of memory
+takes about twice as long as one in registers."""
+
+
+def has_kernels(module: nn.Module) -> Description | None:
+    """What a module computes if kernels of ours compute it, and quicker: one of images by those of one thread.
+
+    With more threads, or narrower registers, torch's dense layers of images may be quicker.
+    """
+    found = described(module)
+    if found is None or all(not isinstance(layer, nn.Conv2d) for layer in module.modules()):
+        return found
+    from lotto.training.learners.vector_blocks import WIDE
+
+    return found if WIDE and torch.get_num_threads() == 1 else None
+
+
+class Layers:
+    """A network's parameters and running statistics as vectors, and its layers as places in them.
+
+    Args:
+        module: see `described`; its tensors are copied.
+        mask: of the parameters, by name.
+        crossover: see `CROSSOVER`.
+
+    Attributes:
+        flat: all parameters, with their gradient.
+        parameters: views of it, by name.
+        statistics: views of all running statistics, by name.
+        steps: of each BatchNorm, ``num_batches_tracked``.
+        network: the layers.
+        sparse, convolutions: how many there are.
+    """
+
+    def __init__(self, module: nn.Module, mask: Mapping[str, Tensor], crossover: float = CROSSOVER) -> None:
+        named = dict(module.named_parameters())
+        self.flat = torch.cat([parameter.detach().flatten() for parameter in named.values()])
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.parameters = dict(zip(named, views(self.flat, named), strict=True))
+        running = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+        self.running = torch.cat([torch.zeros(0), *(buffer.flatten() for buffer in running.values())])
+        self.statistics = dict(zip(running, views(self.running, running), strict=True))
+        steps = {name: buffer for name, buffer in module.named_buffers() if name not in running}
+        self.steps = torch.stack([*steps.values()]) if steps else torch.zeros(0, dtype=torch.int64)
+        self._counts = dict(zip(steps, self.steps.unbind(), strict=True))
+        self._mask, self._crossover = mask, crossover
+        self._places = {
+            name: int(view.storage_offset()) for name, view in (*self.parameters.items(), *self.statistics.items())
+        }
+        self._constants: list[tuple[float, float]] = []
+        self.sparse = self.convolutions = 0
+        self.network = self._network(module)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Views of everything, by name."""
+        return {**self.parameters, **self.statistics, **self._counts}
+
+    def forget(self) -> None:
+        """From now on running statistics are those of the last batch."""
+        self.network.vectors.constants[:, 0] = 1.0
+        self.running.zero_()
+
+    def _network(self, module: nn.Module) -> network_pass.Network:
+        from lotto.training.learners.after_layers import Pooling
+        from lotto.training.learners.network_pass import Block, Network, Vectors
+
+        found = described(module)
+        assert self.flat.grad is not None
+        assert found is not None  # whoever asks has looked
+        parts: list[Any] = []
+        for part in found.parts:
+            if isinstance(part, Pooled):
+                parts.append(Pooling(part.size))
+            elif isinstance(part, BlockNames):
+                first, second = (self._unit(module, names) for names in (part.first, part.second))
+                other = None if part.shortcut is None else self._unit(module, part.shortcut)
+                parts.append(Block(first, second, other))
+            else:
+                parts.append(self._unit(module, part))
+        head = Head([self._linear(name) for name in found.linear])
+        constants = np.array(self._constants).reshape(-1, 2)
+        vectors = Vectors(self.flat.numpy(), self.flat.grad.numpy(), self.running.numpy(), constants)
+        return Network(parts, found.flat, head, vectors)
+
+    def _linear(self, name: str) -> Linear:
+        assert self.flat.grad is not None
+        weight, bias = self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"]
+        by_weight, by_bias = (
+            self.flat.grad.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+            for tensor in (weight, bias)
+        )
+        mask = self._mask.get(f"{name}.weight")
+        return Linear(weight, bias, by_weight, by_bias, None if mask is None else mask.to(torch.float32))
+
+    def _unit(self, module: nn.Module, names: UnitNames) -> network_pass.Unit:
+        from lotto.training.learners.after_layers import Bias
+        from lotto.training.learners.network_pass import Unit
+
+        layer: Any = module.get_submodule(names.convolution)
+        convolution = self._convolution(names.convolution, layer)
+        if names.norm is None:
+            return Unit(convolution, Bias(layer.out_channels, self._places[f"{names.convolution}.bias"]))
+        return Unit(convolution, self._norm(names.norm, module.get_submodule(names.norm)))
+
+    def _convolution(self, name: str, layer: Any) -> conv_layers.Convolution:
+        from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution
+
+        shape, weight = shape_of(layer), layer.weight
+        mask = self._mask.get(f"{name}.weight", torch.ones_like(weight, dtype=torch.bool))
+        rows = SPARSE if float(mask.float().mean()) < self._crossover else DENSE
+        self.sparse += rows == SPARSE
+        self.convolutions += 1
+        kept = mask.reshape(*weight.shape[:2], *shape.kernel).numpy()
+        return Convolution(shape, self._places[f"{name}.weight"], kept, rows)
+
+    def _norm(self, name: str, layer: Any) -> after_layers.Norm:
+        from lotto.training.learners.after_layers import Norm
+
+        self._constants.append((layer.momentum, layer.eps))
+        return Norm(
+            layer.num_features,
+            self._places[f"{name}.weight"],
+            self._places[f"{name}.bias"],
+            self._places[f"{name}.running_mean"],
+            self._places[f"{name}.running_var"],
+            len(self._constants) - 1,
+        )
+
+
+def views(flat: Tensor, like: Mapping[str, Tensor]) -> list[Tensor]:
+    """A vector in parts, in the shapes of some tensors."""
+    parts = flat.detach().split([tensor.numel() for tensor in like.values()])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, like.values(), strict=True)]

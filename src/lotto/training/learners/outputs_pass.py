@@ -1,0 +1,83 @@
+"""Outputs of a convolutional network over activations with the batch innermost, without what gradients need.
+
+Importing this module needs numba.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lotto.training.learners import program
+from lotto.training.learners.after_layers import Bias, BiasPass, NormPass, Pooling, PoolingPass
+from lotto.training.learners.batch_innermost import NOWHERE, Pair, Plane, Reach, Workspace
+from lotto.training.learners.conv_layers import ConvolutionPass
+from lotto.training.learners.network_pass import Block, Network, Unit, reach_of
+
+
+class OutputsPass:
+    """The outputs of a network for up to so many inputs at a time.
+
+    Args:
+        network: see `network_pass.Network`.
+        channels, size, batch: of the inputs.
+        frozen: whether BatchNorm is by its running statistics; else by the batch's, which move the running ones.
+    """
+
+    def __init__(self, network: Network, channels: int, size: Pair, batch: int, frozen: bool) -> None:
+        self.network, self.frozen, self.space = network, frozen, Workspace(batch)
+        space, parts, self._rows = self.space, network.parts, list[np.ndarray]()
+        last = first = space.plane(channels, size, reach_of(parts[:1], size))
+        for i, part in enumerate(parts):
+            reach = reach_of(parts[i + 1 : i + 2], part.outputs(last.size))
+            last = self._part(f"out {i % 2}", part, last, reach)
+        pooled = space.take(last.channels * batch)
+        if not network.flat:
+            self._rows.append(program.row(program.POOL, *last.size, batch, last.channels, *last.layout, pooled))
+        mean = space.memory[pooled : pooled + last.channels * batch].view(last.channels, batch)
+        self.inputs, self.features = first.view(), last.view() if network.flat else mean
+        self.program = program.rows(self._rows)
+        self.memory, self.moments, self.lists, self.places = space.tables()
+
+    def _part(self, name: str, part: Unit | Block | Pooling, x: Plane, reach: Reach) -> Plane:
+        """Add a part's instructions; returns its outputs, see `_unit`."""
+        if isinstance(part, Unit):
+            return self._unit(name, part, x, reach)
+        if isinstance(part, Pooling):
+            out = self.space.shared(name, x.channels, part.outputs(x.size), reach)
+            self._rows += PoolingPass(part, x, out).forward()
+            return out
+        middle_size = part.first.outputs(x.size)
+        middle = self._unit("middle", part.first, x, part.second.convolution.shape.reach(middle_size))
+        added = x if part.shortcut is None else self._unit("shortcut", part.shortcut, x, NOWHERE, relu=False)
+        return self._unit(name, part.second, middle, reach, added)
+
+    def _unit(
+        self, name: str, unit: Unit, x: Plane, reach: Reach, added: Plane | None = None, relu: bool = True
+    ) -> Plane:
+        """Add a unit's instructions; returns its outputs, in memory that others of the same name and size share."""
+        layer, after = unit
+        size = unit.outputs(x.size)
+        raw = self.space.shared("raw", layer.outputs, size)
+        out = self.space.shared(name, layer.outputs, size, reach)
+        self._rows += ConvolutionPass(layer, self.space, x, raw, None, None).forward()
+        if isinstance(after, Bias):
+            self._rows += BiasPass(after, raw, out, None).forward()
+        else:
+            self._rows += NormPass(after, self.space, raw, added, out, None, relu, self.frozen).forward()
+        return out
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Outputs, shape (examples, classes), of inputs of shape (examples, ...)."""
+        head = self.network.head
+        return torch.cat([head.outputs(self._features(part).t()) for part in x.flatten(1).split(self.space.batch)])
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Shape (features, examples); with running statistics an example's do not depend on the others."""
+        channels, height, width, _ = self.inputs.shape
+        self.inputs[..., : len(x)].copy_(x.t().reshape(channels, height, width, len(x)))
+        values, gradients, running, constants = self.network.vectors
+        tables = (self.moments, self.lists, self.places, constants, self.space.packed)
+        program.run(self.program, self.memory, values, gradients, running, *tables)
+        return self.features.reshape(-1, self.space.batch)[:, : len(x)]
