@@ -24,6 +24,7 @@ from lotto.landscape.curvature import convergence
 from lotto.landscape.curvature.quadratic import QuadraticTask
 from lotto.papers.unmasking import experiments, flatness, pruning_limit
 from lotto.pruning import masks
+from lotto.report import plots
 from lotto.report.experiments import readable, save_experiment, write_experiments
 
 
@@ -436,11 +437,14 @@ def test_command_runs_all(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.5, 0.9))
     monkeypatch.setattr(pruning_limit, "LARGEST", 0)
     monkeypatch.setattr(convergence, "LEAST_EXAMPLES", 200)
+    drawn, draw = [], plots.svg
+    monkeypatch.setattr(plots, "svg", lambda figure: drawn.append(figure) or draw(figure))
     main(
         ["run", "unmasking.all", "mlp-mnist1d", "--steps", "20it", "--levels", "2", "--replicates", "1", "--points", "3",
          "--rewind-to", "0it", "--jobs", "1", "--examples", "100", "--set", "model=mlp-16-16", "--out", str(tmp_path)]
     )  # fmt: skip
     assert {p.stem for p in tmp_path.glob("*.csv")} == {e.name for e in experiments.EXPERIMENTS}
+    assert len(drawn) == len(experiments.EXPERIMENTS), "each figure once, though each result goes into the report"
     assert "How much can be pruned at once" in capsys.readouterr().out
     with pytest.raises(UsageError, match="Unknown experiment"):
         papers.select("unmaskin.all")

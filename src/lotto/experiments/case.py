@@ -30,7 +30,7 @@ from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import in_nats
 from lotto.training.job import Run
-from lotto.training.records import curve_stride, late_stride
+from lotto.training.records import curve_stride, late_step, late_stride
 
 Row = dict[str, Any]
 
@@ -169,7 +169,8 @@ def lost_in_last_quarter(recipe: Recipe, run: Run) -> tuple[float, float, int] |
     """
     if run.diverged or len(run.history) < 2:
         return None
-    at = min(run.history[:-1], key=lambda record: abs(4 * record["step"] - 3 * recipe.total))  # the earlier of two
+    earlier = {int(record["step"]): record for record in run.history[:-1]}
+    at = earlier[late_step(recipe, earlier)]
     fraction = at["step"] / recipe.total
     if abs(fraction - 0.75) >= 0.125:
         return None

@@ -8,6 +8,7 @@ the two stands the record of a dense training at three quarters, which says whet
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from lotto.recipe.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
@@ -34,10 +35,15 @@ def _evenly(recipe: Recipe) -> list[int]:
     return [round(total * i / times) for i in range(1, times + 1)]
 
 
-def late_step(recipe: Recipe) -> int:
-    """The step of the record that is nearest to three quarters of a training, the earlier of two; the end if none."""
+def late_step(recipe: Recipe, steps: Iterable[int] | None = None) -> int:
+    """The step of the record that is nearest to three quarters of a training, the earlier of two; the end if none.
+
+    Args:
+        recipe: says how long the training is.
+        steps: of the records, increasing; None = of those that are made.
+    """
     total = recipe.total
-    return min(_evenly(recipe), key=lambda step: abs(4 * step - 3 * total), default=total)
+    return min(steps or _evenly(recipe), key=lambda step: abs(4 * step - 3 * total), default=total)
 
 
 def curve_stride(recipe: Recipe, size: int) -> int:
