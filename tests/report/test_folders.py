@@ -15,9 +15,15 @@ from lotto.core.errors import StorageError
 from lotto.execution.serial import Serial
 from lotto.experiments.options import Options
 from lotto.papers import EXPERIMENTS
+from lotto.report import plots
 from lotto.report.experiments import save_experiment
 from lotto.report.folders import LOCK, Place, own_folder, saving
 from lotto.report.save import save_result
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_drawn(monkeypatch):
+    monkeypatch.setattr(plots, "svg", lambda figure: "<svg></svg>")
 
 
 @pytest.fixture
