@@ -23,11 +23,10 @@ from lotto.pruning import masks
 from lotto.pruning.rule import prune
 from lotto.training import evaluation, loop
 from lotto.training.evaluation import evaluate_network
-from lotto.training.learners import batchnorm_kernels, conv_kernels, program, vector_blocks
+from lotto.training.learners import batchnorm_kernels, conv_kernels, program
 from lotto.training.learners.after_layers import Norm, NormPass
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.batch_innermost import Shape, Workspace
-from lotto.training.learners.channel_skipping import ChannelSkipping
 from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution, ConvolutionPass
 from lotto.training.learners.convolutions import Convolutions
 from lotto.training.learners.network_layers import CROSSOVER
@@ -52,6 +51,7 @@ def recipe_of(shape=SIGNALS, **changes):
         steps="12it",
         evaluations=1,
         device="cpu",
+        arithmetic="sparse",  # what is quicker is not to be measured
         name="small",
     )
     return base.replace(**changes)
@@ -413,6 +413,7 @@ def test_a_network_that_someone_has_changed_is_not(change):
 @pytest.mark.parametrize(
     "changes",
     [
+        {"arithmetic": "dense"},
         {"precision": "float64"},
         {"precision": "bfloat16"},
         {"compile": True},
@@ -424,24 +425,6 @@ def test_a_network_that_someone_has_changed_is_not(change):
 )
 def test_other_computations_are_not(changes):
     assert kind_of(recipe_of(**changes)) is not Convolutions
-
-
-def test_images_are_where_torch_has_one_thread(monkeypatch):
-    assert kind_of(recipe_of(IMAGES)) is (Convolutions if vector_blocks.WIDE else Autograd)
-    monkeypatch.setattr(vector_blocks, "WIDE", False)
-    assert kind_of(recipe_of(IMAGES)) is Autograd
-    monkeypatch.setattr(vector_blocks, "WIDE", True)
-    torch.set_num_threads(2)
-    assert kind_of(recipe_of(IMAGES)) is Autograd
-
-
-def test_a_network_of_which_most_channels_are_cut_off_is_not():
-    recipe = recipe_of(IMAGES, model="conv-2", steps="300it")
-    mask = masks.ones(recipe)
-    mask["conv2.weight"][:, :48] = False
-    assert kind_of(recipe, lotto.Mask(mask)) is ChannelSkipping
-    mask["conv2.weight"][0] = True
-    assert kind_of(recipe, lotto.Mask(mask)) is Convolutions
 
 
 def test_a_mask_of_a_vector_is_not():
@@ -523,7 +506,7 @@ def test_inputs_of_another_shape_are_the_networks_own():
 def test_compiled_kernels_are_kept_on_disk():
     assert program.run.stats.cache_path
     # Only where all that it calls is part of what tells editions apart.
-    assert program._edition() in [cell.cell_contents for cell in program.run.py_func.__closure__]
+    assert program.edition() in [cell.cell_contents for cell in program.run.py_func.__closure__]
     assert not any(
         hasattr(f.stats, "cache_path") and f.stats.cache_path
         for f in (conv_kernels.correlate, batchnorm_kernels.normalise)

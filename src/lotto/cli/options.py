@@ -34,6 +34,8 @@ class Changes:
     """float32, bfloat16 or float64."""
     device: str | None = None
     """auto, cpu or cuda."""
+    arithmetic: str | None = None
+    """dense (torch's layers), sparse (kernels of single weights where there are some) or auto (what is quicker)."""
     compile: bool | None = None
     """Compile the steps of convolutional and your own networks (torch.compile)."""
     set: UseAppendAction[tuple[str, ...]] = ()
@@ -50,6 +52,7 @@ class Changes:
             "optimizer__lr": self.lr,
             "precision": self.precision,
             "device": self.device,
+            "arithmetic": self.arithmetic,
             "compile": self.compile,
         }
         changed = overridden(presets.get(name), {k: v for k, v in changes.items() if v is not None}, self.set)

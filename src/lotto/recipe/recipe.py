@@ -56,6 +56,7 @@ DECIDES = {
 }
 """Which fields decide a loss, an evaluation, one with statistics re-estimated, and a stored run."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+ARITHMETICS = ("auto", "dense", "sparse")
 
 
 @checked
@@ -95,6 +96,9 @@ class Recipe:
         eval_batch_size: examples at once where nothing is trained; None = 1,000, or fewer where the activations of so
             many would take much memory. Not part of a run's fingerprint: it changes results within rounding only.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's fingerprint.
+        arithmetic: ``dense`` has torch's dense layers compute also where few weights are left, ``sparse`` kernels of
+            ours wherever there are some, ``auto`` what is quicker. Not part of a run's fingerprint: it changes results
+            within rounding only.
         compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
         name: what tables call the recipe. Not part of a run's fingerprint.
@@ -139,6 +143,7 @@ class Recipe:
     device: str = field(default="auto", metadata=affects("nothing"))
     compile: bool = field(default=False, metadata=affects("records", unless=False))
     name: str = field(default=UNNAMED, metadata=affects("nothing"))
+    arithmetic: str = field(default="auto", metadata=affects("nothing"))
     include: InitVar[str | Sequence[str]] = ()
     exclude: InitVar[str | Sequence[str]] = ()
 
@@ -147,6 +152,7 @@ class Recipe:
             ("initialisation", self.init, INITS),
             ("initialisation of normalisation layers", self.norm_init, NORM_INITS),
             ("precision", self.precision, PRECISIONS),
+            ("arithmetic", self.arithmetic, ARITHMETICS),
         ):
             if value not in choices:
                 raise unknown(what, value, choices)

@@ -25,7 +25,7 @@ def outputs_of(recipe: Recipe, network: Network) -> Callable[[Tensor], Tensor]:
         recipe: tells the shape of inputs.
         network: in evaluation mode.
     """
-    if not (_has_kernels(network) and recipe.arrays.has_tensors):
+    if recipe.arithmetic == "dense" or not (_has_kernels(network) and recipe.arrays.has_tensors):
         return network
     from lotto.training.learners.outputs_pass import OutputsPass
 
@@ -48,7 +48,7 @@ def batch_statistics(recipe: Recipe, network: Network, x: Any) -> dict[str, Tens
         network: all its BatchNorms are trained.
         x: at least two examples.
     """
-    if not (_has_kernels(network) and _fits(recipe, x) and len(x) > 1):
+    if recipe.arithmetic == "dense" or not (_has_kernels(network) and _fits(recipe, x) and len(x) > 1):
         return None
     from lotto.training.learners.outputs_pass import OutputsPass
 

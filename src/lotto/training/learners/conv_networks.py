@@ -64,6 +64,25 @@ class Description(NamedTuple):
         return [*plain, *inner, *(block.shortcut for block in blocks if block.shortcut is not None)]
 
 
+class Layer(NamedTuple):
+    """A convolution with what follows it, as it is timed.
+
+    Attributes:
+        shape: of the kernel.
+        inputs, outputs: channels.
+        size: height and width of the inputs.
+        first: whether nobody asks for the inputs' gradient.
+        norm: whether BatchNorm follows; else a bias.
+    """
+
+    shape: Shape
+    inputs: int
+    outputs: int
+    size: Pair
+    first: bool
+    norm: bool
+
+
 def described(module: nn.Module) -> Description | None:
     """What a module computes; None for one that is not of ours, that someone has changed, or not in float32."""
     kind = type(module)
@@ -192,11 +211,35 @@ def _pair(sizes: Sequence[int], fill: int) -> Pair:
 
 def last_size(module: nn.Module, found: Description, shape: Sequence[int]) -> Pair:
     """Height and width of the last activations for inputs of a shape."""
+    return _sized(module, found, shape)[1]
+
+
+def layers_of(module: nn.Module, found: Description, shape: Sequence[int]) -> dict[str, Layer]:
+    """The convolutions of a network by name, for inputs of a shape."""
+    layers = {}
+    for i, (unit, size) in enumerate(_sized(module, found, shape)[0]):
+        layer: Any = module.get_submodule(unit.convolution)
+        channels = (layer.in_channels, layer.out_channels)
+        layers[unit.convolution] = Layer(shape_of(layer), *channels, size, i == 0, unit.norm is not None)
+    return layers
+
+
+def _sized(module: nn.Module, found: Description, shape: Sequence[int]) -> tuple[list[tuple[UnitNames, Pair]], Pair]:
+    """All units with the height and width of their inputs, and of the last activations."""
     _, size = channels_and_size(shape)
+    sized: list[tuple[UnitNames, Pair]] = []
+
+    def add(unit: UnitNames, size: Pair) -> Pair:
+        sized.append((unit, size))
+        return shape_of(module.get_submodule(unit.convolution)).outputs(size)
+
     for part in found.parts:
         if isinstance(part, Pooled):
             size = (size[0] // part.size[0], size[1] // part.size[1])
-            continue
-        for unit in [part] if isinstance(part, UnitNames) else [part.first, part.second]:
-            size = shape_of(module.get_submodule(unit.convolution)).outputs(size)
-    return size
+        elif isinstance(part, UnitNames):
+            size = add(part, size)
+        else:
+            if part.shortcut is not None:
+                add(part.shortcut, size)
+            size = add(part.second, add(part.first, size))
+    return sized, size

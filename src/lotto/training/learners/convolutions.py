@@ -17,16 +17,13 @@ from torch import Tensor
 from lotto.core.jit import can_compile
 from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
+from lotto.training.learners.arithmetic import crossovers_of
 from lotto.training.learners.base import SingleLearner
-from lotto.training.learners.channel_skipping import compacted
-from lotto.training.learners.conv_networks import channels_and_size, last_size
-from lotto.training.learners.network_layers import CROSSOVER, Layers, has_kernels, views
+from lotto.training.learners.conv_networks import channels_and_size, described, last_size
+from lotto.training.learners.network_layers import Layers, views
 from lotto.training.learners.perceptron import loss_of
 from lotto.training.network import Network, is_ours
 
-MOST_CUT = 0.5
-"""With less than this share of an image network's multiplications in channels that something reads, skipping the others
-is quicker."""
 _ALL = "parameters"
 """What the optimizer calls the vector of all parameters."""
 
@@ -36,20 +33,25 @@ class Convolutions(SingleLearner):
 
     Args:
         jobs, network, states: see `Learner`; the network is not trained but evaluated.
-        crossover: see `CROSSOVER`.
+        crossovers: see `Layers`; by default what is quicker, see `crossovers_of`.
     """
 
     feature_major = True
 
     def __init__(
-        self, jobs: Sequence[Job], network: Network, states: Sequence[State], crossover: float = CROSSOVER
+        self,
+        jobs: Sequence[Job],
+        network: Network,
+        states: Sequence[State],
+        crossovers: Mapping[str, float] | None = None,
     ) -> None:
         from lotto.training.learners.network_pass import NetworkPass
 
         (self.job,), (start,) = jobs, states
         self.network = network
         module = network.module
-        self.layers = Layers(module, self.job.mask or {}, crossover)
+        chosen = crossovers_of(self.job, network) if crossovers is None else crossovers
+        self.layers = Layers(module, self.job.mask or {}, chosen)
         self.parameters = self.layers.parameters
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, {_ALL: self.layers.flat})
         self.restore(start.optimizer)
@@ -67,16 +69,17 @@ class Convolutions(SingleLearner):
             and not recipe.compile
             and network.device.type == "cpu"
             and network.dtype == torch.float32
+            and recipe.arithmetic != "dense"
             and can_compile()
         ):
             return False
-        found = has_kernels(module)
+        found = described(module)
         return (
             found is not None
             and all(parameter.requires_grad for parameter in module.parameters())
             and recipe.batch_size * math.prod(last_size(module, found, recipe.arrays.shape)) > 1
             and all(mask.dim() > 1 for mask in (jobs[0].mask or {}).values())
-            and not (len(recipe.arrays.shape) == 3 and compacted(jobs[0], network, MOST_CUT))
+            and crossovers_of(jobs[0], network) is not None
         )
 
     def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:

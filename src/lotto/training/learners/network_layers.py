@@ -39,7 +39,7 @@ class Layers:
     Args:
         module: see `described`; its tensors are copied.
         mask: of the parameters, by name.
-        crossover: see `CROSSOVER`.
+        crossovers: by name of convolution, of those that have another one than `CROSSOVER`.
 
     Attributes:
         flat: all parameters, with their gradient.
@@ -50,7 +50,9 @@ class Layers:
         sparse, convolutions: how many there are.
     """
 
-    def __init__(self, module: nn.Module, mask: Mapping[str, Tensor], crossover: float = CROSSOVER) -> None:
+    def __init__(
+        self, module: nn.Module, mask: Mapping[str, Tensor], crossovers: Mapping[str, float] | None = None
+    ) -> None:
         named = dict(module.named_parameters())
         self.flat = torch.cat([parameter.detach().flatten() for parameter in named.values()])
         self.flat.grad = torch.zeros_like(self.flat)
@@ -61,7 +63,7 @@ class Layers:
         steps = {name: buffer for name, buffer in module.named_buffers() if name not in running}
         self.steps = torch.stack([*steps.values()]) if steps else torch.zeros(0, dtype=torch.int64)
         self._counts = dict(zip(steps, self.steps.unbind(), strict=True))
-        self._mask, self._crossover = mask, crossover
+        self._mask, self._crossovers = mask, crossovers or {}
         self._places = {
             name: int(view.storage_offset()) for name, view in (*self.parameters.items(), *self.statistics.items())
         }
@@ -125,7 +127,7 @@ class Layers:
 
         shape, weight = shape_of(layer), layer.weight
         mask = self._mask.get(f"{name}.weight", torch.ones_like(weight, dtype=torch.bool))
-        rows = SPARSE if float(mask.float().mean()) < self._crossover else DENSE
+        rows = SPARSE if float(mask.float().mean()) < self._crossovers.get(name, CROSSOVER) else DENSE
         self.sparse += rows == SPARSE
         self.convolutions += 1
         kept = mask.reshape(*weight.shape[:2], *shape.kernel).numpy()

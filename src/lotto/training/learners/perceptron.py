@@ -48,6 +48,7 @@ class Perceptron(SingleLearner):
         optimizer = self.job.recipe.optimizer
         state = {n: t.detach().clone() for n, t in network.module.state_dict().items()}
         names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
+        crossover = 0.0 if self.job.recipe.arithmetic == "dense" else crossover
         named = _layers(state, names, self.job.mask or {}, crossover, small)
         self.layers: list[Any] = list(named.values())
         self.loss = loss_of(self.job, outputs=len(self.layers[-1].bias))

@@ -36,8 +36,8 @@ def rows(instructions: Iterable[np.ndarray]) -> np.ndarray:
     return np.array([*instructions], np.int64).reshape(-1, NUMBERS)
 
 
-def _compiled(edition: str) -> Any:
-    """The function that works off instructions; ``edition`` tells it from one that calls other code."""
+def _compiled(digest: str) -> Any:
+    """The function that works off instructions; ``digest`` tells it from one that calls other code."""
 
     def run(program, memory, values, gradients, running, moments, lists, places, constants, packed):  # type: ignore[no-untyped-def]
         """Work off a program.
@@ -52,7 +52,7 @@ def _compiled(edition: str) -> Any:
             constants: shape (layers, 2): momentum and eps.
             packed: where in memory weights are packed.
         """
-        edition  # noqa: B018
+        digest  # noqa: B018
         for i in range(len(program)):
             p = program[i]
             op = p[0]
@@ -116,9 +116,10 @@ MODULES = (vector_blocks, conv_kernels, batchnorm_kernels, pooling_kernels)
 """What is compiled into `run`."""
 
 
-def _edition() -> str:
+def edition() -> str:
+    """A digest of the kernels' code."""
     files = [Path(str(module.__file__)).read_bytes() for module in MODULES]
     return hashlib.blake2b(b"".join(files), digest_size=8).hexdigest()
 
 
-run = _compiled(_edition())
+run = _compiled(edition())

@@ -1,0 +1,42 @@
+"""Which layers of a convolutional network kernels compute, and with which lists: what is quicker on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from lotto.training.job import Job
+from lotto.training.learners.break_even import costs_of
+from lotto.training.learners.channel_skipping import compacted
+from lotto.training.learners.conv_networks import described, layers_of
+from lotto.training.learners.network_layers import has_kernels
+from lotto.training.network import Network
+
+
+def crossovers_of(job: Job, network: Network) -> Mapping[str, float] | None:
+    """The densities below which layers are lists of single weights, by name, where not `CROSSOVER`; None if dense
+    layers, or those of the channels that something reads, are quicker.
+
+    Networks of signals are always quicker by kernels: torch's operators are busy with being called.
+
+    Args:
+        job: tells the mask, the batch size and how the recipe chooses.
+        network: one that `described` knows.
+    """
+    recipe, module = job.recipe, network.module
+    found = described(module)
+    assert found is not None
+    if recipe.arithmetic == "sparse" or not any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
+        return {}
+    layers = layers_of(module, found, recipe.arrays.shape)
+    costs = costs_of(layers, recipe.batch_size)
+    if costs is None:  # not to be measured each time
+        return None if has_kernels(module) is None else {}
+    mask = {name: (job.mask or {}).get(f"{name}.weight") for name in layers}
+    density = {name: 1.0 if kept is None else float(kept.float().mean()) for name, kept in mask.items()}
+    small = compacted(job, network)
+    dense = sum(cost.torch for cost in costs.values()) * (1.0 if small is None else small.fraction)
+    if sum(cost.by_kernels(density[name]) for name, cost in costs.items()) >= dense:
+        return None
+    return {name: cost.crossover for name, cost in costs.items()}

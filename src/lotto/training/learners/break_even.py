@@ -1,0 +1,165 @@
+"""Whether kernels or torch's dense layers are quicker, layer by layer: measured once on a machine, and kept.
+
+A unit's step (convolution, BatchNorm, ReLU, all gradients) is timed on a few rows of places: by torch, by dense
+kernels, and by kernels of single weights at two densities, between which it grows in proportion. What is kept is never
+measured again, so that a training has the same bits whenever it goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from lotto.core import files
+from lotto.core.errors import StorageError
+from lotto.core.locks import PathLock
+from lotto.training.learners.conv_networks import Layer
+
+WORK, ROWS = 3e8, 4
+"""Of a large layer as many rows of places are timed as are so many multiplications, but at least so many rows."""
+TURNS, SECONDS = 3, 0.5
+"""The best of so many turns counts, or of those that fit into the time; the first is not counted."""
+FEW, MANY = 1 / 32, 1 / 4
+"""Densities at which kernels of single weights are timed."""
+
+
+class Costs(NamedTuple):
+    """Seconds of a unit's step.
+
+    Attributes:
+        torch: by torch's operators.
+        dense: by dense kernels.
+        none, all: by kernels of single weights, with no weights and with all.
+    """
+
+    torch: float
+    dense: float
+    none: float
+    all: float
+
+    @property
+    def crossover(self) -> float:
+        """Density below which single weights are quicker than the dense kernel."""
+        return min(1.0, max(0.0, (self.dense - self.none) / (self.all - self.none))) if self.all > self.none else 1.0
+
+    def by_kernels(self, density: float) -> float:
+        """With the quicker of both kernels."""
+        return self.none + density * (self.all - self.none) if density < self.crossover else self.dense
+
+
+def costs_of(layers: Mapping[str, Layer], batch: int, folder: Path | None = None) -> dict[str, Costs] | None:
+    """The costs of layers by name; None where they cannot be kept.
+
+    Args:
+        layers: see `Layer`.
+        batch: its size.
+        folder: where they are kept; by default in the user's cache.
+    """
+    path = (folder or files.user_cache("break-even")) / f"{_machine()}.json"
+    threads = torch.get_num_threads()
+    keys = {name: f"{layer}, batch {batch}, threads {threads}" for name, layer in layers.items()}
+    known = _read(path)
+    if missing := {keys[name]: layer for name, layer in layers.items() if keys[name] not in known}:
+        try:
+            files.make_folder(path.parent)
+            lock = PathLock(path.with_suffix(".lock"))
+            lock.acquire()
+        except (OSError, StorageError):
+            return None
+        try:
+            known = _read(path)
+            new = {key: measured(layer, batch) for key, layer in missing.items() if key not in known}
+            known |= new
+            if new:
+                files.write_json(path, known)
+        except StorageError:
+            return None
+        finally:
+            lock.release()
+    return {name: Costs(*known[key]) for name, key in keys.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _machine() -> str:
+    """A name for what the costs depend on: the machine, torch, and the kernels."""
+    from lotto.training.learners.program import edition
+
+    about = [platform.node(), platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.__version__, edition()]
+    return hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
+
+
+def measured(layer: Layer, batch: int) -> Costs:
+    """Time a unit's step."""
+    work = math.prod(layer.shape.kernel) * layer.inputs * layer.outputs * layer.size[1] * batch
+    height = min(layer.size[0], max(ROWS, round(WORK / work)))
+    small = layer._replace(size=(height, layer.size[1]))
+    contenders = [_by_torch(small, batch), *(_by_kernels(small, batch, density) for density in (1.0, FEW, MANY))]
+    best, first = [float("inf")] * len(contenders), time.perf_counter()
+    for turn in range(TURNS + 1):
+        if turn > 1 and time.perf_counter() - first > SECONDS:
+            break
+        for i, step in enumerate(contenders):
+            began = time.perf_counter()
+            step()
+            best[i] = min(best[i], time.perf_counter() - began) if turn else best[i]
+    by_torch, dense, few, many = (seconds * layer.size[0] / height for seconds in best)
+    slope = max(0.0, (many - few) / (MANY - FEW))
+    none = max(0.0, few - FEW * slope)
+    return Costs(by_torch, dense, none, none + slope)
+
+
+def _by_torch(layer: Layer, batch: int) -> Callable[[], object]:
+    shape = layer.shape
+    x = torch.ones(batch, layer.inputs, *layer.size).requires_grad_(not layer.first)
+    weight = torch.ones(layer.outputs, layer.inputs, *shape.kernel).requires_grad_()
+    affine = torch.ones(2, layer.outputs).requires_grad_()
+    inputs = [weight, affine] if layer.first else [x, weight, affine]
+
+    @torch.enable_grad()
+    def step() -> object:
+        out = F.conv2d(x, weight, None, shape.stride, shape.padding, shape.dilation)
+        if layer.norm:
+            out = F.batch_norm(out, None, None, affine[0], affine[1], training=True)
+        else:
+            out = out + affine[0][:, None, None]
+        return torch.autograd.grad(out.relu_().sum(), inputs, allow_unused=True)
+
+    return step
+
+
+def _by_kernels(layer: Layer, batch: int, density: float) -> Callable[[], object]:
+    from lotto.training.learners import program
+    from lotto.training.learners.after_layers import Bias, Norm
+    from lotto.training.learners.batch_innermost import NOWHERE, Workspace
+    from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution
+    from lotto.training.learners.network_pass import PartPass, Unit
+
+    count, space = layer.outputs, Workspace(batch)
+    mask = np.random.default_rng(0).random((count, layer.inputs, *layer.shape.kernel)) < density
+    convolution = Convolution(layer.shape, 2 * count, mask, DENSE if density == 1 else SPARSE)
+    after = Norm(count, 0, count, 0, count, 0) if layer.norm else Bias(count, 0)
+    x = space.plane(layer.inputs, layer.size, layer.shape.reach(layer.size))
+    made = PartPass(Unit(convolution, after), space, x, NOWHERE, asked=not layer.first)
+    instructions = program.rows([*made.forward(), *made.backward()])
+    memory, moments, lists, places = space.tables()
+    values, running = np.ones(2 * count + mask.size, np.float32), np.ones(2 * count, np.float32)
+    vectors = (values, np.zeros_like(values), running)
+    constants = np.array([[0.1, 1e-5]])
+    return lambda: program.run(instructions, memory, *vectors, moments, lists, places, constants, space.packed)

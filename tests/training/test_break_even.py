@@ -1,0 +1,171 @@
+"""What computes a convolutional network: what is quicker here, measured once."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import lotto
+from conftest import same_tensors, small_recipe
+from lotto import SGD, Job
+from lotto.core.errors import UsageError
+from lotto.models import resnet
+from lotto.pruning import masks
+from lotto.pruning.rule import prune
+from lotto.training.learners import arithmetic, break_even, vector_blocks
+from lotto.training.learners.autograd import Autograd
+from lotto.training.learners.break_even import Costs, costs_of, measured
+from lotto.training.learners.channel_skipping import ChannelSkipping
+from lotto.training.learners.conv_networks import described, layers_of
+from lotto.training.learners.convolutions import Convolutions
+from lotto.training.learners.perceptron import Perceptron
+from lotto.training.loop import learner_of, train
+
+QUICK = Costs(torch=10.0, dense=4.0, none=1.0, all=11.0)
+
+
+def images(**changes):
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(60, 3, 8, 6)).astype(np.float32), np.arange(60) % 4
+    data = lotto.data.Arrays(x[:40], y[:40], x[40:], y[40:])
+    base = lotto.Recipe("resnet-8-w4", data, SGD(0.05, momentum=0.9), batch_size=10, steps="6it", device="cpu")
+    return base.replace(**changes)
+
+
+def job_of(density, recipe=None, **how):
+    recipe = recipe or images()
+    mask = None if density == 1 else prune(recipe.initial(0), masks.ones(recipe), rate=1 - density)
+    return Job(recipe, mask=mask, **how)
+
+
+@pytest.fixture
+def costs(monkeypatch):
+    """Of every layer; to be changed."""
+    given = {"all": QUICK}
+    monkeypatch.setattr(arithmetic, "costs_of", lambda layers, batch: dict.fromkeys(layers, given["all"]))
+    return given
+
+
+def test_costs_are_a_line_up_to_the_crossover():
+    assert QUICK.crossover == pytest.approx(0.3)
+    assert [QUICK.by_kernels(d) for d in (0.0, 0.1, 0.3, 1.0)] == pytest.approx([1.0, 2.0, 4.0, 4.0])
+    assert QUICK._replace(dense=0.5).crossover == 0
+    assert QUICK._replace(dense=100.0).crossover == 1
+    assert QUICK._replace(all=1.0).crossover == 1
+
+
+def test_layers_are_lists_below_their_crossover(costs):
+    job = job_of(0.3)
+    sparse = sum(float(m.float().mean()) < 0.3 for m in job.mask.values() if m.dim() == 4)
+    assert 0 < sparse < 9
+    assert learner_of([job]).describe() == f"convolutions, {sparse} of 9 layers sparse"
+    costs["all"] = QUICK._replace(all=1.0)
+    assert learner_of([job]).describe() == "convolutions, 9 of 9 layers sparse"
+
+
+def test_dense_layers_compute_where_they_are_quicker(costs):
+    costs["all"] = QUICK._replace(torch=3.0)
+    assert type(learner_of([job_of(1.0)])) is Autograd
+    assert type(learner_of([job_of(0.02)])) is Convolutions
+    costs["all"] = QUICK._replace(torch=0.5)
+    assert type(learner_of([job_of(0.02)])) is Autograd
+
+
+def test_layers_without_cut_channels_compute_where_they_are_quicker(costs):
+    recipe = images(model="conv-2", steps="300it")
+    mask = masks.ones(recipe)
+    mask["conv2.weight"][:, :48] = False
+    costs["all"] = QUICK._replace(torch=40.0)
+    assert type(learner_of([Job(recipe, mask=mask)])) is Convolutions
+    costs["all"] = QUICK._replace(torch=5.0)
+    assert type(learner_of([Job(recipe, mask=mask)])) is ChannelSkipping
+    mask["conv2.weight"][0] = True
+    assert type(learner_of([Job(recipe, mask=mask)])) is Convolutions
+
+
+def test_the_recipe_chooses(costs):
+    costs["all"] = QUICK._replace(torch=0.5)
+    assert type(learner_of([job_of(1.0, images(arithmetic="sparse"))])) is Convolutions
+    costs["all"] = QUICK
+    assert type(learner_of([job_of(0.02, images(arithmetic="dense"))])) is Autograd
+    few = job_of(0.02, small_recipe(arithmetic="dense"))
+    assert learner_of([few]).describe() == "perceptron, 0 of 3 layers sparse"
+    assert isinstance(learner_of([job_of(0.02, small_recipe())]), Perceptron)
+    with pytest.raises(UsageError, match="arithmetic"):
+        images(arithmetic="fast")
+
+
+def test_the_choice_has_no_part_in_the_key():
+    assert all(images(arithmetic=how).fingerprint() == images().fingerprint() for how in ("dense", "sparse"))
+    assert Job(images(arithmetic="dense")).key == Job(images()).key
+
+
+def test_both_arithmetics_train_alike(costs):
+    dense, sparse = (train(job_of(0.3, images(arithmetic=how))) for how in ("dense", "auto"))
+    assert (dense.arithmetic, sparse.arithmetic.split(",")[0]) == ("autograd", "convolutions")
+    assert sparse.test_loss == pytest.approx(dense.test_loss, rel=1e-3)
+
+
+def test_a_training_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(arithmetic, "costs_of", lambda layers, batch: costs_of(layers, batch, tmp_path))
+    job, points = job_of(0.3, keep=(3,)), []
+    whole = train(job)
+    assert train(job, on_checkpoint=lambda p: points.append(copy.copy(p)), checkpoint_seconds=0.0).arithmetic
+    assert same_tensors(train(job, resume=points[2]).weights, whole.weights)
+    fork = train(Job(job.recipe, mask=job.mask, start=whole.state(3), from_step=3))
+    assert same_tensors(fork.weights, whole.weights)
+
+
+def small_layers():
+    module = resnet.ResNet(8, 3, 4, width=4)
+    return layers_of(module, described(module), (3, 8, 6))
+
+
+def test_costs_are_measured_once(tmp_path, monkeypatch):
+    layers = small_layers()
+    found = costs_of(layers, 10, tmp_path)
+    assert list(found) == list(layers)
+    assert all(cost.torch > 0 < cost.dense and 0 <= cost.none <= cost.all for cost in found.values())
+    assert found["blocks.0.conv1"] == found["blocks.0.conv2"], "the same layer is measured once"
+    monkeypatch.setattr(break_even, "measured", None)
+    assert costs_of(layers, 10, tmp_path) == found
+    with pytest.raises(TypeError):
+        costs_of(layers, 11, tmp_path)
+    torch.set_num_threads(2)
+    with pytest.raises(TypeError):
+        costs_of(layers, 10, tmp_path)
+
+
+def test_what_is_kept_and_cannot_be_read_is_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(break_even, "measured", lambda layer, batch: QUICK)
+    layers = small_layers()
+    costs_of(layers, 10, tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    for text in ("{", "[1]"):
+        path.write_text(text)
+        assert costs_of(layers, 10, tmp_path)["conv"] == QUICK
+        assert len(json.loads(path.read_text())) == len(set(layers.values()))
+
+
+def test_where_nothing_can_be_kept_a_rule_decides(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    assert costs_of(small_layers(), 10, tmp_path / "file") is None
+    monkeypatch.setattr(arithmetic, "costs_of", lambda layers, batch: None)
+    monkeypatch.setattr(vector_blocks, "WIDE", True)
+    assert type(learner_of([job_of(1.0)])) is Convolutions
+    monkeypatch.setattr(vector_blocks, "WIDE", False)
+    assert type(learner_of([job_of(1.0)])) is Autograd
+    monkeypatch.setattr(vector_blocks, "WIDE", True)
+    torch.set_num_threads(2)
+    assert type(learner_of([job_of(1.0)])) is Autograd
+
+
+def test_measuring_draws_no_random_numbers():
+    layers, before = small_layers(), torch.get_rng_state()
+    assert measured(layers["blocks.1.conv1"], 8).torch > 0
+    assert measured(layers["conv"]._replace(norm=False), 8).dense > 0
+    assert torch.equal(before, torch.get_rng_state())
