@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lotto.execution.single_run import train
     from lotto.execution.store import Store
     from lotto.lottery.options import Plan
+    from lotto.lottery.own_loop import sparse
     from lotto.lottery.search import imp
     from lotto.pruning.masks import Mask
     from lotto.pruning.ticket import Ticket
@@ -59,6 +60,7 @@ __all__ = [
     "models",
     "pruning",
     "recipes",
+    "sparse",
     "train",
     "weights",
 ]
@@ -68,6 +70,7 @@ _MODULES = {
     "execution.single_run": ["train"],
     "execution.store": ["Store"],
     "lottery.options": ["Plan"],
+    "lottery.own_loop": ["sparse"],
     "lottery.search": ["imp"],
     "pruning.masks": ["Mask"],
     "pruning.ticket": ["Ticket"],

@@ -158,7 +158,7 @@ def test_a_stream_is_replayed_which_is_said_and_has_no_epochs(store, caplog):
     assert "wrapped cannot begin at any step: a training that begins at step k" in caplog.text
     whole = lotto.imp(recipe_of(small_arrays()), plan, jobs=1, store=store, progress=False)
     assert streamed.table().equals(whole.table())
-    with pytest.raises(UsageError, match="A stream of data has no epochs: give iterations"):
+    with pytest.raises(UsageError, match="loops of your own have no epochs: give iterations"):
         lotto.imp(recipe, levels=1, rewind_to="1ep", jobs=1, store=store)
     with pytest.raises(UsageError, match="wrapped is a stream without an end: say how many of its examples"):
         Hessian(recipe, recipe.initial(0), masks.ones(recipe)).gradient()

@@ -37,7 +37,9 @@ def _parsed(given: str, per_epoch: int) -> int:
         raise _unreadable(given)
     epochs, steps, alone = match.groups()
     if epochs and per_epoch > MOST:
-        raise UsageError(f"A stream of data has no epochs: give iterations, such as '500it'; got {text(given)}.")
+        raise UsageError(
+            f"Streams and loops of your own have no epochs: give iterations, such as '500it'; got {text(given)}."
+        )
     count = round(float(epochs or 0) * per_epoch) + int(steps or alone or 0)
     if count > MOST:
         raise _unreadable(given)
