@@ -24,7 +24,7 @@ from lotto.pruning.rule import prune
 from lotto.training import evaluation, loop
 from lotto.training.evaluation import evaluate_network
 from lotto.training.learners import batchnorm_kernels, conv_kernels, program
-from lotto.training.learners.after_layers import Norm, NormPass
+from lotto.training.learners.after_layers import Bias, BiasPass, Norm, NormPass, Pooling, PoolingPass
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.batch_innermost import Shape, Workspace
 from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution, ConvolutionPass
@@ -96,7 +96,7 @@ pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 @settings(max_examples=60, deadline=None)
 @given(
-    channels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    channels=st.tuples(st.sampled_from([1, 2, 3, 5, 9, 70]), st.integers(1, 9)),
     kernel=pairs,
     stride=pairs,
     padding=st.tuples(st.integers(0, 3), st.integers(0, 2)),
@@ -211,6 +211,49 @@ def test_batchnorm_a_sum_and_relu_and_their_gradients_are_autograds(channels, si
     for plane in (x, added, out, given_, back):
         plane.view().zero_()
     assert not space.memory.any()  # around all are zeros
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    channels=st.integers(1, 5),
+    size=st.tuples(st.integers(1, 6), st.integers(1, 7)),
+    block=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    batch=st.sampled_from([1, 7, 16, 40]),
+    seed=st.integers(0, 99),
+)
+def test_a_bias_relu_and_pooling_and_their_gradients_are_autograds(channels, size, block, batch, seed):
+    assume(size[0] >= block[0] and size[1] >= block[1])
+    generator, space, pooling = np.random.default_rng(seed), Workspace(batch), Pooling(block)
+    x, back = space.plane(channels, size), space.plane(channels, size, ((1, 0), (0, 1)))
+    middle, middle_given = space.plane(channels, size, ((0, 1), (2, 0))), space.plane(channels, size)
+    out, given_ = (space.plane(channels, pooling.outputs(size), ((0, 1), (1, 0))) for _ in range(2))
+    x.view().copy_(torch.from_numpy(generator.integers(-2, 3, x.view().shape)))  # many are equal
+    given_.view().copy_(torch.from_numpy(generator.normal(size=given_.view().shape)))
+    values, found_ = generator.integers(-1, 2, channels).astype(np.float32), np.empty(channels, np.float32)
+    bias = BiasPass(Bias(channels, 0), x, middle, back)
+    pooled = PoolingPass(pooling, middle, out, given_, middle_given)
+    slow_x = x.view().permute(3, 0, 1, 2).double().requires_grad_()
+    slow_bias = torch.from_numpy(values).double().requires_grad_()
+    expected = F.max_pool2d((slow_x + slow_bias[:, None, None]).relu(), block)
+    expected.backward(given_.view().permute(3, 0, 1, 2).double())
+    middle_given.view().fill_(7)  # what is left over has the gradient 0
+    work_off(
+        [*bias.forward(), *pooled.forward(), *pooled.backward(), *bias.backward(middle_given)], space, values, found_
+    )
+    assert torch.equal(out.view().permute(3, 0, 1, 2).double(), expected)
+    assert torch.equal(back.view().permute(3, 0, 1, 2).double(), slow_x.grad)
+    torch.testing.assert_close(torch.from_numpy(found_).double(), slow_bias.grad, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_numbers_that_are_none_are_not_lost_by_pooling(batch):
+    space = Workspace(batch)
+    x, out = space.plane(2, (2, 4)), space.plane(2, (1, 2))
+    made = PoolingPass(Pooling((2, 2)), x, out)
+    for place in ((0, 0), (1, 1)):
+        x.view().fill_(1.0)[0, place[0], place[1]] = torch.nan
+        work_off([*made.forward()], space, np.zeros(0, np.float32), np.zeros(0, np.float32))
+        assert out.view()[:, 0].isnan().sum((1, 2)).tolist() == [batch, 0]
 
 
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.2, 0.05])

@@ -18,8 +18,10 @@ from lotto.training.learners.batch_innermost import LANES, TOGETHER, Entries, Pa
 
 DENSE, SPARSE = TOGETHER, 1
 """Rows of a block."""
-GROUP = {DENSE: 64, SPARSE: 128}
-"""Channels that are summed over at a time, so that what is read for many outputs stays in the near memory."""
+GROUP, MANY, FEW = 64, 32, 128
+"""Channels that are summed over at a time, so that what is read for many outputs stays in the near memory: of dense
+layers, and of lists with more and with less than `DENSITY` of the weights."""
+DENSITY = 0.1
 
 
 class Part(NamedTuple):
@@ -79,7 +81,8 @@ class Convolution:
 
     def _groups(self, kept: np.ndarray, places: np.ndarray, offsets: np.ndarray, taps: int) -> list[Entries]:
         """Lists for `GROUP` channels of ``taps`` offsets at a time; one where there is nothing."""
-        step = max(1, GROUP[self.rows] * taps)
+        channels = GROUP if self.rows == DENSE else MANY if float(self.mask.mean()) > DENSITY else FEW
+        step = max(1, channels * taps)
         return [
             entries(kept[:, i : i + step], places[:, i : i + step], offsets[i : i + step], self.rows)
             for i in range(0, max(1, len(offsets)), step)

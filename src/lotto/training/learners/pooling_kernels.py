@@ -61,16 +61,16 @@ def greatest(memory, x_at, out_at, shape, channels, size):  # type: ignore[no-un
             for w in range(width):
                 z = out_at[0] + c * out_at[1] + h * out_at[2] + w * out_at[3]
                 result = memory[z : z + batch]
+                first = x_at[0] + c * x_at[1] + h * size[0] * x_at[2] + w * size[1] * x_at[3]
+                for b in range(batch):  # an assignment of arrays takes seconds to compile
+                    result[b] = memory[first + b]
                 for i in range(size[0]):
                     for j in range(size[1]):
-                        a = x_at[0] + c * x_at[1] + (h * size[0] + i) * x_at[2] + (w * size[1] + j) * x_at[3]
+                        a = first + i * x_at[2] + j * x_at[3]
                         row = memory[a : a + batch]
-                        if i == 0 and j == 0:
-                            result[:] = row
-                        else:
-                            for b in range(batch):
-                                value, is_none = row[b], row[b] != row[b]
-                                result[b] = value if value > result[b] or is_none else result[b]
+                        for b in range(batch):
+                            value, is_none = row[b], row[b] != row[b]  # NaN stays
+                            result[b] = value if value > result[b] or is_none else result[b]
 
 
 @jit_part
