@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from lotto.execution.single_run import train
     from lotto.execution.store import Store
     from lotto.lottery.options import Plan
-    from lotto.lottery.own_loop import sparse
     from lotto.lottery.search import imp
+    from lotto.lottery.trainable import Trainable
     from lotto.pruning.masks import Mask
     from lotto.pruning.ticket import Ticket
     from lotto.recipe import presets as recipes
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lotto.recipe.recipe import Recipe
     from lotto.training.evaluation import evaluate
     from lotto.training.job import Job, Run, State
+    from lotto.training.sparse_loop import sparse
 
 __all__ = [
     "SGD",
@@ -51,6 +52,7 @@ __all__ = [
     "State",
     "Store",
     "Ticket",
+    "Trainable",
     "data",
     "engine",
     "evaluate",
@@ -70,8 +72,9 @@ _MODULES = {
     "execution.single_run": ["train"],
     "execution.store": ["Store"],
     "lottery.options": ["Plan"],
-    "lottery.own_loop": ["sparse"],
+    "training.sparse_loop": ["sparse"],
     "lottery.search": ["imp"],
+    "lottery.trainable": ["Trainable"],
     "pruning.masks": ["Mask"],
     "pruning.ticket": ["Ticket"],
     "recipe.lr_schedules": ["Constant", "Cosine", "Exponential", "Linear", "MultiStep"],

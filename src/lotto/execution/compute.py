@@ -234,7 +234,8 @@ def _missing_states(job: Job, older: Run, on_step: OnStep | None) -> Mapping[int
     """The states that a job wants and its stored run lacks: only the part that gives them is trained."""
     if not (missing := [s for s in job.steps if s not in older.states]):
         return {}
-    before = [s for s in older.states if s < missing[0]]
+    # A loop of the user's own begins with a new optimizer wherever it begins: only from its start it is the same one.
+    before = [s for s in older.states if s < missing[0]] if job.recipe.loop is None else []
     at = max(before, default=job.from_step)
     start = older.states[at] if before else job.start
     part = replace(job, start=start, from_step=at, to_step=missing[-1], keep=tuple(missing))

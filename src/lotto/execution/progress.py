@@ -126,7 +126,7 @@ class Bars(Display):
             self.bars.remove_task(self.tasks.pop(gone))
         for key, (job, step, loss) in [*self.under_way.items()][:MOST]:
             if key not in self.tasks:
-                self.tasks[key] = self.bars.add_task(_name(job), total=job.end - job.from_step, note="")
+                self.tasks[key] = self.bars.add_task(_name(job), total=job.length, note="")
             self.bars.update(self.tasks[key], completed=step - job.from_step, note=_note(loss))
 
     def stop(self) -> None:
@@ -150,7 +150,7 @@ class NotebookBars(Display):
         """Where it stands, as HTML."""
         lines = [_line("all jobs", self.done, self.jobs, "")]
         for job, step, loss in [*self.under_way.values()][:MOST]:
-            lines.append(_line(_name(job), step - job.from_step, job.end - job.from_step, _note(loss)))
+            lines.append(_line(_name(job), step - job.from_step, job.length, _note(loss)))
         return "<br>".join(lines)
 
     def stop(self) -> None:

@@ -53,6 +53,11 @@ class Task(Cacheable):
         return self.size
 
     @property
+    def length(self) -> int:
+        """How many steps `execute` reports, as of a training."""
+        return self.size
+
+    @property
     @abstractmethod
     def size(self) -> int:
         """How many steps `execute` reports."""

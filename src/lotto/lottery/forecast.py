@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class Training:
     """One training of a plan.
 
     Attributes:
-        steps: iterations.
+        steps: iterations; of a loop of one's own, whose length nobody knows, 1.
         states: how many are stored.
         kept: how many of them with the optimizer's tensors.
         control: whether it is a control's, which no level waits for.
@@ -52,7 +53,7 @@ class Forecast:
         plan: the plan; with ``replicates="auto"`` this is its first look.
         trainings: how many; None for adaptive pruning, which does not know beforehand.
         remembered: how many of them are in the store.
-        step_seconds: how long an iteration takes.
+        step_seconds: how long an iteration takes, or a whole training by a loop of one's own; NaN = not known.
         source: how that is known.
         seconds: how long the trainings that are missing take together on the engine's workers, without the workers'
             start; of adaptive pruning, one training.
@@ -105,7 +106,8 @@ def forecast(plan: SettledPlan, engine: Engine) -> Forecast:
 
 def trainings_of(plan: SettledPlan) -> list[Training]:
     """The trainings of one replicate, in the order in which `level_procedure` asks for them."""
-    total, rewind, asked = plan.recipe.total, plan.rewind_step, plan.options
+    total, rewind = (plan.recipe.total, plan.rewind_step) if plan.recipe.loop is None else (1, 0)
+    asked = plan.options
     rest = Training(total - rewind)
     level = Training(total) if asked.after is Retraining.REINIT else rest
     dense = [Training(total, 2, int(rewind > 0))]  # at step 0 the optimizer is new
@@ -146,9 +148,13 @@ def _longest(plan: SettledPlan, left: Sequence[Training]) -> float:
 def _pace(recipe: Recipe, runs: Sequence[Run], engine: Engine) -> tuple[float, str]:
     """Seconds per iteration, and how they are known."""
     times = [(run.seconds, run.steps[1] - run.steps[0]) for run in runs] or _stored_times(recipe, engine.store)
+    if recipe.loop is not None:
+        times = [(seconds, 1) for seconds, _ in times]
     if steps := sum(taken for _, taken in times):
         runs_said = "1 stored run" if len(times) == 1 else f"{len(times)} stored runs"
         return sum(seconds for seconds, _ in times) / steps, runs_said
+    if recipe.loop is not None:
+        return math.nan, "no stored run"
     return measured_step(recipe, engine.threads), "a few steps, without evaluations"
 
 
@@ -169,6 +175,8 @@ def _stored_times(recipe: Recipe, store: Store) -> list[tuple[float, int]]:
 
 def _state_bytes(recipe: Recipe) -> tuple[int, int]:
     """Bytes of a state's weights, and of its optimizer's tensors."""
+    if recipe.loop is not None:
+        return sum(t.nbytes for t in recipe.initial(0).values()), 0
     state = learner_of([Job(recipe)]).state(0)
     weights, optimizer = (sum(t.nbytes for t in part.values()) for part in (state.weights, state.optimizer))
     return weights, optimizer

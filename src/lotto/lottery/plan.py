@@ -191,6 +191,7 @@ def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
     [0.5, 0.25]
     """
     assert isinstance(plan, Plan)
+    _check_own_loop(recipe, plan)
     if plan.adaptive or plan.schedule == "adaptive" or isinstance(plan.schedule, Adaptive):
         recipe = with_validation(recipe)
     number, first_look = number_of_replicates(recipe, plan.replicates)
@@ -218,6 +219,21 @@ def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
         recipe, plan, schedule, rule, levels, rewind_step, number, chosen, plan.finetune_lr or last, left_out,
         first_look, scored,
     )  # fmt: skip
+
+
+def _check_own_loop(recipe: Recipe, plan: Plan) -> None:
+    """Raise ``UsageError`` for what takes a training apart that is a loop of the user's own."""
+    if recipe.loop is None:
+        return
+    adaptive = plan.adaptive or plan.schedule == "adaptive" or isinstance(plan.schedule, Adaptive)
+    for asked, what, why in (
+        (adaptive, "adaptive pruning", "its barriers need batches"),
+        (plan.particles > 1, "particles", "an average of networks has to be evaluated"),
+        (plan.rewind_optimizer, "rewind_optimizer", "the optimizer is made inside the loop"),
+        (Retraining(plan.after) is Retraining.FINETUNE, "after='finetune'", "the learning rate is the loop's own"),
+    ):
+        if asked:
+            raise UsageError(f"{what} is not for a loop of your own (lotto.Trainable): {why}.")
 
 
 def base_rule(recipe: Recipe, plan: Plan) -> Pruning:
@@ -302,11 +318,10 @@ def check_reinit(recipe: Recipe, seed: int, mask: Mask, controls: Sequence[str],
     Raises:
         UsageError: if there is one initialisation, and ``after='reinit'`` needs others.
     """
-    if (
-        isinstance(recipe.model, str)
-        or recipe.init != "module"
-        or ("reinit" not in controls and after.value != "reinit")
-    ):
+    if "reinit" not in controls and after.value != "reinit":
+        return True
+    recipe = recipe.replace(pretrained=None)  # what "anew" draws
+    if isinstance(recipe.model, str) or recipe.init != "module":
         return True
     one, two = recipe.initial(seed), recipe.initial(seed + REINIT_CONTROL)
     same = [n for n in mask if torch.equal(one[n], two[n])]

@@ -18,6 +18,7 @@ from lotto.pruning.density import MAX_LEVELS
 from lotto.pruning.masks import Mask
 from lotto.pruning.rule import Pruning
 from lotto.recipe.lr_schedules import Constant
+from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run, State
 
 
@@ -118,7 +119,7 @@ class Replicate:
         match plan.options.after:
             case Retraining.REINIT:
                 fresh = derived_seed(self.seed, "reinit", level)
-                return Job(recipe, init_seed=fresh, order_seed=order, mask=mask, label=label)
+                return Job(_drawn_anew(recipe), init_seed=fresh, order_seed=order, mask=mask, label=label)
             case Retraining.WEIGHTS:
                 start = self.rewound
             case Retraining.FINETUNE:
@@ -137,13 +138,18 @@ class Replicate:
         plan, order = self.plan, self.plan.order_seed(self.index, at.level)
         label = self.label(f"level {at.level}", control)
         if control == "reinit":
-            return Job(plan.recipe, self.seed + REINIT_CONTROL, order, mask=at.mask, label=label)
+            return Job(_drawn_anew(plan.recipe), self.seed + REINIT_CONTROL, order, mask=at.mask, label=label)
         mask = random_control(at, self.seed)
         return Job(
             plan.recipe, order_seed=order, start=self.rewound, mask=mask, from_step=plan.rewind_step, label=label
         )
 
     __repr__ = shown
+
+
+def _drawn_anew(recipe: Recipe) -> Recipe:
+    """The recipe with initial weights that are drawn, if it begins at given ones."""
+    return recipe if recipe.pretrained is None else recipe.replace(pretrained=None)
 
 
 def trained_replicate(plan: SettledPlan, index: int) -> Procedure[Replicate]:

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -37,6 +38,7 @@ from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
 from lotto.recipe.module_state import check_state
 from lotto.recipe.objectives import ERRORS, IGNORED, LOSSES, Objective, misclassification
 from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
+from lotto.recipe.own_loop import UNKNOWN, OwnLoop, Pretrained
 from lotto.recipe.tolerance import POINTS, RELATIVE, Tolerance
 from lotto.recipe.totals import ignored, target_weight
 
@@ -102,6 +104,12 @@ class Recipe:
         compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
         name: what tables call the recipe. Not part of a run's fingerprint.
+        pretrained: the weights at which every training begins, a state dict or a safetensors file, instead of new
+            ones; replicates then differ in the data order, and the control ``reinit`` draws new weights.
+        loop: a training loop of one's own, see `lotto.Trainable`, which makes such recipes.
+        pretrained: the weights at which every training begins, a state dict or a safetensors file, instead of new
+            ones; replicates then differ in the data order, and the control ``reinit`` draws new weights.
+        loop: a training loop of one's own, see `lotto.Trainable`, which makes such recipes.
 
     >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
     >>> data = lotto.data.Arrays(x[:40], y[:40], x[40:], y[40:])
@@ -144,6 +152,12 @@ class Recipe:
     compile: bool = field(default=False, metadata=affects("records", unless=False))
     name: str = field(default=UNNAMED, metadata=affects("nothing"))
     arithmetic: str = field(default="auto", metadata=affects("nothing"))
+    pretrained: Mapping[str, Tensor] | str | Path | Pretrained | None = field(
+        default=None, metadata=affects("training", unless=None, of=lambda r: r.pretrained.digest)
+    )
+    loop: OwnLoop | None = field(
+        default=None, metadata=affects("training", unless=None, of=lambda r: [r.loop.fit, r.loop.key])
+    )
     include: InitVar[str | Sequence[str]] = ()
     exclude: InitVar[str | Sequence[str]] = ()
 
@@ -171,6 +185,8 @@ class Recipe:
                 joined = dict.fromkeys([*getattr(self.pruning, what), *patterns(given, what)])
                 changed: dict[str, Any] = {what: tuple(joined)}
                 object.__setattr__(self, "pruning", dataclasses.replace(self.pruning, **changed))
+        if self.pretrained is not None and not isinstance(self.pretrained, Pretrained):
+            object.__setattr__(self, "pretrained", Pretrained(self.pretrained))
         if self.tolerance is not None:
             Tolerance.of(self.tolerance)
         # Texts must be readable before anything is loaded.
@@ -241,7 +257,9 @@ class Recipe:
 
     @cached_property
     def total(self) -> int:
-        """Iterations of a full training."""
+        """Iterations of a full training; of a loop of one's own, which ends when it likes, as many as there may be."""
+        if self.loop is not None:
+            return UNKNOWN
         total = iterations(self.steps, self.per_epoch)
         if total < 1:
             raise UsageError(f"A training has at least one step; got steps={self.steps!r}.")
@@ -341,7 +359,9 @@ class Recipe:
 
     @checked
     def initial(self, seed: int) -> dict[str, Tensor]:
-        """The initial weights of ``seed``: a state dict."""
+        """The initial weights of ``seed``, or the pretrained ones: a state dict."""
+        if isinstance(self.pretrained, Pretrained):
+            return self.pretrained.initial(self.build(seed))
         return initial_weights(self.build(seed), self.init, self.norm_init, seed)
 
     # --- fingerprint ----------------------------------------------------------------------------------
@@ -361,13 +381,18 @@ class Recipe:
         return found
 
     def _what_it_reads(self) -> str:
-        """What the user's code depends on that no key covers: files, or values that it changes itself; empty = none."""
+        """What the user's code depends on that no key covers: files, or values that it changes itself; empty = none.
+
+        A loop of one's own is not run to find out: what it reads is looked for by name.
+        """
         if (known := self._examined.get("changes")) is not None:
             return str(known)
         before = fingerprint.canonical(fingerprint.entries(self, DECIDES["run"]))
         with private_rng(), watched() as seen, contextlib.suppress(Exception):
             # Whatever fails here fails once more where it is said what to do about it.
             module = self.build()
+            if self.loop is not None:
+                raise UsageError("there is no batch to try")
             x, y = next(self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment))
             for training in (True, False):
                 outputs = call(module.train(training), x)
@@ -408,7 +433,8 @@ class Recipe:
 
     @property
     def _has_users_code(self) -> bool:
-        parts = (self.model, self.loss, self.error, self.augment, self.data, self.optimizer, self.schedule)
+        fit = None if self.loop is None else self.loop.fit
+        parts = (self.model, self.loss, self.error, self.augment, self.data, self.optimizer, self.schedule, fit)
         return any(fingerprint.is_users(part) for part in parts)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lotto.core.text import size_words, time_words
 from lotto.lottery.forecast import Forecast
 from lotto.report.table import percent
@@ -11,8 +13,9 @@ def forecast_lines(found: Forecast) -> list[str]:
     """The settled plan, its densities, its trainings, their time and what the store takes: a line for each."""
     plan, recipe = found.plan, found.plan.recipe
     levels = f"{'at most ' * plan.adaptive}{plan.levels} level{'s' * (plan.levels != 1)}"
+    of_all = "" if recipe.loop else f" of {recipe.total:,}"
     return [
-        f"Plan       {recipe.name}: {plan.schedule!r}, {levels}, back to step {plan.rewind_step:,} of {recipe.total:,}",
+        f"Plan       {recipe.name}: {plan.schedule!r}, {levels}, back to step {plan.rewind_step:,}{of_all}",
         f"Densities  {_densities(found)}",
         f"Trainings  {_trainings(found)}",
         f"Time       {_time(found)}",
@@ -40,7 +43,12 @@ def _trainings(found: Forecast) -> str:
 
 
 def _time(found: Forecast) -> str:
-    pace = f"{1e3 * found.step_seconds:.3g} ms per iteration, as in {found.source}"
+    if math.isnan(found.step_seconds):
+        return "not known before one training of this loop is stored"
+    each = f"{1e3 * found.step_seconds:.3g} ms per iteration"
+    if found.plan.recipe.loop:
+        each = f"{time_words(found.step_seconds)} per training"
+    pace = f"{each}, as in {found.source}"
     if found.trainings is None:
         return f"about {time_words(found.seconds)} for each training ({pace})"
     if found.remembered == found.trainings:

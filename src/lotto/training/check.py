@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 
@@ -20,6 +21,7 @@ from lotto.recipe.recipe import Recipe
 from lotto.training.diagnosis import check_labels, loss_of, reason
 from lotto.training.evaluation import adds_up, evaluate_network, number
 from lotto.training.network import Network, trainable_parameters
+from lotto.training.own_loop import check_fit
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,8 @@ def check_trainable(recipe: Recipe) -> float:
 
     Returns:
         About how many seconds a step takes: three times the evaluation of a batch, the second pass of the network. The
-        first one takes many times as long as those that follow.
+        first one takes many times as long as those that follow. Infinite for a loop of the user's own, which is not
+        run to find out.
 
     Raises:
         UsageError: if model, data, loss, error and optimizer do not work together.
@@ -40,6 +43,9 @@ def check_trainable(recipe: Recipe) -> float:
     Traceback (most recent call last):
     lotto.core.errors.UsageError: A loss or an error gives one number for all the outputs that it is given; got 120, ...
     """
+    if recipe.loop is not None:
+        check_fit(recipe.loop)
+        return math.inf
     with private_rng():
         try:
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))

@@ -111,6 +111,11 @@ class Job(fingerprint.Cacheable):
         return self.to_step
 
     @property
+    def length(self) -> int | None:
+        """How many iterations it has; None for a loop of one's own, which ends when it likes."""
+        return None if self.recipe.loop is not None else self.end - self.from_step
+
+    @property
     def steps(self) -> tuple[int, ...]:
         """The steps whose state is stored, in order."""
         return tuple(sorted({*self.keep, self.end}))

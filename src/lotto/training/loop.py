@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -25,6 +26,7 @@ from lotto.training.learners.convolutions import Convolutions
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.stacked import Stacked, steps_taken
 from lotto.training.network import Network, constant_buffers, flushed_denormals, has_own_data, is_ours
+from lotto.training.own_loop import train_own
 from lotto.training.records import add_record, evaluation_steps
 
 LEARNERS: tuple[type[Learner], ...] = (Stacked, Perceptron, Convolutions, ChannelSkipping, Autograd)
@@ -105,6 +107,8 @@ def train_stack(
     """
     if any(job.recipe != jobs[0].recipe for job in jobs):
         raise UsageError("Jobs that train together have one recipe.")
+    if jobs[0].recipe.loop is not None:
+        return [train_own(job, None if on_step is None else partial(on_step, i)) for i, job in enumerate(jobs)]
     points = [
         found or Checkpoint(job.from_step, job.initial_state())
         for job, found in zip(jobs, resume or [None] * len(jobs), strict=True)

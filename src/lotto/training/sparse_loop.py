@@ -6,7 +6,7 @@ Nothing of the loop is known: whatever `torch.optim` optimizers move the model's
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,11 +30,13 @@ class SparseLoop:
         mask: what is left of the model's prunable weights.
         steps: steps of the main optimizer so far, from ``start_step``.
         kept: step -> state dict on the CPU, of the steps that were asked for and have come.
+        on_step: called with the number of steps after each of the main optimizer.
     """
 
     def __init__(self, model: nn.Module, mask: Mask, keep: Sequence[int], start_step: int, main: Optimizer | None):
         self.mask, self.steps = mask, start_step
         self.kept: dict[int, dict[str, Tensor]] = {}
+        self.on_step: Callable[[int], None] = lambda step: None
         self._model, self._wanted, self._main = model, {*keep}, main
         named = dict(model.named_parameters(remove_duplicate=False))
         self._cut = {named[name]: keep for name, keep in mask.items() if not bool(keep.all())}
@@ -102,6 +104,7 @@ class SparseLoop:
         if optimizer is self._main:
             self.steps += 1
             self._take()
+            self.on_step(self.steps)
 
     def _moments(self, optimizer: Optimizer, parameter: nn.Parameter) -> Iterator[Tensor]:
         """What an optimizer remembers of each weight.
