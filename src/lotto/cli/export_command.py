@@ -21,7 +21,8 @@ def export(
     """Write the trained ticket of a result as a program that runs with torch alone, and measure it.
 
     The file is for torch.export.load(FILE).module(). Compared on the test set and in turns against each other: the
-    pruned network, the compact one, and the compact one with its sparse linear layers as compressed rows.
+    pruned network, the compact one, the compact one with its sparse linear layers as compressed rows, and a
+    convolutional network of lotto's by kernels of its nonzero weights: that one needs lotto, and no file is written.
 
     Args:
         result: a folder that `lotto imp` wrote, or its ticket.safetensors.

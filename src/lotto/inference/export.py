@@ -17,20 +17,25 @@ from torch import Tensor, nn
 from lotto.core import files
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.core.jit import can_compile
 from lotto.core.pytree import flatten
 from lotto.data import load as load_data
 from lotto.data.batch import call, mapped
 from lotto.data.batch import examples as some
 from lotto.inference.compaction import compact
+from lotto.inference.convolutions import sparse_convolutions
 from lotto.inference.rows import sparse_rows
 from lotto.recipe.recipe import Recipe
 from lotto.training.batch_size import BATCH
 from lotto.training.evaluation import Tally
+from lotto.training.learners.conv_networks import described
 
 TRAINED, FORMAT = "trained.safetensors", "lotto.trained"
 BATCHES = (1, 128)
 """Batch sizes that are timed."""
 TURNS = 15
+BY_KERNELS = "sparse convolutions"
+"""The pruned network by kernels of ours, which need lotto and numba: no program of torch."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Variant:
     """One way to run a trained network.
 
     Attributes:
-        name: ``pruned``, ``compact`` or ``compact, compressed rows``.
+        name: ``pruned``, ``compact``, ``compact, compressed rows`` or ``sparse convolutions``.
         kilobytes: memory of its parameters and buffers, indices included.
         error: test error, in the recipe's unit.
         difference: largest difference of an output from the pruned network's.
@@ -103,10 +108,17 @@ def variants(recipe: Recipe, module: nn.Module) -> tuple[dict[str, nn.Module], l
         compressed = sparse_rows(made["compact"])
         if any(p.layout == torch.sparse_csr for p in compressed.buffers()):
             made["compact, compressed rows"] = compressed
+        if _has_kernels(recipe, module):
+            made[BY_KERNELS] = sparse_convolutions(module)
     with torch.no_grad():
         seconds = {batch: _interleaved(made, some(x, 0, batch)) for batch in BATCHES}
         measured = [_measured(recipe, name, made, seconds) for name in made]
     return made, measured
+
+
+def _has_kernels(recipe: Recipe, module: nn.Module) -> bool:
+    """Whether kernels compute the whole network."""
+    return can_compile() and recipe.precision == "float32" and described(module) is not None
 
 
 def _measured(
