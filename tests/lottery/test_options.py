@@ -222,3 +222,28 @@ def test_the_options_are_read_without_pytorch():
     script = "import lotto.lottery.options, sys; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class Halving(lotto.pruning.DensitySchedule):
+    """One of somebody else's, with a name on the command line."""
+
+    def __init__(self, levels=2):
+        self.levels = levels
+
+    @classmethod
+    def of_options(cls, short, rule, mask):
+        return cls(short.levels or 2)
+
+    def next_cut(self, rule, mask, level):
+        return replace(rule, rate=0.5) if level < self.levels else None
+
+
+def test_a_schedule_of_anybody_has_a_name_that_the_short_options_make(monkeypatch):
+    name = f"{__name__}:Halving"
+    assert make_plan(small_recipe(), schedule=name, levels=3, replicates=1).densities == [0.5, 0.25, 0.125]
+    monkeypatch.setitem(lotto.pruning.density.NAMED, "halving", Halving)
+    assert make_plan(small_recipe(), schedule="halving", replicates=1).densities == [0.5, 0.25]
+    with pytest.raises(UsageError, match="A schedule is a subclass of"):
+        Plan(schedule="lotto.pruning.density:check_levels")
+    with pytest.raises(UsageError, match=r"Explicit is made in Python: schedule=Explicit\(\.\.\.\)"):
+        make_plan(small_recipe(), schedule="lotto.pruning.density:Explicit")

@@ -47,8 +47,6 @@ AUTO = "auto"
 """As a number of replicates: looked at once, and again with twice as many where a level is borderline."""
 CONTROLS = ("reinit", "random")
 ORDERS = ("shared", "fresh")
-SCHEDULES = ("geometric", "one-shot", "cubic", "adaptive")
-"""Schedules by name; `levels`, `rate` and `density` are their arguments."""
 SHORT = ("levels", "rate", "density", "densities", "one_shot", "adaptive")
 """Options that make a schedule."""
 
@@ -109,7 +107,8 @@ class Plan:
     schedule: DensitySchedule | str | None = option(
         None,
         "`geometric` (the default), `cubic` (large cuts first, from the dense network to `density` in `levels` "
-        "levels), `one-shot`, `adaptive`; in Python also an object, such as `lotto.pruning.Cubic(0.05, levels=8)`",
+        "levels), `one-shot`, `adaptive`, or a class as `module:Name`; in Python also an object, such as "
+        "`lotto.pruning.Cubic(0.05, levels=8)`",
     )
     one_shot: bool = option(False, "make a single cut to the density that `levels` levels (or `density`) would reach")
     after: str | Retraining = option(
@@ -200,6 +199,7 @@ def _check_counts(plan: Plan) -> None:
 
 def _check_names(plan: Plan) -> None:
     from lotto.pruning.allocation import check_allocation
+    from lotto.pruning.density import named_schedule
     from lotto.pruning.scores import score_function
 
     if plan.score is not None:
@@ -213,13 +213,13 @@ def _check_names(plan: Plan) -> None:
         raise unknown("order", plan.order, ORDERS)
     if plan.after not in [a.value for a in Retraining]:
         raise unknown("after-prune policy", str(plan.after), [a.value for a in Retraining])
-    if isinstance(plan.schedule, str) and plan.schedule not in SCHEDULES:
-        raise unknown("schedule", plan.schedule, SCHEDULES)
+    if isinstance(plan.schedule, str):
+        named_schedule(plan.schedule)
 
 
 def _check_schedule(plan: Plan) -> None:
     """Options that make a schedule agree with each other."""
-    from lotto.pruning.density import Explicit
+    from lotto.pruning.density import Explicit, ShortOptions, named_schedule
 
     kinds = {plan.schedule} if isinstance(plan.schedule, str) else set()
     kinds |= {name for name, asked in (("one-shot", plan.one_shot), ("adaptive", plan.adaptive)) if asked}
@@ -235,12 +235,8 @@ def _check_schedule(plan: Plan) -> None:
         raise UsageError("Adaptive pruning chooses its cuts; it does not go with one_shot.")
     if len(kinds) > 1:
         raise UsageError(f"There is one schedule; got {' and '.join(sorted(kinds))}.")
-    if "cubic" in kinds and (plan.density is None or plan.rate is not None):
-        raise UsageError(
-            "A cubic schedule takes a density, where it ends, levels, and no rate: density=0.05, levels=8."
-        )
-    if plan.levels is not None and plan.density is not None and not kinds & {"adaptive", "cubic"}:
-        raise UsageError("Give either levels or a target density, not both.")
+    name = next(iter(kinds), "geometric")
+    named_schedule(name).check_options(ShortOptions(plan.rate, plan.levels, plan.density))
 
 
 # --- functions made from the plan --------------------------------------------------------------------------

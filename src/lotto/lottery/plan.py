@@ -19,16 +19,15 @@ from lotto.lottery.options import AUTO, CONTROLS, Plan, Retraining, made_from_pl
 from lotto.lottery.scoring import check_score
 from lotto.pruning import masks
 from lotto.pruning.density import (
-    DEFAULT_LEVELS,
     Adaptive,
-    Cubic,
     DensitySchedule,
     Explicit,
     Geometric,
     OneShot,
+    ShortOptions,
     ToDensity,
     densities_of,
-    levels_for,
+    named_schedule,
 )
 from lotto.pruning.masks import Mask, layer_of
 from lotto.pruning.prunable import NAMED
@@ -249,15 +248,9 @@ def schedule_of(plan: Plan, rule: Pruning, mask: Mask) -> DensitySchedule:
         return plan.schedule
     if plan.densities is not None:
         return Explicit(plan.densities)
-    if plan.adaptive or plan.schedule == "adaptive":
-        return Adaptive(plan.density, plan.levels)
-    levels = plan.levels or DEFAULT_LEVELS
-    if plan.schedule == "cubic":
-        assert plan.density is not None
-        return Cubic(plan.density, levels)
-    if plan.one_shot or plan.schedule == "one-shot":
-        return OneShot(like_levels=levels if plan.density is None else levels_for(mask, rule, plan.density))
-    return Geometric(plan.rate, levels) if plan.density is None else ToDensity(plan.density, plan.rate)
+    asked = plan.schedule or ("adaptive" if plan.adaptive else "one-shot" if plan.one_shot else "geometric")
+    short = ShortOptions(plan.rate, plan.levels, plan.density)
+    return named_schedule(asked).of_options(short, rule, mask)
 
 
 def _levels(schedule: DensitySchedule, rule: Pruning, mask: Mask) -> int:

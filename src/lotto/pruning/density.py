@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from lotto.core import registry
 from lotto.core.check import Fraction, checked
 from lotto.core.errors import UsageError, text
 from lotto.pruning import masks
@@ -36,6 +37,15 @@ LEAST_RATE = 1e-12
 """Of a cut that takes nothing from the layers without a rate of their own: a rate is not 0."""
 
 
+@dataclass(frozen=True)
+class ShortOptions:
+    """What a schedule with a name is made from: the options of `lotto.imp` that say how far and how fast it goes."""
+
+    rate: float | None = None
+    levels: int | None = None
+    density: float | None = None
+
+
 class DensitySchedule(ABC):
     """How much is left after each level.
 
@@ -50,6 +60,23 @@ class DensitySchedule(ABC):
     """
 
     levels: int | None = None
+
+    @classmethod
+    def check_options(cls, short: ShortOptions) -> None:
+        """Raise ``UsageError`` if the short options do not make such a schedule, before any recipe is known."""
+        if short.levels is not None and short.density is not None:
+            raise UsageError("Give either levels or a target density, not both.")
+
+    @classmethod
+    def of_options(cls, short: ShortOptions, rule: Pruning, mask: MaskLike) -> DensitySchedule:
+        """Such a schedule from the short options, of a class that has a name.
+
+        Args:
+            short: what is given.
+            rule: the recipe's pruning.
+            mask: of the dense network.
+        """
+        raise UsageError(f"{cls.__name__} is made in Python: schedule={cls.__name__}(...).")
 
     @abstractmethod
     def next_cut(self, rule: Pruning, mask: MaskLike, level: int) -> Pruning | None:
@@ -90,6 +117,13 @@ class Geometric(DensitySchedule):
 
     def __post_init__(self) -> None:
         check_levels(self.levels)
+
+    @classmethod
+    def of_options(cls, short: ShortOptions, rule: Pruning, mask: MaskLike) -> DensitySchedule:
+        """So many levels, or until a density is left."""
+        if short.density is not None:
+            return ToDensity(short.density, short.rate)
+        return cls(short.rate, short.levels or DEFAULT_LEVELS)
 
     def next_cut(self, rule: Pruning, mask: MaskLike, level: int) -> Pruning | None:
         """The rule with the rate."""
@@ -145,6 +179,12 @@ class OneShot(DensitySchedule):
             check_target(self.density)
         if self.like_levels is not None:
             check_levels(self.like_levels)
+
+    @classmethod
+    def of_options(cls, short: ShortOptions, rule: Pruning, mask: MaskLike) -> OneShot:
+        """As much as the levels, or those to the density, would cut."""
+        levels = short.levels or DEFAULT_LEVELS
+        return cls(like_levels=levels if short.density is None else levels_for(mask, rule, short.density))
 
     def next_cut(self, rule: Pruning, mask: MaskLike, level: int) -> Pruning | None:
         """The cut of level 0."""
@@ -219,6 +259,21 @@ class Cubic(DensitySchedule):
                 f"density={self.density:g}."
             )
 
+    @classmethod
+    def check_options(cls, short: ShortOptions) -> None:
+        """Raise ``UsageError`` without a density, or with a rate."""
+        if short.density is None or short.rate is not None:
+            raise UsageError(
+                "A cubic schedule takes a density, where it ends, levels, and no rate: density=0.05, levels=8."
+            )
+
+    @classmethod
+    def of_options(cls, short: ShortOptions, rule: Pruning, mask: MaskLike) -> Cubic:
+        """To the density in so many levels."""
+        cls.check_options(short)
+        assert short.density is not None
+        return cls(short.density, short.levels or DEFAULT_LEVELS)
+
     @property
     def densities(self) -> tuple[float, ...]:
         """Those of the levels from 1 on."""
@@ -253,12 +308,44 @@ class Adaptive(DensitySchedule):
         object.__setattr__(self, "levels", default if self.levels is None else self.levels)
         check_levels(self.levels or 0)
 
+    @classmethod
+    def check_options(cls, short: ShortOptions) -> None:
+        """Levels are how many at most, so that they go with a density."""
+
+    @classmethod
+    def of_options(cls, short: ShortOptions, rule: Pruning, mask: MaskLike) -> Adaptive:
+        """To the density, or as far as it goes."""
+        return cls(short.density, short.levels)
+
     def next_cut(self, rule: Pruning, mask: MaskLike, level: int) -> Pruning | None:
         """The largest cut that may be tried; None at the last level or where the density is reached."""
         target, size = self.density or 0.0, masks.size(mask)
         if level >= (self.levels or 0) or masks.count(mask) <= target * size + 1:  # to the weight, but for rounding
             return None
         return scaled(rule, min(LARGEST_CUT, 1 - target / masks.density(mask)))
+
+
+NAMED: dict[str, type[DensitySchedule]] = {
+    "geometric": Geometric, "one-shot": OneShot, "cubic": Cubic, "adaptive": Adaptive,
+}  # fmt: skip
+"""Schedules that the short options make."""
+ENTRY_POINTS = "lotto.schedules"
+"""Entry points of installed packages by which their schedules have names."""
+
+
+def named_schedule(name: str) -> type[DensitySchedule]:
+    """The class of a schedule by its name, ours, an installed package's, or ``package.module:Class``.
+
+    Raises:
+        UsageError: for an unknown name, or what is no schedule.
+
+    >>> named_schedule("cubic").__name__
+    'Cubic'
+    """
+    found = registry.find("schedule", name, NAMED, ENTRY_POINTS)
+    if not (isinstance(found, type) and issubclass(found, DensitySchedule)):
+        raise UsageError(f"A schedule is a subclass of lotto.pruning.DensitySchedule; {name!r} is {text(found)}.")
+    return found
 
 
 # --- cuts -------------------------------------------------------------------------------------------------
