@@ -236,6 +236,8 @@ def _counts(rule: Pruning, mask: Mask, pool: Mask, kept: int, density: float | N
 def _kept(pattern: Pattern, scores: Mapping[str, Tensor], counts: Any, within: Mapping[str, Tensor]) -> Mask:
     """What a pattern keeps; raises ``UsageError`` if that is more than there was."""
     found = Mask(pattern.keep(scores, counts, within))
+    if type(pattern) is Unstructured:  # ours: that is so
+        return found
     if set(found) != set(within) or any(bool((found[n] & ~m).any()) for n, m in within.items()):
         raise UsageError(f"The pattern {text(pattern)} keeps weights that were pruned, or leaves out a layer.")
     return found

@@ -92,6 +92,9 @@ SCORES: dict[str, Score] = {
     "magnitude-increase": magnitude_increase,
 }
 """By name."""
+_DRAWLESS = (magnitude, magnitude_increase)
+"""Of these, those that take no numbers: opening a generator for each of many small layers takes longer than pruning."""
+_NO_NUMBERS = np.random.default_rng(0)
 
 
 def score_function(score: str | Score) -> Score:
@@ -183,7 +186,7 @@ def score_layer(score: str | Score, name: str, weight: Tensor, start: Weights | 
     """The scores of one layer by a score's name or function; raises ``UsageError`` unless they have its shape."""
     function = SCORES[score] if isinstance(score, str) else score
     try:
-        generator = stream(seed, f"score:{name}")
+        generator = _NO_NUMBERS if function in _DRAWLESS else stream(seed, f"score:{name}")
         result = function(weight, None if start is None else start[name], generator)  # type: ignore[call-arg, arg-type]
     except LottoError:
         raise
