@@ -29,6 +29,7 @@ ORDER = [
     "execution",
     "landscape",
     "lottery",
+    "integrations",
     "inference",
     "experiments",
     "report",
