@@ -30,7 +30,7 @@ class Net(nn.Module):
         return self.body(x)
 
 
-STEPS = 40
+STEPS = 20
 
 
 def fit(model, *, start_step, seed):
