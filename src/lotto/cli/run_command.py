@@ -81,7 +81,7 @@ def run(
     places = [place for experiment, options in asked.items() for place in places_of(experiment, options)]
     engine = execution.engine(chosen, template)
     folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe, places)
-    figures: Figures = {}
+    figures = Figures()
     for experiment, options in asked.items():
         began = time.perf_counter()
         with Display(console) as display:

@@ -23,10 +23,22 @@ from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, Place, made_by, 
 from lotto.report.pages import render
 from lotto.report.table import OF_ALL, measured, percent
 
-Figures = dict[tuple[Path, bytes], str]
-"""SVG text by the path of the rows that it shows and their SHA-256."""
 RATIO = "ratio"
 """Column of the ratio of a random mask's distance to that of IMP's."""
+
+
+class Figures:
+    """Figures that have been drawn, as SVG: of the same rows each is drawn once."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[tuple[Path, bytes], str] = {}
+
+    def of(self, result: StoredResult, draw: Plot) -> str:
+        """The figure of a result's rows."""
+        rows = result.path, hashlib.sha256(result.path.read_bytes()).digest()
+        if rows not in self._drawn:
+            self._drawn[rows] = plots.svg(draw(summary(result.frame), result.tolerance))
+        return self._drawn[rows]
 
 
 @checked
@@ -45,7 +57,7 @@ def save_experiment(
     If another result of this experiment is there, the folder is ``folder-2``, ``folder-3``, ...
 
     ``known`` are the experiments whose results the folder may hold beside this one's, to be drawn with it, and
-    ``figures`` what calls for other experiments have drawn, which is not drawn again: a dictionary that all share.
+    ``figures`` what calls for other experiments have drawn, which is not drawn again.
 
     >>> from lotto import papers
     >>> distances = papers.get("stabilizing.distances")
@@ -106,7 +118,7 @@ def write_experiments(folder: Path, known: Sequence[Experiment], figures: Figure
     True
     """
     drawn_by = {(e.paper, e.name): e.plot for e in known}
-    figures = {} if figures is None else figures
+    figures = figures or Figures()
     sections = []
     for result in read(folder):
         with files.reading(result.path.with_suffix(".json"), "Run its experiment again."):
@@ -126,10 +138,7 @@ def _section(result: StoredResult, draw: Plot | None, figures: Figures) -> dict[
     """What the page shows of a result."""
     table, plot = readable(result.frame), ""
     if draw is not None and set(result.frame["unit"]) <= set(UNITS):  # axes and limits are in these units
-        of = (result.path, hashlib.sha256(result.path.read_bytes()).digest())
-        if of not in figures:
-            figures[of] = plots.svg(draw(summary(result.frame), result.tolerance))
-        plot = figures[of]
+        plot = figures.of(result, draw)
     return {**result.about, "plot": plot, "titles": list(table.columns), "rows": table.to_numpy().tolist()}
 
 
