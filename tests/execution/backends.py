@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from piped import Piped
 
 from lotto.execution.processes import Processes
@@ -15,3 +16,5 @@ ENGINES = {
 """An engine of a store; each worker costs seconds to start, and where one shows what is tested, one it is."""
 REMOTE = ["processes", "piped"]
 """Those whose workers are other processes."""
+AGAIN = ["serial", "processes", pytest.param("piped", marks=pytest.mark.extras)]
+"""For what other tests show of the last one in another way: its workers are new interpreters, which takes seconds."""
