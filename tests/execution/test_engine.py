@@ -335,6 +335,7 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_was_finished(tmp_path, backend):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # pytest may run where it is ignored
     )
     assert process.stdout.readline().strip() == "finished"
     time.sleep(0.5)
