@@ -22,6 +22,7 @@ from lotto.core import files, scratch
 from lotto.core.locks import PathLock
 from lotto.execution.compute import get_or_compute
 from lotto.execution.engine import JobAdvanced, JobFinished, JobStarted
+from lotto.execution.forks import beside
 from lotto.execution.processes import Processes
 from lotto.execution.serial import Serial
 from lotto.training.loop import train
@@ -144,11 +145,15 @@ def test_no_two_hold_a_lock_whose_file_comes_and_goes(tmp_path):
 
 
 def workers() -> int:
-    found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "LokyProcess"], capture_output=True, check=False)
-    return len(found.stdout.split())
+    """New interpreters, and forks of the template."""
+    template = beside()
+    ours = ["-P", str(os.getpid()), "-f", "LokyProcess"]
+    found = [ours] if template is None else [ours, ["-P", str(template._pid)]]
+    return sum(len(subprocess.run(["pgrep", *of], capture_output=True, check=False).stdout.split()) for of in found)
 
 
 def test_there_are_never_more_workers_than_work(store):
+    assert workers() == 0
     recipe = small_recipe(steps="300it")
     seen = []
 
