@@ -31,7 +31,7 @@ def bad(tally: Counter[str]) -> dict[str, int]:
 
 def test_killed_processes_lose_nothing(campaign):
     tally: Counter[str] = Counter()
-    for number in range(4):
+    for number in range(2):
         kill_processes(campaign, tally, random.Random(number))
     assert tally["checked"] > 0
     assert bad(tally) == {}
@@ -39,19 +39,20 @@ def test_killed_processes_lose_nothing(campaign):
 
 def test_faults_of_the_system_lose_nothing(campaign):
     tally: Counter[str] = Counter()
-    for fault in random.Random(0).sample(all_faults(campaign), 20):
+    for fault in random.Random(0).sample(all_faults(campaign), 8):
         one_fault(campaign, tally, fault)
         assert bad(tally) == {}, fault
 
 
 def test_damaged_files_are_noticed(campaign):
     tally: Counter[str] = Counter()
-    for number in range(8):
+    for number in range(4):
         one_damage(campaign, tally, random.Random(number))
     assert tally["checked"] > 0
     assert bad(tally) == {}
 
 
+@pytest.mark.extras
 def test_the_campaign_notices_files_that_are_written_in_place(campaign, monkeypatch):
     def in_place(path, content):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +70,7 @@ def test_the_campaign_notices_files_that_are_written_in_place(campaign, monkeypa
     assert tally["false damage"] > 0
 
 
+@pytest.mark.extras
 def test_the_campaign_notices_what_is_lost(campaign):
     tally: Counter[str] = Counter()
     kill_processes(campaign, tally, random.Random(0))

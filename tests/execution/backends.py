@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from piped import Piped
 
 from lotto.execution.processes import Processes
@@ -13,8 +12,6 @@ ENGINES = {
     "processes": lambda store, workers=1: Processes(store, workers),
     "piped": lambda store, workers=1: Piped(store, workers=workers),
 }
-"""An engine of a store; each worker costs seconds to start, and where one shows what is tested, one it is."""
+"""An engine of a store; where one worker shows what is tested, it has one."""
 REMOTE = ["processes", "piped"]
 """Those whose workers are other processes."""
-AGAIN = ["serial", "processes", pytest.param("piped", marks=pytest.mark.extras)]
-"""For what other tests show of the last one in another way: its workers are new interpreters, which takes seconds."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from multiprocessing.connection import wait
 
 from lotto import engine
 
 
-def serve(pipe, set_up, arguments):
+def serve(pipe, environment, set_up, arguments):
+    os.environ.update(environment)
     set_up(*arguments)
     while True:
         pipe.send_bytes(engine.compute_parcel(pipe.recv_bytes()))
@@ -25,9 +27,11 @@ class Piped(engine.Engine):
         pipe.send_bytes(parcel)
 
     def new_worker(self):
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["lotto.training.loop"])
         ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, *engine.initializer(self.threads)), daemon=True)
+        given = theirs, dict(os.environ), *engine.initializer(self.threads)
+        process = context.Process(target=serve, args=given, daemon=True)
         process.start()
         theirs.close()
         return process, ours

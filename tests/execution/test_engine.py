@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from backends import AGAIN, ENGINES, REMOTE
+from backends import ENGINES, REMOTE
 from torch import nn
 
 import lotto
@@ -77,7 +77,7 @@ def test_procedures_advance_as_their_own_jobs_finish(store):
     assert order == [("long", 0), ("short", 0), ("long", 1), ("long", 2)]
 
 
-@pytest.mark.parametrize("backend", AGAIN)
+@pytest.mark.parametrize("backend", ENGINES)
 def test_progress_reports_steps(store, backend):
     events: list = []
     ENGINES[backend](store).run([Job(small_recipe(steps="3000it"))], events.append)
@@ -177,7 +177,7 @@ def test_a_worker_that_dies_is_reported_and_its_job_is_run_once_more(tmp_path, m
         ENGINES[backend](Store(tmp_path / "c")).run([Job(recipe, label="doomed")])
 
 
-@pytest.mark.parametrize("backend", AGAIN)
+@pytest.mark.parametrize("backend", ENGINES)
 def test_a_diverged_training_is_an_error_that_says_so(tmp_path, backend):
     recipe = small_recipe(optimizer=lotto.SGD(1e9), schedule=lotto.Constant(), steps="300it")
     with pytest.raises(lotto.core.errors.DivergedError, match="Try a lower learning rate"):
@@ -217,7 +217,7 @@ def test_an_error_of_a_job_comes_back_as_itself(tmp_path, backend):
     assert where is None or "in forward" in str(where)
 
 
-@pytest.mark.parametrize("backend", AGAIN[1:])
+@pytest.mark.parametrize("backend", REMOTE)
 def test_an_error_that_cannot_travel_comes_back_as_its_text(tmp_path, backend):
     with pytest.raises(WorkerError, match="A worker raised TravelsBadly: '1 and 2'"):
         ENGINES[backend](Store(tmp_path / "s")).run([Job(small_recipe(model=FailingBadly, init="module"))])

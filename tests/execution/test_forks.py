@@ -16,6 +16,8 @@ if not Path("/proc/self/task").is_dir():
     pytest.skip("counts the threads in /proc", allow_module_level=True)
 
 TESTS = Path(__file__).parents[1]
+MORE = pytest.mark.extras
+"""Each of these starts a Python and imports all that the command line does."""
 PATHS = os.pathsep.join([str(TESTS), str(Path(lotto.__file__).parents[1])])
 
 
@@ -30,7 +32,7 @@ def script(code: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("threads", ["1", "4"])
+@pytest.mark.parametrize("threads", [pytest.param("1", marks=MORE), "4"])
 def test_what_the_commands_import_starts_no_thread_that_a_fork_would_lose(threads):
     code = """
 import numba, scipy.linalg, matplotlib.figure
@@ -49,9 +51,9 @@ print(sorted(os.listdir(f"/proc/{template._pid}/task")) == [str(template._pid)])
 @pytest.mark.parametrize(
     "work",
     [
-        "import torch; torch.set_num_threads(2); torch.ones(1000, 1000).exp().sum()",
+        pytest.param("import torch; torch.set_num_threads(2); torch.ones(1000, 1000).exp().sum()", marks=MORE),
         "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
-        "import torch; torch.cuda.is_initialized = lambda: True",
+        pytest.param("import torch; torch.cuda.is_initialized = lambda: True", marks=MORE),
     ],
     ids=["openmp", "a thread", "cuda"],
 )
@@ -192,7 +194,7 @@ os.wait()
 
 
 @pytest.mark.parametrize("victim", ["os.getpid()", "template._pid"])
-@pytest.mark.parametrize("made", ["warmed", "beside"])
+@pytest.mark.parametrize("made", [pytest.param("warmed", marks=MORE), "beside"])
 def test_forked_workers_leave_with_their_parent_and_with_their_template(made, victim, tmp_path):
     code = f"""
 import threading
@@ -243,7 +245,7 @@ print(template.start("lotto.execution.worker", 1).submit(len, "ab").result())
     assert script(code) == "3\n2"
 
 
-@pytest.mark.parametrize(("jobs", "forked"), [("2", True), ("1", False)])
+@pytest.mark.parametrize(("jobs", "forked"), [("2", True), pytest.param("1", False, marks=MORE)])
 def test_the_command_line_forks_its_workers(jobs, forked, tmp_path):
     code = f"""
 from lotto.cli.main import main

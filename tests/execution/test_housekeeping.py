@@ -308,7 +308,7 @@ make(2, Store(os.environ["STORE"])).run([Job(small_recipe(steps="900000it"), ini
 """
 
 
-@pytest.mark.parametrize("seconds", [0.6, 1.5])
+@pytest.mark.parametrize("seconds", [0.6, pytest.param(1.5, marks=pytest.mark.extras)])
 def test_workers_that_are_still_starting_leave_with_their_parent(tmp_path, seconds):
     environment = {**os.environ, "PYTHONPATH": PATHS, "STORE": str(tmp_path / "s"), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(

@@ -406,7 +406,9 @@ def test_training_from_a_folder_of_images_equals_training_from_memory(tmp_path):
     assert Job(small_recipe(model="mlp-8", data=folder, batch_size=6)).key is not None
 
 
-@pytest.mark.parametrize("name", ["resnet20-cifar10", "resnet20-cifar10-warmup", "vgg19-cifar10", "conv6-cifar10"])
+@pytest.mark.parametrize(
+    "name", ["resnet20-cifar10", pytest.param("vgg19-cifar10", marks=pytest.mark.extras), "conv6-cifar10"]
+)
 def test_the_papers_networks_train_prune_and_rewind(name):
     noise = np.random.default_rng(0)
     x, y = noise.integers(0, 256, (24, 3, 32, 32), dtype=np.uint8), noise.permutation(np.arange(24) % 10)

@@ -27,8 +27,22 @@ def start_worker(parent: int, module: str, *arguments: object) -> None:
 def leave_with(parent: int) -> None:
     """End this worker when its parent is gone, even by SIGKILL: its checkpoint is there for the next one.
 
-    The parent says who it is: it may be gone before this worker has started.
+    The parent says who it is: it may be gone before this worker has started. Another process may stand between the
+    two, such as multiprocessing's fork server, which goes with the parent.
     """
-    while os.getppid() == parent:
+    above = os.getppid()
+    while os.getppid() == above and (above == parent or _lives(parent)):
         time.sleep(POLL_SECONDS)
     os._exit(1)
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True

@@ -13,6 +13,7 @@ the one its key stands for, is damaged: whoever holds its lock reports it, moves
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -37,6 +38,8 @@ MARKER, SCHEMA = "store.json", {"schema": fingerprint.SCHEMA}
 KEY = re.compile(r"[0-9a-f]{32}(\.|$)")
 LOCK = re.compile(r"[0-9a-f]{32}\.lock")
 CHECKPOINT = "checkpoint.safetensors"
+ATTEMPTS = 20
+"""At removing a folder into which another process writes meanwhile."""
 NUMBERED = re.compile(r"manifest(?:-(\d+))?\.json")
 
 
@@ -229,7 +232,17 @@ class Entries:
         self.sweep()
         for path in self.root.glob("??/*"):
             if KEY.match(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """A folder or a file, also while somebody writes into the folder."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            if not left or error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
 
 
 def parsed(path: Path) -> dict[str, Any]:
