@@ -260,3 +260,21 @@ main(["imp", "mlp-mnist1d", "--steps", "20it", "--levels", "1", "--replicates", 
     out = script(code)
     assert "4 computed" in out
     assert ("forked" in out) == forked
+
+
+def test_a_template_that_still_imports_leaves_with_its_parent(tmp_path):
+    (tmp_path / "torch.py").write_text("import time; time.sleep(60)")  # what the template imports takes a minute
+    code = f"""
+import os, signal, sys
+from lotto.execution.forks import beside
+sys.path.insert(0, {str(tmp_path)!r})
+print(beside()._pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PATHS}, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 20
+    while running(done.stdout.strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -24,6 +24,18 @@ def start_worker(parent: int, module: str, *arguments: object) -> None:
     importlib.import_module(module).start(*arguments)
 
 
+def leave_while_alone(parent: int) -> None:
+    """End this process when its parent is gone, without a thread, for whom is to be forked: from now to `stay`."""
+    signal.signal(signal.SIGALRM, lambda *_: None if os.getppid() == parent else os._exit(1))
+    signal.setitimer(signal.ITIMER_REAL, POLL_SECONDS, POLL_SECONDS)
+
+
+def stay() -> None:
+    """End what `leave_while_alone` began: something else notices now."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
 def leave_with(parent: int) -> None:
     """End this worker when its parent is gone, even by SIGKILL: its checkpoint is there for the next one.
 
