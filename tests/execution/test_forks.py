@@ -271,10 +271,12 @@ sys.path.insert(0, {str(tmp_path)!r})
 print(beside()._pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PATHS}, stdout=subprocess.PIPE, text=True
-    )
+    said = tmp_path / "said"  # a pipe would wait for the template, too
+    with said.open("w") as out:
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PATHS}, stdout=out, check=False)
+    pid = said.read_text().strip()
+    assert pid
     deadline = time.monotonic() + 20
-    while running(done.stdout.strip()):
+    while running(pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
