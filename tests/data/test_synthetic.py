@@ -17,7 +17,7 @@ def test_signals_are_those_of_the_generator_and_no_global_generator_moves():
     np.random.seed(1)
     before = random.getstate(), np.random.get_state()[1].copy()
     said = []
-    ours = synthetic._signals(1_000, lambda done, total: said.append((done, total)))
+    ours = synthetic.mnist1d(1_000, lambda done, total: said.append((done, total)))
     assert random.getstate() == before[0]
     assert (np.random.get_state()[1] == before[1]).all()
     assert said == [(80_000, 160_000), (160_000, 160_000)]
@@ -41,14 +41,15 @@ def test_mnist1d_does_without_a_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LOTTO_DATA", str(blocked / "data"))
     with pytest.raises(StorageError, match="Cannot use the data cache"):
         download.get(PUBLISHED["mnist1d"])
-    monkeypatch.setattr(synthetic, "mnist1d", lambda progress: synthetic._signals(1_000, progress))
+    made = synthetic.mnist1d(1_000)
+    monkeypatch.setattr(synthetic, "mnist1d", lambda count: made)
     assert lotto.data.load("mnist1d").size() == 800
 
 
 @pytest.fixture
 def small(monkeypatch):
     """The large set in the size of a small one, so that it is made in a moment."""
-    made = synthetic._signals(1_000, lambda done, total: None)
+    made = synthetic.mnist1d(1_000, lambda done, total: None)
     shapes = {name: array.shape for name, array in made.items()}
     digests = {name: download._sha256(array) for name, array in made.items()}
     calls = []

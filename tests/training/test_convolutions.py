@@ -24,9 +24,9 @@ from lotto.pruning.rule import prune
 from lotto.training import evaluation, loop
 from lotto.training.evaluation import evaluate_network
 from lotto.training.learners import batchnorm_kernels, conv_kernels, program
-from lotto.training.learners.after_layers import Bias, BiasPass, Norm, NormPass, Pooling, PoolingPass
+from lotto.training.learners.after_layers import Bias, BiasPass, Norm, NormPass, PoolingPass
 from lotto.training.learners.autograd import Autograd
-from lotto.training.learners.batch_innermost import Shape, Workspace
+from lotto.training.learners.batch_innermost import Pooling, Shape, Workspace
 from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution, ConvolutionPass
 from lotto.training.learners.convolutions import Convolutions
 from lotto.training.learners.network_layers import CROSSOVER

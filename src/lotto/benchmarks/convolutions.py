@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from lotto.benchmarks.baselines import arrays_of, tight_steps
 from lotto.benchmarks.harness import Benchmark, Contender
@@ -32,30 +33,30 @@ def signals(count: int = 10) -> Benchmark:
 
 def images(count: int = 2) -> Benchmark:
     """Steps of ResNet-20 on CIFAR-10 with augmentation."""
-    recipe = image_recipe("resnet-20", count)
+    recipe = image_recipe(count, precision="float32")
     goals = {1.0: {}, 0.2: _goals(1, 1), 0.05: _goals(3, 1.5), 0.02: _goals(5, 2.5)}
     return _densities("ResNet-20/CIFAR-10", recipe, count, _dense(recipe, count), goals)
 
 
 def deep(count: int = 1) -> Benchmark:
     """Steps of VGG-16 on CIFAR-10 with augmentation."""
-    recipe = image_recipe("vgg-16", count)
+    recipe = image_recipe(count, model="vgg-16", precision="float32")
     others = {FLOAT32: _steps(Autograd, Job(recipe), count)}
     return _densities("VGG-16/CIFAR-10", recipe, count, others, {1.0: {}, 0.1: {}, 0.02: {FLOAT32: "≥ 5"}})
 
 
-def image_recipe(model: str, steps: int) -> Recipe:
-    """Training on CIFAR-10 in float32; the evaluation, alike for all, is kept small."""
-    recipe = presets.resnet20_cifar10_fast(model=model, steps=f"{steps}it", evaluations=0, device="cpu")
+def image_recipe(steps: int, **changes: Any) -> Recipe:
+    """ResNet-20 on CIFAR-10; the steps are what an epoch consists of; the evaluation, alike for all, is kept small."""
+    recipe = presets.resnet20_cifar10_fast(steps=f"{steps}it", evaluations=0, device="cpu", **changes)
     x, y = arrays_of(recipe).x, arrays_of(recipe).y
     small = Arrays(x["train"], y["train"], x["test"][:128], y["test"][:128], mean=CIFAR10.mean, std=CIFAR10.std)
-    return recipe.replace(data=small, precision="float32")
+    return recipe.replace(data=small)
 
 
-def made(kind: type[Learner], job: Job) -> Learner:
+def made(kind: type[Learner], job: Job, **how: Any) -> Learner:
     """A learner that is not chosen but named."""
     state = job.initial_state()
-    return kind([job], Network(job.recipe, state.weights), [state])
+    return kind([job], Network(job.recipe, state.weights), [state], **how)
 
 
 def _dense(recipe: Recipe, count: int) -> dict[str, Contender]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import torch
 from loky import ProcessPoolExecutor
 from torch import nn
 
-from lotto.benchmarks.baselines import arrays_of, half_left, lenet_epoch, tight, usual
+from lotto.benchmarks.baselines import half_left, lenet_epoch, tight, usual
+from lotto.benchmarks.convolutions import image_recipe, made
 from lotto.benchmarks.harness import Benchmark, Contender, ignore
-from lotto.data.in_memory import Arrays
 from lotto.data.sources.catalog import CIFAR10, MNIST
 from lotto.execution.autotune import WIDTH, steps_of
 from lotto.execution.factory import available_cores
@@ -25,12 +24,11 @@ from lotto.recipe import presets
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job
 from lotto.training.learners.autograd import Autograd
-from lotto.training.learners.base import Learner
 from lotto.training.learners.channel_skipping import ChannelSkipping
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.sparse_linear import SPARSE
 from lotto.training.loop import learner_of, train
-from lotto.training.network import Network, flushed_denormals
+from lotto.training.network import flushed_denormals
 
 EACH = "lotto, a worker per core, per replicate"
 
@@ -59,23 +57,15 @@ def lenet() -> Benchmark:
 
 
 @cache
-def _resnet_recipe(steps: int) -> Recipe:
-    """The steps are what an epoch consists of; the evaluation, alike for all, is kept small."""
-    recipe = presets.resnet20_cifar10_fast(steps=f"{steps}it", evaluations=0, device="cpu")
-    x, y = arrays_of(recipe).x, arrays_of(recipe).y
-    small = Arrays(x["train"], y["train"], x["test"][:128], y["test"][:128], mean=CIFAR10.mean, std=CIFAR10.std)
-    return recipe.replace(data=small)
-
-
 def resnet(steps: int = 24) -> Benchmark:
     """Steps of ResNet-20 on CIFAR-10 with augmentation, at half density."""
-    recipe = _resnet_recipe(steps)
+    recipe = image_recipe(steps)
     mask = half_left(recipe)
     return Benchmark(
         f"ResNet-20/CIFAR-10, {steps} steps of batch {recipe.batch_size}, all cores",
         {
             "lotto": lambda: ignore(train(Job(recipe, mask=mask))),
-            EACH: _one_per_core(_resnet_recipe, (steps,), mask),
+            EACH: _one_per_core(image_recipe, (steps,), mask),
             "usual loop": usual(recipe, mask, CIFAR10),
         },
         [("lotto", "usual loop", "≥ 2.2"), (EACH, "usual loop", "≥ 4")],
@@ -110,7 +100,7 @@ def _steps(recipe: Recipe, density: float, count: int, crossover: float = SPARSE
     """``count`` training steps at a density, with nothing around them; layers above ``crossover`` are dense."""
     mask = prune(recipe.initial(0), masks.ones(recipe), rate=1 - density) if density < 1 else None
     job = Job(recipe, mask=mask)
-    return _repeated(steps_of(_made(Perceptron, job, crossover=crossover)), count)
+    return _repeated(steps_of(made(Perceptron, job, crossover=crossover)), count)
 
 
 def _sparse(recipe: Recipe, title: str, count: int, goals: dict[float, str]) -> Benchmark:
@@ -136,14 +126,14 @@ def wide() -> Benchmark:
 
 def cut() -> Benchmark:
     """Steps of VGG-11 on CIFAR-10 when nothing reads a half, or three quarters, of the channels of every layer."""
-    recipe = _resnet_recipe(2).replace(model="vgg-11", steps="1000it")  # the first two of so many
+    recipe = image_recipe(2).replace(model="vgg-11", steps="1000it")  # the first two of so many
     contenders: dict[str, Contender] = {}
     pairs = []
     for fraction in (0.5, 0.75):
         mask = _unread(recipe, fraction)
         job = Job(recipe, mask=mask)
         for name, kind in (("", ChannelSkipping), (", dense network", Autograd)):
-            contenders[f"{fraction:.0%} unread{name}"] = _repeated(steps_of(_made(kind, job)), 2)
+            contenders[f"{fraction:.0%} unread{name}"] = _repeated(steps_of(made(kind, job)), 2)
         pairs.append((f"{fraction:.0%} unread", f"{fraction:.0%} unread, dense network", "–"))
     return Benchmark("VGG-11/CIFAR-10, 2 training steps, one thread", contenders, pairs, threads=1)
 
@@ -177,7 +167,7 @@ def stacked() -> Benchmark:
     pairs, replicates = [], {}
     small = presets.mlp_mnist1d(device="cpu")
     own = small.replace(model=_own)  # trained by autograd, as any class of a user
-    resnet_ = _resnet_recipe(2).replace(model="resnet-8")
+    resnet_ = image_recipe(2).replace(model="resnet-8")
     for name, recipe, count in (
         ("own 40-64-10", own, 200),
         ("40-256-256-10", small, 100),
@@ -198,12 +188,6 @@ def stacked() -> Benchmark:
 
 def _own() -> nn.Module:
     return nn.Sequential(nn.Linear(40, 64), nn.ReLU(), nn.Linear(64, 10))
-
-
-def _made(kind: type[Learner], job: Job, **how: Any) -> Learner:
-    """A learner that is not chosen but named."""
-    state = job.initial_state()
-    return kind([job], Network(job.recipe, state.weights), [state], **how)
 
 
 def _repeated(steps: Callable[[int], None], count: int) -> Contender:

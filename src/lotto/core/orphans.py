@@ -24,14 +24,14 @@ def start_worker(parent: int, module: str, *arguments: object) -> None:
     importlib.import_module(module).start(*arguments)
 
 
-def leave_while_alone(parent: int) -> None:
-    """End this process when its parent is gone, without a thread, for whom is to be forked: from now to `stay`."""
+def watch_by_timer(parent: int) -> None:
+    """End this process when its parent is gone, without a thread, for whom is to be forked: from now to `end_watch`."""
     signal.signal(signal.SIGALRM, lambda *_: None if os.getppid() == parent else os._exit(1))
     signal.setitimer(signal.ITIMER_REAL, POLL_SECONDS, POLL_SECONDS)
 
 
-def stay() -> None:
-    """End what `leave_while_alone` began: something else notices now."""
+def end_watch() -> None:
+    """End what `watch_by_timer` began: something else notices now."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 

@@ -24,6 +24,7 @@ from lotto.execution.entries import (
     is_former,
     manifest_name,
     parsed,
+    remove_whole,
     state_name,
 )
 
@@ -210,10 +211,7 @@ def _remove(store: StoreFolder, entry: Entry, why: str, dry_run: bool) -> Iterat
     with _held(store, entry.key) as free:
         if free and not dry_run:
             with files.attempting(f"remove {entry.folder}"):
-                # Under another name first: whoever reads sees all of it or nothing.
-                aside = entry.folder.with_name(f"{entry.key}.removed-{time.time_ns()}")
-                entry.folder.rename(aside)
-                shutil.rmtree(aside)
+                remove_whole(entry.folder)
         yield Removal(entry.folder, why, entry.size, not free)
 
 

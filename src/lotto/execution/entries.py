@@ -13,7 +13,6 @@ the one its key stands for, is damaged: whoever holds its lock reports it, moves
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -38,8 +37,6 @@ MARKER, SCHEMA = "store.json", {"schema": fingerprint.SCHEMA}
 KEY = re.compile(r"[0-9a-f]{32}(\.|$)")
 LOCK = re.compile(r"[0-9a-f]{32}\.lock")
 CHECKPOINT = "checkpoint.safetensors"
-ATTEMPTS = 20
-"""At removing a folder into which another process writes meanwhile."""
 NUMBERED = re.compile(r"manifest(?:-(\d+))?\.json")
 
 
@@ -232,17 +229,18 @@ class Entries:
         self.sweep()
         for path in self.root.glob("??/*"):
             if KEY.match(path.name):
-                _remove(path)
+                with contextlib.suppress(FileNotFoundError):  # somebody else removes it
+                    remove_whole(path) if path.is_dir() else path.unlink()
 
 
-def _remove(path: Path) -> None:
-    """A folder or a file, also while somebody writes into the folder."""
-    for left in reversed(range(ATTEMPTS)):
-        try:
-            return shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        except OSError as error:
-            if not left or error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
-                raise
+def remove_whole(folder: Path) -> None:
+    """Remove an entry's folder.
+
+    Under another name first: whoever reads sees all of it or nothing, and nobody writes into what goes.
+    """
+    aside = folder.with_name(f"{folder.name.partition('.')[0]}.removed-{time.time_ns()}")
+    folder.rename(aside)
+    shutil.rmtree(aside)
 
 
 def parsed(path: Path) -> dict[str, Any]:

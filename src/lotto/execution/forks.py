@@ -64,7 +64,7 @@ def _spawned(owner: int) -> Template:
     ours, theirs = Pipe()
     code = (
         f"import sys; sys.path[:] = {sys.path!r}\n"
-        f"from lotto.core.orphans import leave_while_alone; leave_while_alone({owner})\n"
+        f"from lotto.core.orphans import watch_by_timer; watch_by_timer({owner})\n"
         f"from lotto.execution.forks import lead; lead({theirs.fileno()})"
     )
     program = get_executable()
@@ -220,7 +220,7 @@ def _lead(connection: Connection) -> NoReturn:
         logging.getLogger().setLevel(logging.WARNING)
         warm_up()  # for its forks
         gc.freeze()  # so that their collections do not copy its pages
-        orphans.stay()  # the connection says when the parent is gone
+        orphans.end_watch()  # the connection says when the parent is gone
         _serve(connection)
     finally:
         os._exit(0)

@@ -17,7 +17,7 @@ from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.core.jit import can_compile
 from lotto.models.plain import is_plain
-from lotto.training.learners.conv_networks import channels_and_size, described, shape_of
+from lotto.training.learners.conv_networks import channels_and_size, described, is_simple, shape_of
 from lotto.training.learners.network_layers import Layers
 
 BELOW = 0.1
@@ -147,5 +147,4 @@ def sparse_convolutions(module: nn.Module, below: float = BELOW) -> nn.Module:
 def _can_be_sparse(layer: Any) -> bool:
     if not is_plain(layer, (nn.Conv1d, nn.Conv2d)):
         return False
-    plain = layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return bool(plain and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu")
+    return bool(is_simple(layer) and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu")

@@ -191,7 +191,7 @@ def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
     """
     assert isinstance(plan, Plan)
     _check_own_loop(recipe, plan)
-    if plan.adaptive or plan.schedule == "adaptive" or isinstance(plan.schedule, Adaptive):
+    if _is_adaptive(plan):
         recipe = with_validation(recipe)
     number, first_look = number_of_replicates(recipe, plan.replicates)
     rewind_step = _rewind_step(recipe, plan)
@@ -220,13 +220,16 @@ def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
     )  # fmt: skip
 
 
+def _is_adaptive(plan: Plan) -> bool:
+    return plan.adaptive or plan.schedule == "adaptive" or isinstance(plan.schedule, Adaptive)
+
+
 def _check_own_loop(recipe: Recipe, plan: Plan) -> None:
     """Raise ``UsageError`` for what takes a training apart that is a loop of the user's own."""
     if recipe.loop is None:
         return
-    adaptive = plan.adaptive or plan.schedule == "adaptive" or isinstance(plan.schedule, Adaptive)
     for asked, what, why in (
-        (adaptive, "adaptive pruning", "its barriers need batches"),
+        (_is_adaptive(plan), "adaptive pruning", "its barriers need batches"),
         (plan.particles > 1, "particles", "an average of networks has to be evaluated"),
         (plan.rewind_optimizer, "rewind_optimizer", "the optimizer is made inside the loop"),
         (Retraining(plan.after) is Retraining.FINETUNE, "after='finetune'", "the learning rate is the loop's own"),

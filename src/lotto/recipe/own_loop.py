@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lotto.core.check import checked
 from lotto.core.duration import MOST
 from lotto.core.errors import UsageError, text
-from lotto.core.weights import digest
+from lotto.core.weights import check_alike, clone, digest
 from lotto.data.source import DataSource, Split
 
 UNKNOWN = MOST
@@ -78,7 +78,7 @@ class Pretrained:
 
     def __init__(self, weights: Mapping[str, Tensor] | str | Path) -> None:
         self.weights: Mapping[str, Tensor] = (
-            {name: tensor.detach().cpu().clone() for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+            clone({name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)})
             if isinstance(weights, Mapping)
             else _read(Path(weights))
         )
@@ -86,10 +86,8 @@ class Pretrained:
 
     def initial(self, module: nn.Module) -> dict[str, Tensor]:
         """The state dict; raises ``UsageError`` if it is not that of the module."""
-        from lotto.core.weights import check_alike
-
         check_alike(module.state_dict(), self.weights)
-        return {name: tensor.clone() for name, tensor in self.weights.items()}
+        return clone(self.weights)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pretrained) and self.digest == other.digest

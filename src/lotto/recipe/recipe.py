@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -104,9 +105,6 @@ class Recipe:
         compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
         name: what tables call the recipe. Not part of a run's fingerprint.
-        pretrained: the weights at which every training begins, a state dict or a safetensors file, instead of new
-            ones; replicates then differ in the data order, and the control ``reinit`` draws new weights.
-        loop: a training loop of one's own, see `lotto.Trainable`, which makes such recipes.
         pretrained: the weights at which every training begins, a state dict or a safetensors file, instead of new
             ones; replicates then differ in the data order, and the control ``reinit`` draws new weights.
         loop: a training loop of one's own, see `lotto.Trainable`, which makes such recipes.
@@ -381,20 +379,16 @@ class Recipe:
         return found
 
     def _what_it_reads(self) -> str:
-        """What the user's code depends on that no key covers: files, or values that it changes itself; empty = none.
-
-        A loop of one's own is not run to find out: what it reads is looked for by name.
-        """
+        """What the user's code depends on that no key covers: files, or values that it changes itself; empty = none."""
         if (known := self._examined.get("changes")) is not None:
             return str(known)
         before = fingerprint.canonical(fingerprint.entries(self, DECIDES["run"]))
         with private_rng(), watched() as seen, contextlib.suppress(Exception):
             # Whatever fails here fails once more where it is said what to do about it.
             module = self.build()
-            if self.loop is not None:
-                raise UsageError("there is no batch to try")
-            x, y = next(self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment))
-            for training in (True, False):
+            # A loop of one's own has no batches here: what it reads is looked for by name alone.
+            batches = () if self.loop else self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment)
+            for (x, y), training in product(batches, (True, False)):
                 outputs = call(module.train(training), x)
                 self.loss_function(outputs, y)
                 self.error_function(outputs, y)

@@ -19,6 +19,7 @@ from lotto.core.check import Whole, checked
 from lotto.core.duration import MOST, iterations
 from lotto.core.errors import UsageError
 from lotto.core.shown import brief
+from lotto.core.weights import clone
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask, MaskLike
 
@@ -39,6 +40,7 @@ class SparseLoop:
         self.on_step: Callable[[int], None] = lambda step: None
         self._model, self._wanted, self._main = model, {*keep}, main
         named = dict(model.named_parameters(remove_duplicate=False))
+        masks.check_fits(mask, named)
         self._cut = {named[name]: keep for name, keep in mask.items() if not bool(keep.all())}
         self._prunable = {id(named[name]) for name in mask}
         self._names = {parameter: name for name, parameter in named.items() if parameter in self._cut}
@@ -79,7 +81,7 @@ class SparseLoop:
     def _take(self) -> None:
         if self.steps in self._wanted:
             state = self._model.state_dict()
-            self.kept[self.steps] = {n: t.detach().cpu().clone() for n, t in state.items() if isinstance(t, Tensor)}
+            self.kept[self.steps] = clone({n: t for n, t in state.items() if isinstance(t, Tensor)})
 
     def _gradient(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
         # A gradient that is not finite stays so where weights are kept, and is none where they are not.
@@ -172,7 +174,6 @@ def sparse(
     (3, [1], False)
     """
     found = masks.ones(model) if mask is None else Mask(mask)
-    masks.check_fits(found, dict(model.named_parameters(remove_duplicate=False)))
     loop = SparseLoop(model, found, _steps(keep, start_step), start_step, main)
     handles: list[Any] = [
         parameter.register_hook(lambda gradient, of=parameter: loop._gradient(of, gradient))

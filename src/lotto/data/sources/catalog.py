@@ -185,7 +185,7 @@ CIFAR100 = Published(
 
 MNIST1D = Published(
     name="mnist1d",
-    sources=(Computed("the mnist1d generator", synthetic.mnist1d),),
+    sources=(Computed("the mnist1d generator", partial(synthetic.mnist1d, 5_000)),),
     mean=(),
     std=(),
     shapes=_shapes(4_000, 1_000, (40,)),
@@ -199,7 +199,7 @@ MNIST1D = Published(
 
 MNIST1D_50K = Published(
     name="mnist1d-50k",
-    sources=(Computed("the mnist1d generator", synthetic.mnist1d_50k),),
+    sources=(Computed("the mnist1d generator", partial(synthetic.mnist1d, 50_000)),),
     mean=(),
     std=(),
     shapes=_shapes(40_000, 10_000, (40,)),

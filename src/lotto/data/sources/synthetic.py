@@ -16,26 +16,15 @@ SIGNAL_BYTES = 160
 """Of one signal: 40 float32 numbers. Progress is counted in bytes, as that of a download."""
 
 
-def mnist1d(progress: Callable[[int, int], None]) -> dict[str, np.ndarray]:
-    """MNIST-1D (Greydanus): 4,000 training and 1,000 test signals of 40 points, 10 classes; two or three seconds.
+def mnist1d(count: int, progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, np.ndarray]:
+    """MNIST-1D (Greydanus): ``count`` signals of 40 points, 10 classes, a fifth of them to test; 5,000 are published.
+
+    All settings but the number are as published, the seed among them. 50,000 take about 20 seconds.
 
     Args:
+        count: how many.
         progress: called with (bytes made, bytes in all).
     """
-    return _signals(5_000, progress)
-
-
-def mnist1d_50k(progress: Callable[[int, int], None]) -> dict[str, np.ndarray]:
-    """MNIST-1D with ten times as many signals, 40,000 to train and 10,000 to test; about 20 seconds.
-
-    Args:
-        progress: called with (bytes made, bytes in all).
-    """
-    return _signals(50_000, progress)
-
-
-def _signals(count: int, progress: Callable[[int, int], None]) -> dict[str, np.ndarray]:
-    """All settings but the number as published, the seed among them."""
     from mnist1d.data import get_dataset_args, get_templates, make_dataset
 
     settings = get_dataset_args()

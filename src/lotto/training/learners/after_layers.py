@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lotto.training.learners import program
-from lotto.training.learners.batch_innermost import Pair, Plane, Workspace
+from lotto.training.learners.batch_innermost import Plane, Pooling, Workspace
 
 
 class Norm(NamedTuple):
@@ -108,16 +108,6 @@ class BiasPass:
     def _row(self, what: int, read: Plane, written: Plane) -> np.ndarray:
         layouts = [number for plane in (read, written, self.out) for number in plane.layout]
         return program.row(what, *self.x.runs, self.layer.channels, *layouts, self.layer.place)
-
-
-class Pooling(NamedTuple):
-    """The greatest number of each block of so many rows and columns; what is left over at the end is not read."""
-
-    size: Pair
-
-    def outputs(self, size: Pair) -> Pair:
-        """Height and width of the outputs for inputs of a height and width."""
-        return size[0] // self.size[0], size[1] // self.size[1]
 
 
 class PoolingPass:

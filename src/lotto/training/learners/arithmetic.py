@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
-
 from lotto.training.job import Job
 from lotto.training.learners.break_even import costs_of
 from lotto.training.learners.channel_skipping import compacted
-from lotto.training.learners.conv_networks import described, layers_of
+from lotto.training.learners.conv_networks import described, layers_of, of_images
 from lotto.training.learners.network_layers import has_kernels
 from lotto.training.network import Network
 
@@ -27,7 +25,7 @@ def crossovers_of(job: Job, network: Network) -> Mapping[str, float] | None:
     recipe, module = job.recipe, network.module
     found = described(module)
     assert found is not None
-    if recipe.arithmetic == "sparse" or not any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
+    if recipe.arithmetic == "sparse" or not of_images(module):
         return {}
     layers = layers_of(module, found, recipe.arrays.shape)
     costs = costs_of(layers, recipe.batch_size)

@@ -132,6 +132,16 @@ class Plane:
         return self.workspace.memory.as_strided(size, (self.channel, self.row, self.column, 1), self.start)
 
 
+class Pooling(NamedTuple):
+    """The greatest number of each block of so many rows and columns; what is left over at the end is not read."""
+
+    size: Pair
+
+    def outputs(self, size: Pair) -> Pair:
+        """Height and width of the outputs for inputs of a height and width."""
+        return size[0] // self.size[0], size[1] // self.size[1]
+
+
 @dataclass(frozen=True)
 class Shape:
     """Of a convolution: one of one dimension has the height 1.

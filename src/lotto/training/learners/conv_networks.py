@@ -18,7 +18,7 @@ from lotto.models.plain import is_plain
 from lotto.models.resnet import Block, ResNet
 from lotto.models.resnet1d import Block1d, ResNet1d
 from lotto.models.vgg import VGG
-from lotto.training.learners.batch_innermost import Pair, Shape
+from lotto.training.learners.batch_innermost import Pair, Pooling, Shape
 
 
 class UnitNames(NamedTuple):
@@ -36,12 +36,6 @@ class BlockNames(NamedTuple):
     shortcut: UnitNames | None
 
 
-class Pooled(NamedTuple):
-    """Max-pooling over blocks of so many rows and columns."""
-
-    size: Pair
-
-
 class Description(NamedTuple):
     """A network.
 
@@ -51,7 +45,7 @@ class Description(NamedTuple):
         linear: the linear layers, with ReLU between them.
     """
 
-    parts: Sequence[UnitNames | BlockNames | Pooled]
+    parts: Sequence[UnitNames | BlockNames | Pooling]
     flat: bool
     linear: Sequence[str]
 
@@ -113,11 +107,22 @@ def _is_unit(layer: Any, norm: Any) -> bool:
     """Whether a convolution and what follows are of the kind that ours are made with."""
     if type(layer) not in (nn.Conv1d, nn.Conv2d):
         return False
-    plain = layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    plain = is_simple(layer)
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm):  # the module itself: there is none
-        return bool(plain and layer.bias is not None)
+        return plain and layer.bias is not None
     known = norm.affine and norm.track_running_stats and norm.momentum is not None
     return bool(plain and layer.bias is None and known)
+
+
+def is_simple(convolution: Any) -> bool:
+    """Whether a convolution pads with zeros, by so many places, and has no groups: `shape_of` says all of it."""
+    padded = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+    return bool(padded and convolution.groups == 1)
+
+
+def of_images(module: nn.Module) -> bool:
+    """Whether a network has convolutions of two dimensions."""
+    return any(isinstance(layer, nn.Conv2d) for layer in module.modules())
 
 
 def _resnet(net: Any) -> Description | None:
@@ -125,7 +130,7 @@ def _resnet(net: Any) -> Description | None:
     block, norm, other = (Block, NormReLU, nn.BatchNorm2d) if type(net) is ResNet else _ONE_DIMENSION
     if type(net.blocks) is not nn.Sequential or type(net.bn) is not norm:
         return None
-    parts: list[UnitNames | BlockNames | Pooled] = [UnitNames("conv", "bn")]
+    parts: list[UnitNames | BlockNames | Pooling] = [UnitNames("conv", "bn")]
     for i, part in enumerate(net.blocks):
         at, shortcut = f"blocks.{i}.", None
         if type(part) is not block or type(part.bn1) is not norm or type(part.bn2) is not norm:
@@ -145,7 +150,7 @@ def _vgg(net: Any) -> Description | None:
     """Convolutions with their norms, each with an identity after it; pooling between."""
     if type(net.features) is not nn.Sequential:
         return None
-    parts: list[UnitNames | BlockNames | Pooled] = []
+    parts: list[UnitNames | BlockNames | Pooling] = []
     layers, kinds = list(net.features), [type(layer) for layer in net.features]
     i = 0
     while i < len(layers):
@@ -153,7 +158,7 @@ def _vgg(net: Any) -> Description | None:
             parts.append(UnitNames(f"features.{i}", f"features.{i + 1}"))
             i += 3
         elif parts and kinds[i] is nn.MaxPool2d and _is_halving(layers[i]):
-            parts.append(Pooled((2, 2)))
+            parts.append(Pooling((2, 2)))
             i += 1
         else:
             return None
@@ -167,11 +172,11 @@ def _is_halving(layer: Any) -> bool:
 
 def _conv(net: Any) -> Description | None:
     """Pairs of convolutions with biases, each with pooling after it, and three linear layers."""
-    parts: list[UnitNames | BlockNames | Pooled] = []
+    parts: list[UnitNames | BlockNames | Pooling] = []
     for i in range(1, net.depth + 1):
         parts.append(UnitNames(f"conv{i}"))
         if i % 2 == 0:
-            parts.append(Pooled((2, 2)))
+            parts.append(Pooling((2, 2)))
     return Description(parts, True, ["fc1", "fc2", "fc3"])
 
 
@@ -234,8 +239,8 @@ def _sized(module: nn.Module, found: Description, shape: Sequence[int]) -> tuple
         return shape_of(module.get_submodule(unit.convolution)).outputs(size)
 
     for part in found.parts:
-        if isinstance(part, Pooled):
-            size = (size[0] // part.size[0], size[1] // part.size[1])
+        if isinstance(part, Pooling):
+            size = part.outputs(size)
         elif isinstance(part, UnitNames):
             size = add(part, size)
         else:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lotto.training.learners.conv_networks import BlockNames, Description, Pooled, UnitNames, described, shape_of
+from lotto.training.learners.batch_innermost import Pooling
+from lotto.training.learners.conv_networks import BlockNames, Description, UnitNames, described, of_images, shape_of
 from lotto.training.learners.linear_head import Head, Linear
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def has_kernels(module: nn.Module) -> Description | None:
     With more threads, or narrower registers, torch's dense layers of images may be quicker.
     """
     found = described(module)
-    if found is None or all(not isinstance(layer, nn.Conv2d) for layer in module.modules()):
+    if found is None or not of_images(module):
         return found
     from lotto.training.learners.vector_blocks import WIDE
 
@@ -81,7 +82,6 @@ class Layers:
         self.running.zero_()
 
     def _network(self, module: nn.Module) -> network_pass.Network:
-        from lotto.training.learners.after_layers import Pooling
         from lotto.training.learners.network_pass import Block, Network, Vectors
 
         found = described(module)
@@ -89,8 +89,8 @@ class Layers:
         assert found is not None  # whoever asks has looked
         parts: list[Any] = []
         for part in found.parts:
-            if isinstance(part, Pooled):
-                parts.append(Pooling(part.size))
+            if isinstance(part, Pooling):
+                parts.append(part)
             elif isinstance(part, BlockNames):
                 first, second = (self._unit(module, names) for names in (part.first, part.second))
                 other = None if part.shortcut is None else self._unit(module, part.shortcut)

@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from lotto.training.learners import program
-from lotto.training.learners.after_layers import Bias, BiasPass, Norm, NormPass, Pooling, PoolingPass
-from lotto.training.learners.batch_innermost import NOWHERE, Pair, Plane, Reach, Workspace
+from lotto.training.learners.after_layers import Bias, BiasPass, Norm, NormPass, PoolingPass
+from lotto.training.learners.batch_innermost import NOWHERE, Pair, Plane, Pooling, Reach, Workspace
 from lotto.training.learners.conv_layers import Convolution, ConvolutionPass
 from lotto.training.learners.linear_head import Head
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lotto.training.learners import program
-from lotto.training.learners.after_layers import Bias, BiasPass, NormPass, Pooling, PoolingPass
-from lotto.training.learners.batch_innermost import NOWHERE, Pair, Plane, Reach, Workspace
+from lotto.training.learners.after_layers import Bias, BiasPass, NormPass, PoolingPass
+from lotto.training.learners.batch_innermost import NOWHERE, Pair, Plane, Pooling, Reach, Workspace
 from lotto.training.learners.conv_layers import ConvolutionPass
 from lotto.training.learners.network_pass import Block, Network, Unit, reach_of
 
