@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several processes test at once, and theirs; before numpy reads it
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every interpreter that a test starts reads all of lotto anew
 
 import numpy as np
 import pytest

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import interpreter
 import lotto
 
 ROOT = Path(lotto.__file__).parent
@@ -129,7 +130,7 @@ for name in {packages!r}:
     failed += [name] * (os.waitpid(pid, 0)[1] != 0)
 sys.exit(len(failed))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = interpreter.run(script)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -63,6 +63,7 @@ def test_the_baseline_of_lanczos_finds_the_same_eigenvalues():
     assert values == pytest.approx(expected, rel=2e-3)
 
 
+@pytest.mark.extras
 def test_memory_is_what_the_steps_take():
     base, peak = _peaks(small_recipe(), 1)
     assert 10 < base <= peak

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib import import_module
 from inspect import isfunction
 from pathlib import Path
 
 import pytest
 
+import interpreter
 import lotto
 from lotto.core import moved
 
@@ -74,7 +73,7 @@ assert lotto.landscape.hessian.top is lotto.landscape.curvature.top
 assert lenet_mnist_sgd is lotto.recipes.lenet_mnist_sgd
 print(sorted(str(w.message).split(";")[0] for w in seen if w.category is DeprecationWarning))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = interpreter.run(script)
     assert done.returncode == 0, done.stderr
     for text in ("lotto.masks is lotto.pruning.masks now", "lotto.store is lotto.execution.store now"):
         assert text in done.stdout
@@ -124,7 +123,7 @@ for name, now in {IN_PACKAGES}.items():
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0, name
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = interpreter.run(script)
     assert done.returncode == 0, done.stderr
 
 
@@ -144,7 +143,7 @@ from lotto.papers.claims import CONFIDENCE, Claim, interval
 from lotto.papers.adaptive_shares import adaptive
 from lotto.benchmarks.rivals import usual
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = interpreter.run(script)
     assert done.returncode == 0, done.stderr
 
 
@@ -162,7 +161,7 @@ for _ in range(3):
         os._exit(look() != 400)
     assert os.waitpid(child, 0)[1] == 0
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = interpreter.run(script)
     assert done.returncode == 0, done.stderr
 
 

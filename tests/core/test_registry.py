@@ -157,6 +157,7 @@ def test_ours_come_before_others_of_the_same_name_and_are_not_looked_for_elsewhe
     assert same_tensors(lotto.pruning.prune(weights, mask, 0.5, "magnitude"), by_size)
 
 
+@pytest.mark.extras
 def test_the_command_takes_scores_by_their_names_and_by_a_file_in_this_folder(installed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_scores.py").write_text(CODE)

@@ -233,7 +233,7 @@ def tell(event):
     print(type(event).__name__, flush=True)
 make(2, Store(os.environ["STORE"]), backend=os.environ["BACKEND"]).run(jobs, tell)
 """
-BACKENDS = ["processes", "piped:Piped"]
+BACKENDS = ["processes", pytest.param("piped:Piped", marks=pytest.mark.extras)]
 
 
 def test_a_worker_that_starts_after_its_parent_was_killed_leaves():
@@ -325,7 +325,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("backend", ["serial", *BACKENDS])
+@pytest.mark.parametrize("backend", [pytest.param("serial", marks=pytest.mark.extras), *BACKENDS])
 def test_ctrl_c_stops_cleanly_and_keeps_what_was_finished(tmp_path, backend):
     environment = {**os.environ, "PYTHONPATH": PATHS, "STORE": str(tmp_path / "s")}
     process = subprocess.Popen(
@@ -363,13 +363,14 @@ def test_threads_are_limited_and_put_back(store):
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_freed_memory_is_kept_and_not_faulted_in_again():
     script = """
-import resource, sys, torch
-from lotto.engine.memory import keep_freed_memory
+import resource, sys
+import numpy
+from lotto.execution.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def faults():
-    for _ in range(40):
-        parts = [torch.ones(4_000_000) for _ in range(3)]
+    for _ in range(10):
+        parts = [numpy.ones(4_000_000, "float32") for _ in range(3)]
         del parts
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 before = faults()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import interpreter
 import lotto
 
 if not Path("/proc/self/task").is_dir():
@@ -21,13 +22,14 @@ MORE = pytest.mark.extras
 PATHS = os.pathsep.join([str(TESTS), str(Path(lotto.__file__).parents[1])])
 
 
+START = (
+    "import os, signal, threading, time\nfrom lotto.execution import forks\nfrom lotto.execution.forks import warmed\n"
+)
+
+
 def script(code: str, **environment: str) -> str:
     """What a program printed that begins with the imports of the command line."""
-    start = "import os, signal, threading, time\nfrom lotto.execution import forks\nfrom lotto.execution.forks import warmed\n"
-    done = subprocess.run(
-        [sys.executable, "-c", start + code],
-        env={**os.environ, "PYTHONPATH": PATHS, **environment}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = interpreter.run(START + code, environment={**os.environ, "PYTHONPATH": PATHS, **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -45,7 +47,12 @@ template = warmed()
 print(len(os.listdir("/proc/self/task")), threading.active_count(), torch.cuda.is_initialized(), template is not None)
 print(sorted(os.listdir(f"/proc/{template._pid}/task")) == [str(template._pid)])
 """
-    assert script(code, OMP_NUM_THREADS=threads, OPENBLAS_NUM_THREADS=threads) == "1 1 False True\nTrue"
+    done = subprocess.run(  # an interpreter of its own, which torch and BLAS read their threads in
+        [sys.executable, "-c", START + code],
+        env={**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout == "1 1 False True\nTrue\n", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -139,6 +146,7 @@ print(template.start("lotto.execution.worker", 1))
     ]  # fmt: skip
 
 
+@pytest.mark.extras
 def test_a_worker_that_dies_is_forked_anew_and_without_a_template_it_is_a_new_interpreter(tmp_path):
     code = f"""
 import pathlib, sys
@@ -184,7 +192,7 @@ for engine in engines:
     for run, other in zip(engine.run(jobs), expected, strict=True):
         assert same_tensors(run.weights, other.weights) and run.arithmetic == other.arithmetic
 template = forks.beside()
-print([engine.template is template for engine in engines])
+print([engine.template is template for engine in engines], flush=True)
 if os.fork() == 0:
     print(template.start("lotto.execution.worker", 1), flush=True)
     os._exit(0)

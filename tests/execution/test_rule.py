@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import interpreter
 import lotto
 from conftest import small_recipe
 from lotto.core.errors import UsageError
@@ -77,10 +76,8 @@ def test_every_call_is_remembered_in_a_fresh_process_to_the_bit(monkeypatch, tmp
     first = {name: computed(call) for name, call in calls(small_recipe()).items()}
     assert all(count for name, (_, count) in first.items() if name not in ("barrier", "path")), first
     tests = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tests)!r})\n{AGAIN}", str(tests.parent)],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+    done = interpreter.run(f"import sys; sys.path.insert(0, {str(tests)!r})\n{AGAIN}", str(tests.parent))
+    assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout.splitlines()[-1])
     assert {name: count for name, (_, count) in again.items()} == dict.fromkeys(first, 0)
     for name, (found, _) in first.items():

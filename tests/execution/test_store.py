@@ -150,6 +150,7 @@ print(resumed[0], flush=True)
 """
 
 
+@pytest.mark.extras
 def test_killed_and_started_again_ends_in_the_same_bits(tmp_path):
     """SIGKILL at several moments; the negative control is another data order."""
     job = Job(small_recipe(steps="3000it", evaluations=7), keep=(500,))
@@ -276,6 +277,7 @@ print("whole", sum(store.lookup(job) is not None for job in jobs))
 """
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a small file system")
 def test_a_full_disk_is_said_once_and_every_training_is_handed_out(tmp_path):
     target = tmp_path / "small"

@@ -433,6 +433,7 @@ def test_files_report_and_tables(home, tmp_path):
         assert ElementTree.parse(path.with_suffix(".svg")).getroot().tag.endswith("svg")
 
 
+@pytest.mark.extras
 def test_command_runs_all(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.5, 0.9))
     monkeypatch.setattr(pruning_limit, "LARGEST", 0)
