@@ -107,6 +107,7 @@ def test_models_import_nothing_of_lotto_but_its_errors():
         assert all(line.startswith(allowed) for line in lines), path
 
 
+@pytest.mark.extras
 def test_every_package_can_be_imported_first_in_a_clean_interpreter():
     # Python imports the package before any module of it, so forks of an interpreter that has only done that are
     # as clean as new ones, and quicker. Modules need no such test where there are no circles.

@@ -53,7 +53,7 @@ def test_a_signal_while_the_command_starts(seconds, number, terminal, tmp_path):
     [
         (signal.SIGINT, True, True),
         pytest.param(signal.SIGTERM, True, False, marks=pytest.mark.extras),
-        (signal.SIGHUP, False, True),
+        pytest.param(signal.SIGHUP, False, True, marks=pytest.mark.extras),
     ],
 )
 def test_a_signal_while_networks_train(jobs, number, group, terminal, tmp_path):
@@ -76,7 +76,7 @@ def test_a_signal_while_networks_train(jobs, number, group, terminal, tmp_path):
 
 
 def test_a_command_that_was_stopped_goes_on(tmp_path, capsys):
-    arguments = [*imp(tmp_path, 1, "300it"), "--replicates", "1", "--controls", "none"]
+    arguments = [*imp(tmp_path, 1, "100it"), "--replicates", "1", "--controls", "none"]
     check(stopped(arguments, lambda _, text: "level  0" in text, signal.SIGINT), signal.SIGINT, tmp_path)
     main(arguments)
     assert " 0 remembered" not in capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_a_hangup_that_was_ignored_stays_ignored(tmp_path):
     assert b"lenet-mnist" in out
 
 
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("stream", ["stdout", pytest.param("stderr", marks=pytest.mark.extras)])
 def test_a_reader_that_goes_away_ends_the_command_quietly(stream, tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
@@ -106,11 +106,12 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(stream, tmp_path):
     assert not getattr(done, other)
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.extras)])
+@pytest.mark.extras
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_reader_that_goes_away_while_networks_train_leaves_nothing(jobs, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    command = " ".join([sys.executable, "-m", "lotto", *imp(tmp_path, jobs, "50it")])
+    command = " ".join([sys.executable, "-m", "lotto", *imp(tmp_path, jobs, "50it"), "--replicates", "2"])
     done = subprocess.run(
         ["bash", "-c", f"{command} | head -n 1; exit ${{PIPESTATUS[0]}}"],
         env={**os.environ, "TMPDIR": str(scratch)}, capture_output=True, text=True, check=False,

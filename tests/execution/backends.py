@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from piped import Piped
 
 from lotto.execution.processes import Processes
@@ -13,5 +14,8 @@ ENGINES = {
     "piped": lambda store, workers=1: Piped(store, workers=workers),
 }
 """An engine of a store; where one worker shows what is tested, it has one."""
-REMOTE = ["processes", "piped"]
+PIPED = pytest.param("piped", marks=pytest.mark.extras)
+"""The engine of the tests where that is not what is tested first: its workers are interpreters of their own."""
+ALL = ["serial", "processes", PIPED]
+REMOTE = ["processes", PIPED]
 """Those whose workers are other processes."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import piped
 import pytest
 import torch
-from backends import ENGINES, REMOTE
+from backends import ALL, ENGINES, REMOTE
 from torch import nn
 
 from conftest import same_tensors, small_recipe
@@ -33,7 +33,7 @@ def test_an_engine_of_another_package_is_short_and_uses_what_is_public():
     assert not re.findall(r"(?:assignment|engine|self)\._\w+", text)
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", ALL)
 def test_a_training_goes_on_where_it_was_cut_off(tmp_path, backend):
     job, store = Job(small_recipe(steps="400it"), keep=(300,)), Store(tmp_path / "store")
 
@@ -52,7 +52,7 @@ def test_a_training_goes_on_where_it_was_cut_off(tmp_path, backend):
     assert same_tensors(run.at(300), expected.at(300))
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", ALL)
 def test_what_is_not_remembered_and_tasks_come_back_whole(tmp_path, backend):
     recipe = small_recipe(steps="5it")
     namespace = {"nn": nn}

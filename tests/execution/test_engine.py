@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from backends import ENGINES, REMOTE
+from backends import ALL, ENGINES, REMOTE
 from torch import nn
 
 import lotto
@@ -77,7 +77,7 @@ def test_procedures_advance_as_their_own_jobs_finish(store):
     assert order == [("long", 0), ("short", 0), ("long", 1), ("long", 2)]
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", ALL)
 def test_progress_reports_steps(store, backend):
     events: list = []
     ENGINES[backend](store).run([Job(small_recipe(steps="3000it"))], events.append)
@@ -177,7 +177,7 @@ def test_a_worker_that_dies_is_reported_and_its_job_is_run_once_more(tmp_path, m
         ENGINES[backend](Store(tmp_path / "c")).run([Job(recipe, label="doomed")])
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", ALL)
 def test_a_diverged_training_is_an_error_that_says_so(tmp_path, backend):
     recipe = small_recipe(optimizer=lotto.SGD(1e9), schedule=lotto.Constant(), steps="300it")
     with pytest.raises(lotto.core.errors.DivergedError, match="Try a lower learning rate"):
@@ -208,7 +208,7 @@ class FailingBadly(Failing):
     kind = TravelsBadly, (1, 2)
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", ALL)
 def test_an_error_of_a_job_comes_back_as_itself(tmp_path, backend):
     jobs = [Job(small_recipe(model=Failing, init="module"), seed) for seed in range(2)]
     with pytest.raises(OwnError, match="own words") as raised:

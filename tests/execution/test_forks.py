@@ -109,6 +109,7 @@ worker.shutdown()
     ) == ("True here\nTrue 1")
 
 
+@pytest.mark.extras
 def test_what_a_worker_raises_comes_back_and_a_dead_one_is_noticed():
     code = """
 import math, pickle
@@ -174,6 +175,7 @@ for folder, end in (("b", False), ("c", True)):
     assert script(code, LOTTO_TEST_LIVES=str(tmp_path / "lives")) == "0 True\n0 True"
 
 
+@pytest.mark.extras
 def test_a_process_with_threads_has_one_clean_template_beside_it_for_all_its_engines(tmp_path):
     code = f"""
 import sys, torch
@@ -201,7 +203,7 @@ os.wait()
     assert script(code, OMP_NUM_THREADS="2") == "[True, True]\nNone"
 
 
-@pytest.mark.parametrize("victim", ["os.getpid()", "template._pid"])
+@pytest.mark.parametrize("victim", ["os.getpid()", pytest.param("template._pid", marks=MORE)])
 @pytest.mark.parametrize("made", [pytest.param("warmed", marks=MORE), "beside"])
 def test_forked_workers_leave_with_their_parent_and_with_their_template(made, victim, tmp_path):
     code = f"""
@@ -236,6 +238,7 @@ def running(pid: str) -> bool:
         return False
 
 
+@pytest.mark.extras
 def test_signals_to_the_whole_group_are_the_parent_s_to_answer():
     code = """
 template = warmed()

@@ -153,7 +153,7 @@ from conftest import small_recipe
 from lotto.execution import progress
 progress.Bars.__init__.__defaults__ = (None, 0.0)
 print("before")
-lotto.train(small_recipe(steps="3000it", name="a net"))
+lotto.train(small_recipe(steps="600it", name="a net"))
 print("after")
 """
 

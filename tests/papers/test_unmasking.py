@@ -208,7 +208,11 @@ def test_distances_cross_at_the_limit(home, monkeypatch):
     monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.2,))
     monkeypatch.setattr(pruning_limit, "LEVELS", 2)
     monkeypatch.setattr(pruning_limit, "STEPS", 512)
-    frame, levels = run("pruning_limit", home), home[2]
+    engine = home[0]
+    options = papers.Options(small_recipe(model="mlp-8-8"), replicates=1, levels=3, points=5, rewind_to=("5it",))
+    frame = papers.get("unmasking.pruning_limit").run(options, engine)
+    result = lotto.imp(options.recipe, levels=3, rewind_to="5it", replicates=1, controls=(), engine=engine)
+    levels = result.replicates[0]
     squares = np.sort(torch.cat([levels[2].run.weights[n][k] for n, k in levels[2].mask.items()]).double() ** 2)
     for reading in ("published", "corrected"):
         rows = frame[(frame["measure"] == f"distance of pruning, {reading}") & (frame["level"] == 2)]
@@ -369,7 +373,9 @@ def test_matching_levels_are_circled():
     assert list(matrix.lines[0].get_xdata()) == [0, 1, 3]
 
 
-def test_batchnorm_statistics_are_recomputed_too(store):
+def test_batchnorm_statistics_are_recomputed_too(store, monkeypatch):
+    monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.5,))
+
     def model():
         return torch.nn.Sequential(
             torch.nn.Linear(12, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Linear(16, 6)
@@ -415,6 +421,7 @@ def test_batchnorm_statistics_are_recomputed_too(store):
     assert set(again["bn_examples"]) == {10_000}
 
 
+@pytest.mark.extras
 def test_files_report_and_tables(home, tmp_path):
     for name in ("connectivity", "projection", "robustness", "retraining", "adaptive"):
         experiment = papers.get(f"unmasking.{name}")

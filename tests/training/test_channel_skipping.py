@@ -92,6 +92,7 @@ def test_the_outcome_is_that_of_the_whole_network(monkeypatch, forgetful, name, 
     assert small.history[-1]["train_loss"] == pytest.approx(large.history[-1]["train_loss"], rel=1e-9)
 
 
+@pytest.mark.extras
 def test_running_statistics_are_those_of_the_whole_network_where_a_state_is_kept(monkeypatch):
     recipe = image_recipe(*CASES["resnet"][:1], steps="260it")
     job = Job(recipe, mask=cutting(recipe, CASES["resnet"][1]), keep=(240,))

@@ -24,6 +24,7 @@ def own() -> nn.Module:
     return nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
 
 
+@pytest.mark.extras
 def test_compiled_steps_give_the_outcome_of_others():
     recipe = small_recipe(model=own, steps="6it", precision="float64")
     mask = Mask({n: m.clone() for n, m in masks.ones(recipe).items()})
