@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import interpreter
 from lotto.cli.main import main
 
 
@@ -27,7 +28,8 @@ def test_imp_end_to_end_and_again(tmp_path, capsys):
         "imp", "mlp-mnist1d", "--steps", "60it", "--levels", "2", "--replicates", "2", "--control-levels", "2",
         "--jobs", "2", "--out", str(tmp_path / "out"), "--store", str(tmp_path / "store"), "--set", "evaluations=2",
     )  # fmt: skip
-    first = lotto(*arguments)
+    command = "from lotto.cli.main import main; main()"
+    first = interpreter.run(command, *arguments, environment={**os.environ, "COLUMNS": "120"})
     assert first.returncode == 0, first.stderr
     for text in ("replicate 2  level  2", "match", "new init", "random mask", "10 computed, 0 remembered"):
         assert text in first.stdout, text

@@ -75,6 +75,7 @@ def test_a_signal_while_networks_train(jobs, number, group, terminal, tmp_path):
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.extras
 def test_a_command_that_was_stopped_goes_on(tmp_path, capsys):
     arguments = [*imp(tmp_path, 1, "100it"), "--replicates", "1", "--controls", "none"]
     check(stopped(arguments, lambda _, text: "level  0" in text, signal.SIGINT), signal.SIGINT, tmp_path)

@@ -246,6 +246,7 @@ print("trained" if trained else "read", run.test_error)
 """
 
 
+@pytest.mark.extras
 def test_two_processes_want_one_job_one_trains_the_other_reads(tmp_path):
     processes = [run_script(WAITING, tmp_path / "s", stdin=subprocess.PIPE) for _ in range(2)]
     for process in processes:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pickle
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 
+import interpreter
 import lotto
 from lotto import SGD, Adam, AdamW, RMSprop
 from lotto.core.errors import UsageError
@@ -80,7 +79,7 @@ def test_training_does_not_import_torchs_compiler():
         "train(lotto.Job(recipe.replace(loss='mse', error='mse')))\n"
         "sys.exit('torch._dynamo' in sys.modules)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert interpreter.run(code).returncode == 0
 
 
 @pytest.mark.parametrize(
