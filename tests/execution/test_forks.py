@@ -34,7 +34,8 @@ def script(code: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("threads", [pytest.param("1", marks=MORE), "4"])
+@MORE
+@pytest.mark.parametrize("threads", ["1", "4"])
 def test_what_the_commands_import_starts_no_thread_that_a_fork_would_lose(threads):
     code = """
 import numba, scipy.linalg, matplotlib.figure
@@ -203,8 +204,9 @@ os.wait()
     assert script(code, OMP_NUM_THREADS="2") == "[True, True]\nNone"
 
 
-@pytest.mark.parametrize("victim", ["os.getpid()", pytest.param("template._pid", marks=MORE)])
-@pytest.mark.parametrize("made", [pytest.param("warmed", marks=MORE), "beside"])
+@MORE
+@pytest.mark.parametrize("victim", ["os.getpid()", "template._pid"])
+@pytest.mark.parametrize("made", ["warmed", "beside"])
 def test_forked_workers_leave_with_their_parent_and_with_their_template(made, victim, tmp_path):
     code = f"""
 import threading

@@ -217,14 +217,18 @@ def how_much_the_dense_networks_lost_in_their_last_quarter(frame, recipe, store)
     assert set(rows["kind"]) == {"dense"}
 
 
-AT_ONE_STEP = [f"unmasking.{name}" for name in ("membership", "projection", "robustness", "pruning_limit", "flatness")]
-"""Where two rewind steps take twice as long and are drawn as one is."""
+COSTLY = [f"unmasking.{name}" for name in ("membership", "projection", "robustness", "pruning_limit", "flatness")]
+"""Those that take longest, whose rows and figures have tests in test_unmasking.py."""
 
 
 @pytest.mark.parametrize(
     ("name", "rewinds"),
     [
-        (name, ("5it",) if name in ("stabilizing.distances", *AT_ONE_STEP) else ("0it", "5it"))
+        pytest.param(
+            name,
+            ("5it",) if name == "stabilizing.distances" else ("0it", "5it"),
+            marks=pytest.mark.extras if name in COSTLY else (),
+        )
         for name in papers.EXPERIMENTS
     ],
 )
