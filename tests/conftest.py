@@ -11,9 +11,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every interpreter that a t
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 import lotto
 from lotto import SGD, Linear, Recipe, Store
+
+settings.register_profile("lotto", deadline=None)  # the machine may be busy; speed is for the benchmarks
+settings.load_profile("lotto")
 
 
 def small_arrays(seed: int = 0, train: int = 240, test: int = 80) -> lotto.data.Arrays:
