@@ -239,6 +239,19 @@ def test_matching_exactly_when_stable():
     figure = finding(7, setting([*REGIME, *both, rows("imp", 0, 7, 0.082, around(52), BARRIER)])).figure
     assert "2 of 2 decided points agree, 2 points" in figure
     assert "IMP's interpolated barriers, 2 points in LMC: 52 at k = 0" in figure
+    # Stable and failing, shown at this point alone (p = 0.02) and not among seven: it is named and decides nothing.
+    unsure = [
+        *point(500, [1.3 + gap for gap in (1.2, 0.4, 1.1, 0.4, 1.0)], 0.1),
+        *(row for k in (60, 70, 80, 90) for row in point(k, GOOD, 0.1)),
+    ]
+    found = finding(7, setting([*REGIME, *both, *unsure]))
+    assert (
+        "6 of 7 decided points agree, 7 points; differing by themselves, not after Holm's correction: 8.2 % left, imp, k = 500"
+        in found.figure
+    )
+    assert verdict(7, setting([*REGIME, *both, *unsure])) is S
+    refuted = finding(7, setting([*REGIME, *both, *point(100, BAD, 0.1)])).figure
+    assert "differing by themselves: 8.2 % left, imp, k = 100" in refuted
 
 
 def test_late_rewinding():

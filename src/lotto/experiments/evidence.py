@@ -125,8 +125,12 @@ def exactly_when(points: list[Point], positive: Point | None, negative: Point | 
     """
     differ = holm([point.differ for point in points])
     agree = sum(1 for point in points if min(point.both.holds, point.neither.holds) < LEVEL)
-    decided = agree + sum(p < LEVEL for p in differ)
-    parts = [f"{agree} of {decided} decided points agree, {len(points)} points"]
+    # By the same measure, each by itself: the count would else hide what does not survive the correction.
+    alone = [point.name for point in points if point.differ < LEVEL]
+    parts = [f"{agree} of {agree + len(alone)} decided points agree, {len(points)} points"]
+    if alone:
+        corrected = "" if min(differ) < LEVEL else ", not after Holm's correction"
+        parts.append(f"differing by themselves{corrected}: {'; '.join(alone)}")
     needed = []
     for point, side in ((positive, "both hold"), (negative, "neither holds")):
         if point is None:

@@ -204,8 +204,9 @@ def matching_exactly_when_stable(group: ResultGroup) -> Found | None:
     k = small_step(group, imp[imp["level"] == level]["rewind_step"].unique())
     both = (points.get((IMP, step, level)) if step is not None and level is not None else None for step in (k, 0))
     beside = {
-        k: group.values(TEST_BARRIER, kind=IMP, rewind_step=k, level=level).mean()
+        k: found.mean()
         for k in sorted({k for kind, k, at in points if kind == IMP and at == level})
+        if len(found := group.values(TEST_BARRIER, kind=IMP, rewind_step=k, level=level))
     }
     shown = ", ".join(f"{value:.3g} at k = {k}" for k, value in beside.items())
     note = f"(IMP's interpolated barriers, {STABLE:g} points in LMC: {shown})" if shown else ""
