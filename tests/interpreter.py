@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -48,8 +49,13 @@ def server() -> subprocess.Popen[str]:
     """The process that the others are forked from; it ends when this one does, as its input is closed then."""
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     started = subprocess.Popen(
-        [sys.executable, "-c", SERVER], env={**os.environ, **one}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )  # fmt: skip
+        [sys.executable, "-c", SERVER],
+        env={**os.environ, **one},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert started.stdout is not None
     assert started.stdout.readline() == "ready\n"
     return started
@@ -64,7 +70,7 @@ def run(
         code: the program; what it defines cannot be unpickled by name elsewhere.
         arguments: of its `sys.argv`.
         environment: this one's by default; BLAS and OpenMP have read theirs, which is one thread.
-        timeout: in seconds; the whole process is ended after them.
+        timeout: in seconds; the program is ended after them, and the server with it.
     """
     from_server = server()
     assert from_server.stdin is not None
@@ -75,9 +81,15 @@ def run(
             "written": [out.name, err.name],
         }  # fmt: skip
         print(json.dumps(given), file=from_server.stdin, flush=True)
-        if not select.select([from_server.stdout], [], [], timeout)[0]:
-            from_server.kill()
-            server.cache_clear()
+        ended = False
+        try:
+            ended = bool(select.select([from_server.stdout], [], [], timeout)[0])
+        finally:
+            if not ended:  # also at Ctrl-C, which does not reach another session
+                os.killpg(from_server.pid, signal.SIGKILL)
+                from_server.wait()
+                server.cache_clear()
+        if not ended:
             raise subprocess.TimeoutExpired(code, timeout, out.read(), err.read())
         return subprocess.CompletedProcess(
             [code, *arguments], int(from_server.stdout.readline()), out.read(), err.read()

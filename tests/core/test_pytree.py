@@ -12,7 +12,7 @@ from lotto.core.pytree import flatten, unflatten
 
 Pair = namedtuple("Pair", ["one", "other"])
 
-words = st.text("abc")  # of all of Unicode the tables would take seconds
+words = st.text("aB. é\0")  # of all of Unicode the tables would take seconds
 trees = st.recursive(
     st.one_of(st.integers(), words, st.none()),
     lambda inner: st.one_of(

@@ -14,8 +14,6 @@ ENGINES = {
     "piped": lambda store, workers=1: Piped(store, workers=workers),
 }
 """An engine of a store; where one worker shows what is tested, it has one."""
-PIPED = pytest.param("piped", marks=pytest.mark.extras)
-"""The engine of the tests where that is not what is tested first: its workers are interpreters of their own."""
-ALL = ["serial", "processes", PIPED]
-REMOTE = ["processes", PIPED]
-"""Those whose workers are other processes."""
+REMOTE = ["processes", pytest.param("piped", marks=pytest.mark.extras)]
+"""Those whose workers are other processes; the tests' own starts interpreters, so that most of its tests are longer."""
+ALL = ["serial", *REMOTE]

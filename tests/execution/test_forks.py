@@ -110,7 +110,7 @@ worker.shutdown()
     ) == ("True here\nTrue 1")
 
 
-@pytest.mark.extras
+@MORE
 def test_what_a_worker_raises_comes_back_and_a_dead_one_is_noticed():
     code = """
 import math, pickle
@@ -148,7 +148,7 @@ print(template.start("lotto.execution.worker", 1))
     ]  # fmt: skip
 
 
-@pytest.mark.extras
+@MORE
 def test_a_worker_that_dies_is_forked_anew_and_without_a_template_it_is_a_new_interpreter(tmp_path):
     code = f"""
 import pathlib, sys
@@ -176,7 +176,7 @@ for folder, end in (("b", False), ("c", True)):
     assert script(code, LOTTO_TEST_LIVES=str(tmp_path / "lives")) == "0 True\n0 True"
 
 
-@pytest.mark.extras
+@MORE
 def test_a_process_with_threads_has_one_clean_template_beside_it_for_all_its_engines(tmp_path):
     code = f"""
 import sys, torch
@@ -240,7 +240,7 @@ def running(pid: str) -> bool:
         return False
 
 
-@pytest.mark.extras
+@MORE
 def test_signals_to_the_whole_group_are_the_parent_s_to_answer():
     code = """
 template = warmed()

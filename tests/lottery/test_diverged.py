@@ -105,7 +105,7 @@ def test_a_dense_network_that_diverges_leaves_the_other_replicates(diverging, st
         assert list(found["matching"]) == [True] + [False] * (len(found) - 1)
         assert len(result.replicates[0]) == 1
         assert result.sparsest_matching().info["replicate"] == 1
-    save_result(result, tmp_path, "a command", 1.0)
+        save_result(result, tmp_path / str(len(given)), "a command", 1.0)
     with pytest.raises(DivergedError, match="became nan at step 30"):
         lotto.imp(ROOT, levels=1, replicates=1, engine=Serial(store))
 

@@ -28,8 +28,7 @@ from lotto.training.mistakes import Mistakes
 
 @pytest.fixture(autouse=True)
 def _few_products(monkeypatch):
-    """Two probes of 48 steps, which are too few for some fractions, of which there are three; the theory has tests."""
-    monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.2, 0.5, 0.9))
+    """Two probes of 48 steps, which are too few for some fractions; tests of the theory take more."""
     monkeypatch.setattr(convergence, "PROBED", 1)
     monkeypatch.setattr(convergence, "EXACT", 0)
     monkeypatch.setattr(pruning_limit, "STEPS", 48)

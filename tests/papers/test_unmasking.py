@@ -31,9 +31,12 @@ from lotto.report.experiments import readable, save_experiment, write_experiment
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """An engine, the options, and the levels that all experiments share."""
-    engine = Serial(lotto.Store(tmp_path_factory.mktemp("unmasking")))
-    options = papers.Options(small_recipe(), replicates=1, levels=3, points=5, rewind_to=("5it",))
-    result = lotto.imp(options.recipe, levels=3, rewind_to="5it", replicates=1, controls=(), engine=engine)
+    return at_home(Serial(lotto.Store(tmp_path_factory.mktemp("unmasking"))), small_recipe())
+
+
+def at_home(engine, recipe):
+    options = papers.Options(recipe, replicates=1, levels=3, points=5, rewind_to=("5it",))
+    result = lotto.imp(recipe, levels=3, rewind_to="5it", replicates=1, controls=(), engine=engine)
     return engine, options, result.replicates[0]
 
 
@@ -208,11 +211,8 @@ def test_distances_cross_at_the_limit(home, monkeypatch):
     monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.2,))
     monkeypatch.setattr(pruning_limit, "LEVELS", 2)
     monkeypatch.setattr(pruning_limit, "STEPS", 512)
-    engine = home[0]
-    options = papers.Options(small_recipe(model="mlp-8-8"), replicates=1, levels=3, points=5, rewind_to=("5it",))
-    frame = papers.get("unmasking.pruning_limit").run(options, engine)
-    result = lotto.imp(options.recipe, levels=3, rewind_to="5it", replicates=1, controls=(), engine=engine)
-    levels = result.replicates[0]
+    smaller = at_home(home[0], small_recipe(model="mlp-8-8"))
+    frame, levels = run("pruning_limit", smaller), smaller[2]
     squares = np.sort(torch.cat([levels[2].run.weights[n][k] for n, k in levels[2].mask.items()]).double() ** 2)
     for reading in ("published", "corrected"):
         rows = frame[(frame["measure"] == f"distance of pruning, {reading}") & (frame["level"] == 2)]

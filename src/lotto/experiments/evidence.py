@@ -123,13 +123,13 @@ def exactly_when(points: list[Point], positive: Point | None, negative: Point | 
         negative: the one at which both are to fail. The claim is shown where both points are as claimed and none of
             the others is shown to differ: a claim of two sides needs a point on each.
     """
-    differ = holm([point.differ for point in points])
+    fails = min(holm([point.differ for point in points]), default=1.0)
     agree = sum(1 for point in points if min(point.both.holds, point.neither.holds) < LEVEL)
     # By the same measure, each by itself: the count would else hide what does not survive the correction.
     alone = [point.name for point in points if point.differ < LEVEL]
     parts = [f"{agree} of {agree + len(alone)} decided points agree, {len(points)} points"]
     if alone:
-        corrected = "" if min(differ) < LEVEL else ", not after Holm's correction"
+        corrected = "" if fails < LEVEL else ", not after Holm's correction"
         parts.append(f"differing by themselves{corrected}: {'; '.join(alone)}")
     needed = []
     for point, side in ((positive, "both hold"), (negative, "neither holds")):
@@ -138,7 +138,6 @@ def exactly_when(points: list[Point], positive: Point | None, negative: Point | 
         else:
             needed.append(point.both if point is positive else point.neither)
             parts.append(f"{point.name}: {point.one.figure}, {point.other.figure}")
-    fails = min(differ, default=1.0)
     holds = max(p.holds for p in needed) if len(needed) == 2 and fails >= LEVEL else 1.0
     return Evidence(holds, fails, "; ".join(parts), min((p.one.n for p in points), default=0))
 
