@@ -20,8 +20,9 @@ from lotto.training.learners import arithmetic, break_even, vector_blocks
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.break_even import Costs, costs_of, measured
 from lotto.training.learners.channel_skipping import ChannelSkipping
-from lotto.training.learners.conv_networks import described, layers_of
 from lotto.training.learners.convolutions import Convolutions
+from lotto.training.learners.descriptions import layers_of
+from lotto.training.learners.own_networks import own_description
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.loop import learner_of, train
 
@@ -122,7 +123,7 @@ def test_a_training_goes_on_with_the_same_bits(tmp_path, monkeypatch):
 
 def small_layers():
     module = resnet.ResNet(8, 3, 4, width=4)
-    return layers_of(module, described(module), (3, 8, 6))
+    return layers_of(module, own_description(module), (3, 8, 6))
 
 
 def test_costs_are_measured_once(tmp_path, monkeypatch):

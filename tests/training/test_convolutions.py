@@ -425,10 +425,6 @@ def other_norm(module):
     module.blocks[1].bn1 = nn.Identity()
 
 
-def other_shortcut(module):
-    module.blocks[0].shortcut = nn.Sequential(nn.Identity(), nn.Identity())
-
-
 def parametrised(module):
     nn.utils.parametrizations.weight_norm(module.blocks[0].conv1)
 
@@ -445,7 +441,7 @@ def circular(module):
     module.conv.padding_mode = "circular"
 
 
-CHANGES = [freeze, hook, other_norm, other_shortcut, parametrised, tied, cumulative, circular]
+CHANGES = [freeze, hook, other_norm, parametrised, tied, cumulative, circular]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)

@@ -7,6 +7,7 @@ other module converts at its borders.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.core.jit import can_compile
 from lotto.models.plain import is_plain
-from lotto.training.learners.conv_networks import channels_and_size, described, is_simple, shape_of
+from lotto.training.learners.conv_networks import described
+from lotto.training.learners.descriptions import Description, channels_and_size, is_simple, shape_of
 from lotto.training.learners.network_layers import Layers
+from lotto.training.learners.operations import Unknown
+from lotto.training.learners.own_networks import own_description
 
 BELOW = 0.1
 """Density below which a single layer is replaced: above it the dense one is quicker."""
@@ -31,16 +35,18 @@ class NetworkByKernels(nn.Module):
     """A network of ours whose convolutions are lists of nonzero weights where these are few.
 
     Args:
-        module: one that `described` knows; it is copied, and computes a single example.
+        module: it is copied, and computes a single example.
+        found: what it computes.
+        shape: of an example that this is known of; the module computes others. None = of all.
     """
 
     values: Tensor
     running: Tensor
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, found: Description, shape: torch.Size | None = None) -> None:
         super().__init__()
-        self.dense = copy.deepcopy(module).eval()
-        self.layers = Layers(module, {name: p.detach() != 0 for name, p in module.named_parameters()})
+        self.dense, self.shape = copy.deepcopy(module).eval(), shape
+        self.layers = Layers(module, found, {name: p.detach() != 0 for name, p in module.named_parameters()})
         self.register_buffer("values", self.layers.flat.detach())
         self.register_buffer("running", self.layers.running)
         self._passes: dict[Any, Any] = {}
@@ -50,7 +56,7 @@ class NetworkByKernels(nn.Module):
         """Class scores, shape (batch, classes)."""
         from lotto.training.learners.outputs_pass import OutputsPass
 
-        if len(x) < FEWEST:
+        if len(x) < FEWEST or (self.shape is not None and x.shape[1:] != self.shape):
             return self.dense(x)
         key = (x.shape[1:], min(BATCH, len(x)))
         if key not in self._passes:
@@ -110,15 +116,18 @@ class SparseConvolution(nn.Module):
 
 
 @checked
-def sparse_convolutions(module: nn.Module, below: float = BELOW) -> nn.Module:
+def sparse_convolutions(module: nn.Module, below: float = BELOW, example: Tensor | None = None) -> nn.Module:
     """A copy of a network whose convolutions compute their nonzero weights only.
 
-    A ResNet, VGG or conv net of lotto is computed by kernels as a whole. Of any other module the convolutions with a
-    density below ``below`` are replaced, if they pad with zeros and have no groups.
+    A ResNet, VGG or conv net of lotto is computed by kernels as a whole, and with an ``example`` any network of
+    convolutions, BatchNorm, ReLU, sums, pooling and linear layers, if its outputs and gradients are those of the
+    module. Of others the convolutions with a density below ``below`` are replaced, if they pad with zeros and have no
+    groups.
 
     Args:
         module: on the CPU, in float32; its pruned weights are 0.
         below: see there.
+        example: a batch of inputs.
 
     Returns:
         A network in evaluation mode with the same outputs up to rounding, without gradients.
@@ -134,8 +143,12 @@ def sparse_convolutions(module: nn.Module, below: float = BELOW) -> nn.Module:
     """
     if not can_compile():
         raise UsageError("Sparse convolutions are compiled by numba, which is not installed: pip install numba.")
-    if described(module) is not None:
-        return NetworkByKernels(module).eval()
+    if (found := own_description(module)) is not None:
+        return NetworkByKernels(module, found).eval()
+    if example is not None:
+        with suppress(Unknown):
+            shape = example.shape[1:]
+            return NetworkByKernels(module, described(module, shape), shape).eval()
     made = copy.deepcopy(module).eval()
     for name, layer in list(made.named_modules()):
         if name and _can_be_sparse(layer) and float((layer.weight != 0).double().mean()) < below:

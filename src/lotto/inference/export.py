@@ -23,12 +23,11 @@ from lotto.data import load as load_data
 from lotto.data.batch import call, mapped
 from lotto.data.batch import examples as some
 from lotto.inference.compaction import compact
-from lotto.inference.convolutions import sparse_convolutions
+from lotto.inference.convolutions import NetworkByKernels, sparse_convolutions
 from lotto.inference.rows import sparse_rows
 from lotto.recipe.recipe import Recipe
 from lotto.training.batch_size import BATCH
 from lotto.training.evaluation import Tally
-from lotto.training.learners.conv_networks import described
 
 TRAINED, FORMAT = "trained.safetensors", "lotto.trained"
 BATCHES = (1, 128)
@@ -108,17 +107,14 @@ def variants(recipe: Recipe, module: nn.Module) -> tuple[dict[str, nn.Module], l
         compressed = sparse_rows(made["compact"])
         if any(p.layout == torch.sparse_csr for p in compressed.buffers()):
             made["compact, compressed rows"] = compressed
-        if _has_kernels(recipe, module):
-            made[BY_KERNELS] = sparse_convolutions(module)
+        if can_compile() and recipe.precision == "float32":
+            by_kernels = sparse_convolutions(module, example=x)
+            if isinstance(by_kernels, NetworkByKernels):
+                made[BY_KERNELS] = by_kernels
     with torch.no_grad():
         seconds = {batch: _interleaved(made, some(x, 0, batch)) for batch in BATCHES}
         measured = [_measured(recipe, name, made, seconds) for name in made]
     return made, measured
-
-
-def _has_kernels(recipe: Recipe, module: nn.Module) -> bool:
-    """Whether kernels compute the whole network."""
-    return can_compile() and recipe.precision == "float32" and described(module) is not None
 
 
 def _measured(

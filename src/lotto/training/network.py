@@ -96,6 +96,7 @@ class Network:
 
     def __init__(self, recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
         self.activations: tuple[int, int] | None = None  # bytes, once they are known; see `batch_size`
+        self.described: Any = None  # once it is known; see `learners.conv_networks`
         self.device = device_of(recipe)
         self.dtype = PRECISIONS[recipe.precision]
         self.layout = torch.channels_last if recipe.uses_channels_last else torch.contiguous_format
@@ -111,7 +112,7 @@ class Network:
     def with_module(self, module: nn.Module) -> Network:
         """Another module that takes the same inputs on the same device, in the same precision and layout."""
         other = copy.copy(self)
-        other.module = module
+        other.module, other.described = module, None
         return other
 
     def load(self, weights: Mapping[str, Tensor]) -> None:

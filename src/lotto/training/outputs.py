@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lotto.core.jit import can_compile
 from lotto.recipe.recipe import Recipe
-from lotto.training.learners.conv_networks import channels_and_size
-from lotto.training.learners.network_layers import Layers, has_kernels
+from lotto.training.learners.conv_networks import description_of
+from lotto.training.learners.descriptions import Description, channels_and_size
+from lotto.training.learners.network_layers import Layers, are_quicker
 from lotto.training.network import Network
 
 BATCH = 128
@@ -25,11 +26,11 @@ def outputs_of(recipe: Recipe, network: Network) -> Callable[[Tensor], Tensor]:
         recipe: tells the shape of inputs.
         network: in evaluation mode.
     """
-    if recipe.arithmetic == "dense" or not (_has_kernels(network) and recipe.arrays.has_tensors):
+    if recipe.arithmetic == "dense" or not recipe.arrays.has_tensors or (found := _found(recipe, network)) is None:
         return network
     from lotto.training.learners.outputs_pass import OutputsPass
 
-    shape, layers = recipe.arrays.shape, _layers(network)
+    shape, layers = recipe.arrays.shape, _layers(network, found)
     by_kernels = OutputsPass(layers.network, *channels_and_size(shape), BATCH, frozen=True)
 
     def outputs(x: Tensor) -> Tensor:
@@ -48,24 +49,26 @@ def batch_statistics(recipe: Recipe, network: Network, x: Any) -> dict[str, Tens
         network: all its BatchNorms are trained.
         x: at least two examples.
     """
-    if recipe.arithmetic == "dense" or not (_has_kernels(network) and _fits(recipe, x) and len(x) > 1):
+    possible = recipe.arithmetic != "dense" and _fits(recipe, x) and len(x) > 1
+    if not possible or (found := _found(recipe, network)) is None:
         return None
     from lotto.training.learners.outputs_pass import OutputsPass
 
-    layers = _layers(network)
+    layers = _layers(network, found)
     layers.forget()
     OutputsPass(layers.network, *channels_and_size(recipe.arrays.shape), len(x), frozen=False)(x)
     return layers.statistics
 
 
-def _has_kernels(network: Network) -> bool:
-    precise = network.device.type == "cpu" and network.dtype == torch.float32
-    return precise and can_compile() and has_kernels(network.module) is not None
+def _found(recipe: Recipe, network: Network) -> Description | None:
+    """What the network computes, if kernels compute it and quicker."""
+    possible = network.device.type == "cpu" and can_compile() and are_quicker(network.module)
+    return description_of(network, recipe.arrays.shape) if possible else None
 
 
-def _layers(network: Network) -> Layers:
+def _layers(network: Network, found: Description) -> Layers:
     """With sparse layers where few weights are not 0."""
-    return Layers(network.module, {name: p.detach() != 0 for name, p in network.module.named_parameters()})
+    return Layers(network.module, found, {name: p.detach() != 0 for name, p in network.module.named_parameters()})
 
 
 def _fits(recipe: Recipe, x: Any) -> bool:

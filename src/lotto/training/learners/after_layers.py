@@ -86,16 +86,17 @@ class Bias(NamedTuple):
 
 
 class BiasPass:
-    """``relu(x + bias)`` for one size of inputs.
+    """``x + bias`` for one size of inputs, with ReLU or without.
 
     Args:
         layer: the bias.
-        x, out: inputs and outputs.
-        back: the gradient of ``x``.
+        x, out: inputs and outputs; without ReLU they may be the same.
+        back: the gradient of ``x``; without ReLU it may be that of ``out``.
+        relu: whether ReLU follows.
     """
 
-    def __init__(self, layer: Bias, x: Plane, out: Plane, back: Plane | None) -> None:
-        self.layer, self.x, self.out, self.back = layer, x, out, back or x
+    def __init__(self, layer: Bias, x: Plane, out: Plane, back: Plane | None, relu: bool = True) -> None:
+        self.layer, self.x, self.out, self.back, self.relu = layer, x, out, back or x, relu
 
     def forward(self) -> Iterator[np.ndarray]:
         """Set the outputs."""
@@ -107,7 +108,7 @@ class BiasPass:
 
     def _row(self, what: int, read: Plane, written: Plane) -> np.ndarray:
         layouts = [number for plane in (read, written, self.out) for number in plane.layout]
-        return program.row(what, *self.x.runs, self.layer.channels, *layouts, self.layer.place)
+        return program.row(what, *self.x.runs, self.layer.channels, *layouts, self.layer.place, self.relu)
 
 
 class PoolingPass:

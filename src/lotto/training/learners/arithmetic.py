@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from lotto.training.job import Job
 from lotto.training.learners.break_even import costs_of
 from lotto.training.learners.channel_skipping import compacted
-from lotto.training.learners.conv_networks import described, layers_of, of_images
-from lotto.training.learners.network_layers import has_kernels
+from lotto.training.learners.descriptions import Description, layers_of, of_images
+from lotto.training.learners.network_layers import are_quicker
 from lotto.training.network import Network
 
 
-def crossovers_of(job: Job, network: Network) -> Mapping[str, float] | None:
+def crossovers_of(job: Job, network: Network, found: Description) -> Mapping[str, float] | None:
     """The densities below which layers are lists of single weights, by name, where not `CROSSOVER`; None if dense
     layers, or those of the channels that something reads, are quicker.
 
@@ -20,17 +20,16 @@ def crossovers_of(job: Job, network: Network) -> Mapping[str, float] | None:
 
     Args:
         job: tells the mask, the batch size and how the recipe chooses.
-        network: one that `described` knows.
+        network: what is trained.
+        found: what it computes.
     """
     recipe, module = job.recipe, network.module
-    found = described(module)
-    assert found is not None
     if recipe.arithmetic == "sparse" or not of_images(module):
         return {}
     layers = layers_of(module, found, recipe.arrays.shape)
     costs = costs_of(layers, recipe.batch_size)
     if costs is None:  # not to be measured each time
-        return None if has_kernels(module) is None else {}
+        return {} if are_quicker(module) else None
     mask = {name: (job.mask or {}).get(f"{name}.weight") for name in layers}
     density = {name: 1.0 if kept is None else float(kept.float().mean()) for name, kept in mask.items()}
     small = compacted(job, network)

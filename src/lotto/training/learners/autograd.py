@@ -89,7 +89,9 @@ class Autograd(SingleLearner):
         return loss.detach()
 
     def describe(self) -> str:
-        return "autograd" + (", compiled" if self.job.recipe.compile else "")
+        compiled = ", compiled" if self.job.recipe.compile else ""
+        missing = self.network.described  # why kernels of ours do not compute a network of convolutions
+        return f"autograd{compiled}" + (f" (no kernels: {missing})" if isinstance(missing, str) and missing else "")
 
     def weights(self) -> dict[str, Tensor]:
         check_same_trained(self.module, self.parameters)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from lotto.core import files
 from lotto.core.errors import StorageError
 from lotto.core.locks import PathLock
-from lotto.training.learners.conv_networks import Layer
+from lotto.training.learners.descriptions import Layer
 
 WORK, ROWS = 3e8, 4
 """Of a large layer as many rows of places are timed as are so many multiplications, but at least so many rows."""
@@ -154,9 +154,9 @@ def _by_kernels(layer: Layer, batch: int, density: float) -> Callable[[], object
     count, space = layer.outputs, Workspace(batch)
     mask = np.random.default_rng(0).random((count, layer.inputs, *layer.shape.kernel)) < density
     convolution = Convolution(layer.shape, 2 * count, mask, DENSE if density == 1 else SPARSE)
-    after = Norm(count, 0, count, 0, count, 0) if layer.norm else Bias(count, 0)
+    after = (None, Norm(count, 0, count, 0, count, 0)) if layer.norm else (Bias(count, 0), None)
     x = space.plane(layer.inputs, layer.size, layer.shape.reach(layer.size))
-    made = PartPass(Unit(convolution, after), space, x, NOWHERE, asked=not layer.first)
+    made = PartPass(Unit(convolution, *after), space, x, NOWHERE, asked=not layer.first)
     instructions = program.rows([*made.forward(), *made.backward()])
     memory, moments, lists, places = space.tables()
     values, running = np.ones(2 * count + mask.size, np.float32), np.ones(2 * count, np.float32)

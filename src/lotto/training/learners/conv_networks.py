@@ -1,250 +1,50 @@
-"""Which networks are convolutions and linear layers of known kinds, in which order: the proof, and their layers' names.
-
-A description is what a network of ours computes as its class's code says; it is given only for modules that nobody has
-changed.
-"""
+"""Which networks kernels of ours compute: those of ours that nobody has changed, and others that are proved alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from lotto.models.conv import Conv, Conv1d
-from lotto.models.norm_relu import NormReLU
-from lotto.models.plain import is_plain
-from lotto.models.resnet import Block, ResNet
-from lotto.models.resnet1d import Block1d, ResNet1d
-from lotto.models.vgg import VGG
-from lotto.training.learners.batch_innermost import Pair, Pooling, Shape
+from lotto.training.learners.descriptions import Description
+from lotto.training.learners.operations import Unknown
+from lotto.training.learners.own_networks import own_description
+from lotto.training.learners.proof import check_alike
+from lotto.training.learners.traced import traced
+from lotto.training.network import Network
 
 
-class UnitNames(NamedTuple):
-    """A convolution without bias and its BatchNorm, or one with a bias."""
+def described(module: nn.Module, shape: Sequence[int]) -> Description:
+    """What a network computes of examples of a shape.
 
-    convolution: str
-    norm: str | None = None
+    Args:
+        module: one of ours, or any other, of which the outputs, gradients and statistics are compared with autograd's.
+        shape: of an example.
 
-
-class BlockNames(NamedTuple):
-    """Two units, and one of the shortcut or None; see `network_pass.Block`."""
-
-    first: UnitNames
-    second: UnitNames
-    shortcut: UnitNames | None
-
-
-class Description(NamedTuple):
-    """A network.
-
-    Attributes:
-        parts: what inputs go through; each unit and block ends with ReLU.
-        flat: whether linear layers read all places; else the mean over them.
-        linear: the linear layers, with ReLU between them.
+    Raises:
+        Unknown: if kernels do not compute it; the text says what is in the way.
     """
-
-    parts: Sequence[UnitNames | BlockNames | Pooling]
-    flat: bool
-    linear: Sequence[str]
-
-    @property
-    def units(self) -> list[UnitNames]:
-        """All units, those of shortcuts last."""
-        blocks = [part for part in self.parts if isinstance(part, BlockNames)]
-        plain = [part for part in self.parts if isinstance(part, UnitNames)]
-        inner = [unit for block in blocks for unit in (block.first, block.second)]
-        return [*plain, *inner, *(block.shortcut for block in blocks if block.shortcut is not None)]
+    found = own_description(module)
+    if found is None:
+        if not any(isinstance(part, nn.Conv1d | nn.Conv2d) for part in module.modules()):
+            raise Unknown("no convolutions")
+        found = traced(module, shape)
+        check_alike(module, found, shape)
+    return found
 
 
-class Layer(NamedTuple):
-    """A convolution with what follows it, as it is timed.
-
-    Attributes:
-        shape: of the kernel.
-        inputs, outputs: channels.
-        size: height and width of the inputs.
-        first: whether nobody asks for the inputs' gradient.
-        norm: whether BatchNorm follows; else a bias.
-    """
-
-    shape: Shape
-    inputs: int
-    outputs: int
-    size: Pair
-    first: bool
-    norm: bool
+def description_of(network: Network, shape: Sequence[int]) -> Description | None:
+    """What a network computes, see `described`; looked up once for a network. None = kernels do not compute it."""
+    if network.described is None:
+        network.described = _description_or_reason(network, shape)
+    return None if isinstance(network.described, str) else network.described
 
 
-def described(module: nn.Module) -> Description | None:
-    """What a module computes; None for one that is not of ours, that someone has changed, or not in float32."""
-    kind = type(module)
-    if kind not in _KINDS:
-        return None
-    parts, describe = _KINDS[kind]
-    if not is_plain(module, {kind, nn.Identity, nn.Sequential, nn.Linear, *parts}):
-        return None
-    found = describe(module)
-    return found if found is not None and _is_as_described(module, found) else None
-
-
-def _is_as_described(module: nn.Module, found: Description) -> bool:
-    """Whether all layers are there, of the kinds that ours are made with, and no others have parameters."""
-    names = {name for unit in found.units for name in unit if name is not None} | {*found.linear}
-    layers = dict(module.named_modules())
-    tensors = [*module.parameters(), *(b for b in module.buffers() if b.is_floating_point())]
-    return (
-        names <= layers.keys()
-        and {name.rpartition(".")[0] for name, _ in module.named_parameters()} == names
-        and all(_is_unit(layers[unit.convolution], layers.get(unit.norm or "")) for unit in found.units)
-        and all(type(layers[name]) is nn.Linear and layers[name].bias is not None for name in found.linear)
-        and all(tensor.dtype == torch.float32 for tensor in tensors)
-    )
-
-
-def _is_unit(layer: Any, norm: Any) -> bool:
-    """Whether a convolution and what follows are of the kind that ours are made with."""
-    if type(layer) not in (nn.Conv1d, nn.Conv2d):
-        return False
-    plain = is_simple(layer)
-    if not isinstance(norm, nn.modules.batchnorm._BatchNorm):  # the module itself: there is none
-        return plain and layer.bias is not None
-    known = norm.affine and norm.track_running_stats and norm.momentum is not None
-    return bool(plain and layer.bias is None and known)
-
-
-def is_simple(convolution: Any) -> bool:
-    """Whether a convolution pads with zeros, by so many places, and has no groups: `shape_of` says all of it."""
-    padded = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
-    return bool(padded and convolution.groups == 1)
-
-
-def of_images(module: nn.Module) -> bool:
-    """Whether a network has convolutions of two dimensions."""
-    return any(isinstance(layer, nn.Conv2d) for layer in module.modules())
-
-
-def _resnet(net: Any) -> Description | None:
-    """A stem, blocks, the mean; the norms with a ReLU of their own are where their class puts them."""
-    block, norm, other = (Block, NormReLU, nn.BatchNorm2d) if type(net) is ResNet else _ONE_DIMENSION
-    if type(net.blocks) is not nn.Sequential or type(net.bn) is not norm:
-        return None
-    parts: list[UnitNames | BlockNames | Pooling] = [UnitNames("conv", "bn")]
-    for i, part in enumerate(net.blocks):
-        at, shortcut = f"blocks.{i}.", None
-        if type(part) is not block or type(part.bn1) is not norm or type(part.bn2) is not norm:
-            return None
-        if isinstance(part.shortcut, nn.Sequential):
-            changes = part.conv1.stride[-1] > 1 or part.conv1.in_channels != part.conv2.out_channels
-            if not changes or [type(layer) for layer in part.shortcut][1:] != [other]:
-                return None
-            shortcut = UnitNames(at + "shortcut.0", at + "shortcut.1")
-        elif type(part.shortcut) is not nn.Identity:
-            return None
-        parts.append(BlockNames(UnitNames(at + "conv1", at + "bn1"), UnitNames(at + "conv2", at + "bn2"), shortcut))
-    return Description(parts, False, ["fc"])
-
-
-def _vgg(net: Any) -> Description | None:
-    """Convolutions with their norms, each with an identity after it; pooling between."""
-    if type(net.features) is not nn.Sequential:
-        return None
-    parts: list[UnitNames | BlockNames | Pooling] = []
-    layers, kinds = list(net.features), [type(layer) for layer in net.features]
-    i = 0
-    while i < len(layers):
-        if kinds[i : i + 3] == [nn.Conv2d, NormReLU, nn.Identity]:
-            parts.append(UnitNames(f"features.{i}", f"features.{i + 1}"))
-            i += 3
-        elif parts and kinds[i] is nn.MaxPool2d and _is_halving(layers[i]):
-            parts.append(Pooling((2, 2)))
-            i += 1
-        else:
-            return None
-    return Description(parts, False, ["fc"])
-
-
-def _is_halving(layer: Any) -> bool:
-    plain = (layer.padding, layer.dilation, layer.return_indices, layer.ceil_mode) == (0, 1, False, False)
-    return plain and (layer.kernel_size, layer.stride) == (2, 2)
-
-
-def _conv(net: Any) -> Description | None:
-    """Pairs of convolutions with biases, each with pooling after it, and three linear layers."""
-    parts: list[UnitNames | BlockNames | Pooling] = []
-    for i in range(1, net.depth + 1):
-        parts.append(UnitNames(f"conv{i}"))
-        if i % 2 == 0:
-            parts.append(Pooling((2, 2)))
-    return Description(parts, True, ["fc1", "fc2", "fc3"])
-
-
-def _conv1d(net: Any) -> Description | None:
-    return Description([UnitNames(f"conv{i}") for i in (1, 2, 3)], True, ["fc"])
-
-
-_ONE_DIMENSION = (Block1d, nn.BatchNorm1d, nn.BatchNorm1d)
-_KINDS: dict[type[nn.Module], tuple[tuple[type[nn.Module], ...], Callable[[Any], Description | None]]] = {
-    ResNet1d: ((Block1d, nn.Conv1d, nn.BatchNorm1d), _resnet),
-    ResNet: ((Block, nn.Conv2d, NormReLU, nn.BatchNorm2d), _resnet),
-    VGG: ((nn.Conv2d, NormReLU, nn.MaxPool2d), _vgg),
-    Conv: ((nn.Conv2d,), _conv),
-    Conv1d: ((nn.Conv1d,), _conv1d),
-}
-"""Networks: the types of their layers, and what describes them."""
-
-
-def channels_and_size(shape: Sequence[int]) -> tuple[int, Pair]:
-    """Of inputs (positions,), (channels, positions) or (channels, height, width): channels, and (height, width)."""
-    channels, *size = shape if len(shape) > 1 else (1, *shape)
-    return channels, ((size[0] if len(size) == 2 else 1), size[-1])
-
-
-def shape_of(layer: Any) -> Shape:
-    """Of a convolution of one or two dimensions."""
-    return Shape(*(_pair(getattr(layer, what), fill) for what, fill in _SHAPE))
-
-
-_SHAPE = (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1))
-
-
-def _pair(sizes: Sequence[int], fill: int) -> Pair:
-    """Height and width; what has one dimension has the height ``fill``."""
-    return (sizes[-2] if len(sizes) == 2 else fill), sizes[-1]
-
-
-def last_size(module: nn.Module, found: Description, shape: Sequence[int]) -> Pair:
-    """Height and width of the last activations for inputs of a shape."""
-    return _sized(module, found, shape)[1]
-
-
-def layers_of(module: nn.Module, found: Description, shape: Sequence[int]) -> dict[str, Layer]:
-    """The convolutions of a network by name, for inputs of a shape."""
-    layers = {}
-    for i, (unit, size) in enumerate(_sized(module, found, shape)[0]):
-        layer: Any = module.get_submodule(unit.convolution)
-        channels = (layer.in_channels, layer.out_channels)
-        layers[unit.convolution] = Layer(shape_of(layer), *channels, size, i == 0, unit.norm is not None)
-    return layers
-
-
-def _sized(module: nn.Module, found: Description, shape: Sequence[int]) -> tuple[list[tuple[UnitNames, Pair]], Pair]:
-    """All units with the height and width of their inputs, and of the last activations."""
-    _, size = channels_and_size(shape)
-    sized: list[tuple[UnitNames, Pair]] = []
-
-    def add(unit: UnitNames, size: Pair) -> Pair:
-        sized.append((unit, size))
-        return shape_of(module.get_submodule(unit.convolution)).outputs(size)
-
-    for part in found.parts:
-        if isinstance(part, Pooling):
-            size = part.outputs(size)
-        elif isinstance(part, UnitNames):
-            size = add(part, size)
-        else:
-            if part.shortcut is not None:
-                add(part.shortcut, size)
-            size = add(part.second, add(part.first, size))
-    return sized, size
+def _description_or_reason(network: Network, shape: Sequence[int]) -> Description | str:
+    if network.device.type != "cpu" or network.dtype != torch.float32:
+        return "not float32 on a CPU"
+    try:
+        return described(network.module, shape)
+    except Unknown as unknown:
+        return str(unknown)

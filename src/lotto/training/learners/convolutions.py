@@ -19,10 +19,11 @@ from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Job, State
 from lotto.training.learners.arithmetic import crossovers_of
 from lotto.training.learners.base import SingleLearner
-from lotto.training.learners.conv_networks import channels_and_size, described, last_size
+from lotto.training.learners.conv_networks import description_of
+from lotto.training.learners.descriptions import channels_and_size, last_size
 from lotto.training.learners.network_layers import Layers, views
 from lotto.training.learners.perceptron import loss_of
-from lotto.training.network import Network, is_ours
+from lotto.training.network import Network, has_own_data
 
 _ALL = "parameters"
 """What the optimizer calls the vector of all parameters."""
@@ -50,8 +51,10 @@ class Convolutions(SingleLearner):
         (self.job,), (start,) = jobs, states
         self.network = network
         module = network.module
-        chosen = crossovers_of(self.job, network) if crossovers is None else crossovers
-        self.layers = Layers(module, self.job.mask or {}, chosen)
+        found = description_of(network, self.job.recipe.arrays.shape)
+        assert found is not None  # `supports` has said so
+        chosen = crossovers_of(self.job, network, found) if crossovers is None else crossovers
+        self.layers = Layers(module, found, self.job.mask or {}, chosen)
         self.parameters = self.layers.parameters
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, {_ALL: self.layers.flat})
         self.restore(start.optimizer)
@@ -61,11 +64,12 @@ class Convolutions(SingleLearner):
 
     @classmethod
     def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
-        """One network, loss and data of ours: convolutions on a CPU in float32, all trained, weights masked."""
+        """Data and loss of ours, convolutions that kernels compute on a CPU in float32, all trained, weights masked."""
         recipe, module = jobs[0].recipe, network.module
         if not (
             len(jobs) == 1
-            and is_ours(recipe)
+            and has_own_data(recipe)
+            and isinstance(recipe.loss, str)
             and not recipe.compile
             and network.device.type == "cpu"
             and network.dtype == torch.float32
@@ -73,13 +77,13 @@ class Convolutions(SingleLearner):
             and can_compile()
         ):
             return False
-        found = described(module)
+        found = description_of(network, recipe.arrays.shape)
         return (
             found is not None
             and all(parameter.requires_grad for parameter in module.parameters())
             and recipe.batch_size * math.prod(last_size(module, found, recipe.arrays.shape)) > 1
             and all(mask.dim() > 1 for mask in (jobs[0].mask or {}).values())
-            and crossovers_of(jobs[0], network) is not None
+            and crossovers_of(jobs[0], network, found) is not None
         )
 
     def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lotto.training.learners.batch_innermost import Pooling
-from lotto.training.learners.conv_networks import BlockNames, Description, UnitNames, described, of_images, shape_of
+from lotto.training.learners.descriptions import BlockNames, Description, UnitNames, of_images, shape_of
 from lotto.training.learners.linear_head import Head, Linear
 
 if TYPE_CHECKING:
@@ -21,24 +21,24 @@ CROSSOVER = 0.45
 takes about twice as long as one in registers."""
 
 
-def has_kernels(module: nn.Module) -> Description | None:
-    """What a module computes if kernels of ours compute it, and quicker: one of images by those of one thread.
+def are_quicker(module: nn.Module) -> bool:
+    """Whether kernels of ours are quicker than torch's layers where nothing is measured.
 
-    With more threads, or narrower registers, torch's dense layers of images may be quicker.
+    With several threads, or narrower registers, torch's dense layers of images may be quicker.
     """
-    found = described(module)
-    if found is None or not of_images(module):
-        return found
+    if not of_images(module):
+        return True
     from lotto.training.learners.vector_blocks import WIDE
 
-    return found if WIDE and torch.get_num_threads() == 1 else None
+    return WIDE and torch.get_num_threads() == 1
 
 
 class Layers:
     """A network's parameters and running statistics as vectors, and its layers as places in them.
 
     Args:
-        module: see `described`; its tensors are copied.
+        module: its tensors are copied.
+        found: what it computes.
         mask: of the parameters, by name.
         crossovers: by name of convolution, of those that have another one than `CROSSOVER`.
 
@@ -52,7 +52,11 @@ class Layers:
     """
 
     def __init__(
-        self, module: nn.Module, mask: Mapping[str, Tensor], crossovers: Mapping[str, float] | None = None
+        self,
+        module: nn.Module,
+        found: Description,
+        mask: Mapping[str, Tensor],
+        crossovers: Mapping[str, float] | None = None,
     ) -> None:
         named = dict(module.named_parameters())
         self.flat = torch.cat([parameter.detach().flatten() for parameter in named.values()])
@@ -70,31 +74,33 @@ class Layers:
         }
         self._constants: list[tuple[float, float]] = []
         self.sparse = self.convolutions = 0
-        self.network = self._network(module)
+        self.network = self._network(module, found)
 
     def tensors(self) -> dict[str, Tensor]:
         """Views of everything, by name."""
         return {**self.parameters, **self.statistics, **self._counts}
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Views of all parameters' gradients, by name."""
+        assert self.flat.grad is not None
+        return dict(zip(self.parameters, views(self.flat.grad, self.parameters), strict=True))
 
     def forget(self) -> None:
         """From now on running statistics are those of the last batch."""
         self.network.vectors.constants[:, 0] = 1.0
         self.running.zero_()
 
-    def _network(self, module: nn.Module) -> network_pass.Network:
+    def _network(self, module: nn.Module, found: Description) -> network_pass.Network:
         from lotto.training.learners.network_pass import Block, Network, Vectors
 
-        found = described(module)
         assert self.flat.grad is not None
-        assert found is not None  # whoever asks has looked
         parts: list[Any] = []
         for part in found.parts:
             if isinstance(part, Pooling):
                 parts.append(part)
             elif isinstance(part, BlockNames):
-                first, second = (self._unit(module, names) for names in (part.first, part.second))
-                other = None if part.shortcut is None else self._unit(module, part.shortcut)
-                parts.append(Block(first, second, other))
+                main = [self._unit(module, names) for names in part.main]
+                parts.append(Block(main, None if part.shortcut is None else self._unit(module, part.shortcut)))
             else:
                 parts.append(self._unit(module, part))
         head = Head([self._linear(name) for name in found.linear])
@@ -118,9 +124,9 @@ class Layers:
 
         layer: Any = module.get_submodule(names.convolution)
         convolution = self._convolution(names.convolution, layer)
-        if names.norm is None:
-            return Unit(convolution, Bias(layer.out_channels, self._places[f"{names.convolution}.bias"]))
-        return Unit(convolution, self._norm(names.norm, module.get_submodule(names.norm)))
+        bias = None if layer.bias is None else Bias(layer.out_channels, self._places[f"{names.convolution}.bias"])
+        norm = None if names.norm is None else self._norm(names.norm, module.get_submodule(names.norm))
+        return Unit(convolution, bias, norm, names.relu)
 
     def _convolution(self, name: str, layer: Any) -> conv_layers.Convolution:
         from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution

@@ -21,10 +21,12 @@ Instructions = Iterator[np.ndarray]
 
 
 class Unit(NamedTuple):
-    """A convolution and its BatchNorm or bias, with ReLU."""
+    """A convolution with a bias, BatchNorm or both, and ReLU or not."""
 
     convolution: Convolution
-    after: Norm | Bias
+    bias: Bias | None
+    norm: Norm | None
+    relu: bool = True
 
     def outputs(self, size: Pair) -> Pair:
         """Height and width of the outputs for inputs of a height and width."""
@@ -32,15 +34,16 @@ class Unit(NamedTuple):
 
 
 class Block(NamedTuple):
-    """``relu(second(relu(first(x))) + shortcut(x))``; without ``shortcut`` that is ``x`` itself."""
+    """``relu(main(x) + shortcut(x))``, ``main`` units one after another; without ``shortcut`` that is ``x`` itself."""
 
-    first: Unit
-    second: Unit
+    main: Sequence[Unit]
     shortcut: Unit | None
 
     def outputs(self, size: Pair) -> Pair:
         """Height and width of the outputs for inputs of a height and width."""
-        return self.second.outputs(self.first.outputs(size))
+        for unit in self.main:
+            size = unit.outputs(size)
+        return size
 
 
 class Vectors(NamedTuple):
@@ -62,7 +65,7 @@ class Network(NamedTuple):
 
 
 class UnitPass:
-    """A unit for one size of inputs, its activations, and perhaps a sum and ReLU.
+    """A unit for one size of inputs, its activations, and perhaps a sum before ReLU.
 
     Args:
         unit: see `Unit`.
@@ -70,73 +73,101 @@ class UnitPass:
         x: the inputs.
         reach: the zeros that the outputs need around them.
         back: the inputs' gradient; None = nobody asks for it.
-        added: what is added before ReLU.
-        relu: whether ReLU follows.
+        added: what is added; BatchNorm stands before it, and ReLU follows.
     """
 
     def __init__(
-        self,
-        unit: Unit,
-        workspace: Workspace,
-        x: Plane,
-        reach: Reach,
-        back: Plane | None,
-        added: Plane | None = None,
-        relu: bool = True,
+        self, unit: Unit, workspace: Workspace, x: Plane, reach: Reach, back: Plane | None, added: Plane | None = None
     ) -> None:
-        layer, after = unit
+        layer = unit.convolution
         size, outputs = unit.outputs(x.size), layer.outputs
         raw = workspace.plane(outputs, size)
         self.out = workspace.plane(outputs, size, reach)
         given = workspace.shared("raw", outputs, size, layer.shape.back_reach(x.size))
-        self.after: NormPass | BiasPass
-        if isinstance(after, Norm):
-            self.after = NormPass(after, workspace, raw, added, self.out, given, relu)
-        else:
-            self.after = BiasPass(after, raw, self.out, given)
+        self.after = after_passes(unit, workspace, raw, self.out, given, added)
         self.convolution = ConvolutionPass(layer, workspace, x, raw, given, back)
 
     def forward(self) -> Instructions:
         """Set the outputs."""
         yield from self.convolution.forward()
-        yield from self.after.forward()
+        for layer in self.after:
+            yield from layer.forward()
 
     def backward(self, given: Plane, more: bool = False) -> Instructions:
         """Set all gradients, or add to that of the inputs; see `NormPass.backward`."""
-        yield from self.after.backward(given)
+        for layer in reversed(self.after):
+            yield from layer.backward(given)
+            given = layer.back
         yield from self.convolution.weight_gradient()
         if self.convolution.back is not None:
             yield from self.convolution.input_gradient(more)
+
+
+def after_passes(
+    unit: Unit,
+    workspace: Workspace,
+    raw: Plane,
+    out: Plane,
+    given: Plane | None,
+    added: Plane | None,
+    frozen: bool = False,
+) -> list[NormPass | BiasPass]:
+    """What follows a unit's convolution: a bias, or BatchNorm, or a bias that is added in place and BatchNorm.
+
+    Args:
+        unit: see `Unit`.
+        workspace: of all planes.
+        raw, out: the convolution's outputs and the unit's.
+        given: the gradient of ``raw``; None = there is none.
+        added: see `UnitPass`.
+        frozen: whether BatchNorm is by its running statistics.
+    """
+    passes: list[NormPass | BiasPass] = []
+    if unit.bias is not None:
+        last = unit.norm is None
+        passes.append(BiasPass(unit.bias, raw, out if last else raw, given, relu=last and unit.relu))
+    if unit.norm is not None:
+        relu = unit.relu or added is not None
+        passes.append(NormPass(unit.norm, workspace, raw, added, out, given, relu, frozen))
+    return passes
 
 
 class BlockPass:
     """A block for one size of inputs; see `UnitPass`."""
 
     def __init__(self, block: Block, workspace: Workspace, x: Plane, reach: Reach) -> None:
-        first, second = block.first.convolution, block.second.convolution
-        middle = first.shape.outputs(x.size)
-        self.given = workspace.shared("out", second.outputs, second.shape.outputs(middle))
-        self.middle = workspace.shared("middle", first.outputs, middle)
+        *inner, last = block.main
+        self.given = workspace.shared("out", last.convolution.outputs, block.outputs(x.size))
         back = self.given if block.shortcut is None else workspace.shared("out", x.channels, x.size)
-        self.first = UnitPass(block.first, workspace, x, second.shape.reach(middle), back)
         self.shortcut = None
+        self.main: list[UnitPass] = []
+        self.middles: list[Plane] = []
+        now, now_back = x, back
+        for i, unit in enumerate(inner):
+            size = unit.outputs(now.size)
+            self.middles.append(workspace.shared(f"middle {i}", unit.convolution.outputs, size))
+            after = block.main[i + 1].convolution.shape.reach(size)
+            self.main.append(UnitPass(unit, workspace, now, after, now_back))
+            now, now_back = self.main[-1].out, self.middles[-1]
         if block.shortcut is not None:
-            self.shortcut = UnitPass(block.shortcut, workspace, x, NOWHERE, back, relu=False)
+            self.shortcut = UnitPass(block.shortcut, workspace, x, NOWHERE, back)
         added = x if self.shortcut is None else self.shortcut.out
-        self.second = UnitPass(block.second, workspace, self.first.out, reach, self.middle, added)
-        self.out = self.second.out
+        self.main.append(UnitPass(last, workspace, now, reach, now_back, added))
+        self.out = self.main[-1].out
 
     def forward(self) -> Instructions:
         """Set the outputs."""
-        yield from self.first.forward()
+        *inner, last = self.main
+        for unit in inner:
+            yield from unit.forward()
         if self.shortcut is not None:
             yield from self.shortcut.forward()
-        yield from self.second.forward()
+        yield from last.forward()
 
     def backward(self) -> Instructions:
         """Set all gradients; what stands in ``given`` becomes the gradient of what was added."""
-        yield from self.second.backward(self.given)
-        yield from self.first.backward(self.middle, more=self.shortcut is None)
+        for i, given in reversed([*enumerate([*self.middles, self.given])]):
+            yield from self.main[i].backward(given, more=i == 0 and self.shortcut is None)
         if self.shortcut is not None:
             yield from self.shortcut.backward(self.given, more=True)
 
@@ -222,7 +253,7 @@ def reach_of(consumers: Sequence[Unit | Block | Pooling], size: Pair) -> Reach:
     """The zeros that the inputs of parts need around them."""
     units: list[Unit | None] = []
     for part in consumers:
-        units += [part.first, part.shortcut] if isinstance(part, Block) else [part] if isinstance(part, Unit) else []
+        units += [part.main[0], part.shortcut] if isinstance(part, Block) else [part] if isinstance(part, Unit) else []
     reaches = [unit.convolution.shape.reach(size) for unit in units if unit is not None] or [NOWHERE]
     before, after = ([max(r[side][d] for r in reaches) for d in range(2)] for side in range(2))
     return (before[0], before[1]), (after[0], after[1])

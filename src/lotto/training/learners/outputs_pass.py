@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lotto.training.learners import program
-from lotto.training.learners.after_layers import Bias, BiasPass, NormPass, PoolingPass
+from lotto.training.learners.after_layers import PoolingPass
 from lotto.training.learners.batch_innermost import NOWHERE, Pair, Plane, Pooling, Reach, Workspace
 from lotto.training.learners.conv_layers import ConvolutionPass
-from lotto.training.learners.network_pass import Block, Network, Unit, reach_of
+from lotto.training.learners.network_pass import Block, Network, Unit, after_passes, reach_of
 
 
 class OutputsPass:
@@ -48,24 +48,22 @@ class OutputsPass:
             out = self.space.shared(name, x.channels, part.outputs(x.size), reach)
             self._rows += PoolingPass(part, x, out).forward()
             return out
-        middle_size = part.first.outputs(x.size)
-        middle = self._unit("middle", part.first, x, part.second.convolution.shape.reach(middle_size))
-        added = x if part.shortcut is None else self._unit("shortcut", part.shortcut, x, NOWHERE, relu=False)
-        return self._unit(name, part.second, middle, reach, added)
+        *inner, last = part.main
+        now = x
+        for i, unit in enumerate(inner):
+            after = part.main[i + 1].convolution.shape.reach(unit.outputs(now.size))
+            now = self._unit(f"middle {i % 2}", unit, now, after)
+        added = x if part.shortcut is None else self._unit("shortcut", part.shortcut, x, NOWHERE)
+        return self._unit(name, last, now, reach, added)
 
-    def _unit(
-        self, name: str, unit: Unit, x: Plane, reach: Reach, added: Plane | None = None, relu: bool = True
-    ) -> Plane:
+    def _unit(self, name: str, unit: Unit, x: Plane, reach: Reach, added: Plane | None = None) -> Plane:
         """Add a unit's instructions; returns its outputs, in memory that others of the same name and size share."""
-        layer, after = unit
-        size = unit.outputs(x.size)
+        layer, size = unit.convolution, unit.outputs(x.size)
         raw = self.space.shared("raw", layer.outputs, size)
         out = self.space.shared(name, layer.outputs, size, reach)
         self._rows += ConvolutionPass(layer, self.space, x, raw, None, None).forward()
-        if isinstance(after, Bias):
-            self._rows += BiasPass(after, raw, out, None).forward()
-        else:
-            self._rows += NormPass(after, self.space, raw, added, out, None, relu, self.frozen).forward()
+        for after in after_passes(unit, self.space, raw, out, None, added, self.frozen):
+            self._rows += after.forward()
         return out
 
     def __call__(self, x: Tensor) -> Tensor:

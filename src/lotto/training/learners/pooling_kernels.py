@@ -14,8 +14,8 @@ _ZERO = np.float32(0)
 
 
 @jit_part
-def shift(memory, x_at, out_at, shape, bias):  # type: ignore[no-untyped-def]
-    """``out = relu(x + bias)``; arguments as those of `batchnorm_kernels.normalise`."""
+def shift(memory, x_at, out_at, shape, bias, relu):  # type: ignore[no-untyped-def]
+    """``out = x + bias``, with ReLU if ``relu``; arguments as those of `batchnorm_kernels.normalise`."""
     rows, columns, run = shape
     for c in range(len(bias)):
         for h in range(rows):
@@ -25,11 +25,11 @@ def shift(memory, x_at, out_at, shape, bias):  # type: ignore[no-untyped-def]
                 row, result = memory[a : a + run], memory[z : z + run]
                 for i in range(run):
                     value = row[i] + bias[c]
-                    result[i] = _ZERO if value <= _ZERO else value  # NaN stays
+                    result[i] = _ZERO if relu and value <= _ZERO else value  # NaN stays
 
 
 @jit_part
-def shift_back(memory, given_at, back_at, out_at, shape, by_bias):  # type: ignore[no-untyped-def]
+def shift_back(memory, given_at, back_at, out_at, shape, by_bias, relu):  # type: ignore[no-untyped-def]
     """The gradients of `shift`; that of the bias is written to ``by_bias``."""
     rows, columns, run = shape
     for c in range(len(by_bias)):
@@ -45,7 +45,7 @@ def shift_back(memory, given_at, back_at, out_at, shape, by_bias):  # type: igno
                     result = memory[a + first : a + last]
                     part = _ZERO
                     for i in range(last - first):
-                        value = _ZERO if gate[i] <= _ZERO else row[i]
+                        value = _ZERO if relu and gate[i] <= _ZERO else row[i]
                         result[i] = value
                         part += value
                     total += part

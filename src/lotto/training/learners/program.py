@@ -90,9 +90,9 @@ def _compiled(digest: str) -> Any:
                 shape, channels, out = (p[1], p[2], p[3]), p[4], (p[13], p[14], p[15], p[16])
                 read, written = (p[5], p[6], p[7], p[8]), (p[9], p[10], p[11], p[12])
                 if op == SHIFT:
-                    shift(memory, read, written, shape, values[p[17] : p[17] + channels])
+                    shift(memory, read, written, shape, values[p[17] : p[17] + channels], p[18] != 0)
                 else:
-                    shift_back(memory, read, written, out, shape, gradients[p[17] : p[17] + channels])
+                    shift_back(memory, read, written, out, shape, gradients[p[17] : p[17] + channels], p[18] != 0)
             elif op in (GREATEST, GREATEST_BACK):
                 shape, channels, size, whole = (p[1], p[2], p[3]), p[4], (p[21], p[22]), (p[23], p[24])
                 x, out = (p[5], p[6], p[7], p[8]), (p[9], p[10], p[11], p[12])
