@@ -248,7 +248,12 @@ def test_a_drawn_network_and_its_gradients_are_autograds(parts, flat, hidden, de
         module = Drawn(parts, flat, hidden, size)
     except RuntimeError:  # nothing is left to pool
         assume(False)
-    found = traced(module, (2, *size))
+    try:
+        found = traced(module, (2, *size))
+    except Unknown as unknown:  # of one place, a stride takes nothing away
+        if "changes no shape" not in str(unknown):
+            raise
+        assume(False)
     mask = {n: torch.rand_like(p) < density for n, p in module.named_parameters() if p.dim() > 1}
     with torch.no_grad():
         for name, p in module.named_parameters():
@@ -261,11 +266,16 @@ def test_a_drawn_network_and_its_gradients_are_autograds(parts, flat, hidden, de
     passes = NetworkPass(layers.network, 2, size, len(x))
     outputs = passes.forward(x.flatten(1).t())
     passes.backward(given_.float().t())
-    close = lambda a, b: float((a.double() - b).norm()) <= 5e-3 * float(b.norm()) + 1e-3  # noqa: E731  (ReLUs that turn)
-    assert close(outputs.t(), expected.detach())
     gradients = layers.gradients()
+    # ReLUs that rounding turns show, and so does what BatchNorm cancels: in single precision it is a share of the rest.
+    largest = max(float(p.grad.norm()) for p in slow.parameters())
+
+    def close(found, right, floor=1e-3):
+        return float((found.double() - right).norm()) <= 5e-3 * float(right.norm()) + floor
+
+    assert close(outputs.t(), expected.detach())
     for name, p in slow.named_parameters():
-        assert close(gradients[name], p.grad * mask.get(name, 1)), name
+        assert close(gradients[name], p.grad * mask.get(name, 1), 1e-3 * largest), name
         assert name not in mask or not gradients[name][~mask[name]].any()
     for name, statistics in layers.statistics.items():
         assert close(statistics, slow.get_buffer(name)), name
