@@ -33,7 +33,7 @@ def images(**changes: Any) -> lotto.Recipe:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(620, 1, 64, 64)).astype("float32"), np.arange(620) % 2
     data = lotto.data.Arrays(x[:20], y[:20], x[20:], y[20:])
-    return lotto.Recipe(Wide, data, lotto.SGD(0.1), batch_size=4, steps="2it", **changes)
+    return lotto.Recipe(Wide, data, lotto.SGD(0.1), batch_size=4, steps="2it", arithmetic="dense", **changes)
 
 
 def test_a_network_with_large_activations_gets_fewer_examples_at_once(
