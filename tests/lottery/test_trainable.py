@@ -164,6 +164,21 @@ def test_pretrained_weights_are_where_all_begin_and_the_control_draws_new_ones(s
         lotto.Trainable(Net, fit, init=__file__)
 
 
+def test_a_control_that_would_begin_as_imp_itself_is_none(store, caplog):
+    def seeding_itself():
+        torch.manual_seed(3)
+        return Net()
+
+    trainable = lotto.Trainable(seeding_itself, fit)
+    options = {"densities": [0.5], "rewind_to": "1it", "replicates": 1, "controls": ("reinit", "random")}
+    (replicate,) = lotto.imp(trainable, engine=Serial(store), **options).replicates
+    assert set(replicate[1].controls) == {"random"}
+    assert "'reinit' would be no control and is left out" in caplog.text
+    assert "Let the model draw them from torch's generator" in caplog.text
+    with pytest.raises(UsageError, match=r"after='reinit' needs new initial weights.*from torch's generator"):
+        make_plan(trainable, after="reinit", densities=[0.5])
+
+
 REFUSED = {
     "does not end": (lambda model, *, start_step, seed: {"error": 1.0}, "took no step"),
     "no error": (

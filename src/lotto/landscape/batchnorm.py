@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from lotto.training.batch_size import activations, eval_batch
 from lotto.training.evaluation import examples_of
 from lotto.training.network import NORMS, Network
 from lotto.training.outputs import batch_statistics
+from lotto.training.own_batches import examples_in, own_batches, own_loss
 
 STATISTICS_BYTES = 128 << 20
 """Batches are so large that their largest activation takes this much memory, or as large as in an evaluation."""
@@ -37,7 +38,8 @@ def recompute_statistics(recipe: Recipe, network: Network, examples: int | None 
     Args:
         recipe: the data.
         network: gets the statistics; is left in evaluation mode.
-        examples: at most so many training examples; None = the recipe's ``bn_examples``.
+        examples: at most so many training examples; None = the recipe's ``bn_examples``. Of a loop of one's own, whose
+            loss is run on its batches, whole batches until there are as many.
 
     Raises:
         UsageError: if there is one value only, or statistics are not finite.
@@ -48,14 +50,33 @@ def recompute_statistics(recipe: Recipe, network: Network, examples: int | None 
     network.module.eval()
     if not norms:
         return
-    wanted = min(examples or recipe.bn_examples, recipe.arrays.size())
+    wanted = examples or recipe.bn_examples
+    if recipe.loop is not None:
+        _settled(norms, _losses(recipe, network, wanted), wanted)
+        return
+    wanted = min(wanted, recipe.arrays.size())
     batch = -(-wanted // -(-wanted // statistics_batch(recipe, network)))  # batches as equal as can be
     if batch == wanted and _of_one_batch(recipe, network, wanted):
         return
+    _settled(
+        norms, (network(x) for x, _ in _without_single(examples_of(recipe, network, "train", wanted, batch))), wanted
+    )
+
+
+def _losses(recipe: Recipe, network: Network, wanted: int) -> Iterator[Tensor]:
+    for batch in own_batches(recipe, network):
+        yield own_loss(recipe, network, batch)[0]
+        wanted -= examples_in(batch) or 0
+        if wanted <= 0:
+            return
+
+
+def _settled(norms: Sequence[Any], passes: Iterable[Tensor], wanted: int) -> None:
+    """Give layers the statistics of what they receive in forward passes, which are made one after the other."""
     found = [_Moments(norm) for norm in norms]
     try:
-        for x, _ in _without_single(examples_of(recipe, network, "train", wanted, batch)):
-            network(x)
+        for _ in passes:
+            pass
     except ValueError as error:
         raise UsageError(
             f"BatchNorm statistics cannot be re-estimated from {wanted} training examples: {error}"

@@ -26,6 +26,7 @@ from lotto.landscape.combinations import evaluate_combinations, first_layer_domi
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import Metrics, adds_up, evaluate_network
 from lotto.training.network import Network, constant_buffers
+from lotto.training.own_batches import check_evaluates
 
 BASELINES = ("mean", "line")
 BATCHNORM = ("interpolate", "recompute")
@@ -127,6 +128,8 @@ class PathTask(Task):
     label: str = ""
 
     def __post_init__(self) -> None:
+        recompute = self.batchnorm == "recompute" and has_batchnorm(self.recipe)
+        check_evaluates(self.recipe, self.splits, self.examples, recompute)
         constants = check_ends(self.recipe, self.a, self.b)
         if self.points < 2:
             raise UsageError(f"A path has at least 2 points, its ends; got {self.points}.")

@@ -29,6 +29,7 @@ from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import Metrics, adds_up, evaluate_network
 from lotto.training.network import Network
+from lotto.training.own_batches import check_evaluates
 
 COLLINEAR = 1e-6
 """Three points are on a line when the third is nearer to it than this fraction of their distances."""
@@ -94,6 +95,7 @@ class PlaneTask(Task):
     label: str = ""
 
     def __post_init__(self) -> None:
+        check_evaluates(self.recipe, (self.split,), self.examples)
         self._constants  # noqa: B018 (checks them)
         if self.points < 2:
             raise UsageError(f"A plane has at least 2 points along each axis; got {self.points}.")

@@ -30,6 +30,7 @@ from lotto.pruning import masks
 from lotto.pruning.masks import Mask, MaskLike
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run, State
+from lotto.training.own_batches import check_evaluates
 
 STABLE = 2.0
 """A network is stable when its error barrier is below this many percentage points (LMC section 3). An error in any
@@ -186,6 +187,7 @@ def instability_procedure(
 ) -> Procedure[Instability]:
     """Instability of ``W_k`` (or ``m * W_k``): barriers between copies trained on pairs of orders (LMC section 3)."""
     check_orders(order_seeds, 2, "Instability compares copies trained on different data orders")
+    check_evaluates(recipe, splits, examples, recompute=has_batchnorm(recipe))
     runs: list[Run] = yield [_fork(recipe, start, mask, from_step, u, f"{label} · order {u}") for u in order_seeds]
     policies = BATCHNORM if has_batchnorm(recipe) else BATCHNORM[:1]
     pairs = list(combinations(zip(order_seeds, runs, strict=True), 2))
@@ -334,6 +336,7 @@ def instability(
 
     def procedure(recipe: Recipe) -> Procedure[Instability]:
         check_orders(order_seeds, 2, "Instability compares copies trained on different data orders")
+        check_evaluates(recipe, splits, examples, recompute=has_batchnorm(recipe))  # before the rewind point is trained
         k, _, point = yield from _point(recipe, mask, from_step, (init_seed,), start, init_seed)
         return (
             yield from instability_procedure(

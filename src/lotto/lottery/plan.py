@@ -229,8 +229,8 @@ def _check_own_loop(recipe: Recipe, plan: Plan) -> None:
     if recipe.loop is None:
         return
     for asked, what, why in (
-        (_is_adaptive(plan), "adaptive pruning", "its barriers need batches"),
-        (plan.particles > 1, "particles", "an average of networks has to be evaluated"),
+        (_is_adaptive(plan), "adaptive pruning", "its barriers are those of a validation split of lotto's"),
+        (plan.particles > 1, "particles", "an average of networks is evaluated on lotto's data"),
         (plan.rewind_optimizer, "rewind_optimizer", "the optimizer is made inside the loop"),
         (Retraining(plan.after) is Retraining.FINETUNE, "after='finetune'", "the learning rate is the loop's own"),
     ):
@@ -322,7 +322,8 @@ def check_reinit(recipe: Recipe, seed: int, mask: Mask, controls: Sequence[str],
     one, two = recipe.initial(seed), recipe.initial(seed + REINIT_CONTROL)
     same = [n for n in mask if torch.equal(one[n], two[n])]
     why = f"{recipe.name} has the same initial weights for every seed (it loads them, or seeds itself)"
-    instead = "Other weights are drawn with init='kaiming-normal'."
+    own = "Let the model draw them from torch's generator, which is seeded for each, and give init= what it loads."
+    instead = "Other weights are drawn with init='kaiming-normal'." if recipe.loop is None else own
     if len(same) == len(mask):
         if after is Retraining.REINIT:
             raise UsageError(f"after='reinit' needs new initial weights, but {why}. {instead}")

@@ -34,6 +34,7 @@ from lotto.pruning.context import NeedsNetworkError
 from lotto.pruning.masks import Mask, MaskLike
 from lotto.pruning.rule import Pruning, context_of, prune_by
 from lotto.pruning.scores import Score, score_function, score_name, scores_of
+from lotto.recipe.own_loop import no_data
 from lotto.recipe.recipe import Recipe
 from lotto.training.network import Network, device_of
 
@@ -64,11 +65,15 @@ class NetworkMeasurements:
     @property
     def loss(self) -> Callable[[Any, Any], Tensor]:
         """The recipe's loss."""
+        if self.recipe.loop is not None:
+            no_data("scores that call the loss (gradients and hvp do it for them)")
         return self.recipe.loss_function
 
     @property
     def batches(self) -> _Batches:
         """One epoch of training batches, each time from the beginning."""
+        if self.recipe.loop is not None:
+            no_data("scores that read batches (gradients and hvp do it for them)")
         return _Batches(self)
 
     def gradients(self, examples: int | None = None) -> dict[str, Tensor]:

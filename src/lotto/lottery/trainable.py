@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ def Trainable(
     fit: Callable[..., Mapping[str, float]],
     *,
     init: Mapping[str, Tensor] | str | Path | None = None,
+    evaluate: Callable[..., Mapping[str, float]] | None = None,
+    loss: Callable[..., Any] | None = None,
+    batches: Callable[..., Iterable[Any]] | None = None,
     key: str = "",
     name: str = "",
     tolerance: float | str | None = None,
@@ -35,13 +38,21 @@ def Trainable(
     point is taken at the k-th step of the main optimizer; a level is called with ``start_step=k``, where the loop's own
     schedule is to go on, and ``seed`` is its data order's. Global generators are seeded before each call.
 
-    Paths, curvature, scores with gradients and adaptive pruning need batches, and refuse.
+    With ``evaluate``, paths between networks, their barriers and instability can be had; with ``loss`` and ``batches``,
+    curvature, scores of gradients, and BatchNorm statistics re-estimated on paths. Without them these refuse, and
+    adaptive pruning always does.
 
     Args:
         model: a class or a function that builds the network.
         fit: the loop.
         init: weights at which every training begins, a state dict or a safetensors file; None = drawn by ``model``,
             another set for every seed.
+        evaluate: ``evaluate(model)`` returns numbers by name, ``error`` and ``loss`` of the test examples, for a model
+            in evaluation mode with whatever weights; ``evaluate(model, split)`` those of ``"train"`` or ``"test"``.
+        loss: ``loss(model, batch)`` returns the mean loss over the examples of a batch, a tensor; or, where it is a
+            mean over something else, the sum and its weight: ``(total, tokens)``.
+        batches: ``batches()`` returns the training batches, anew at each call: a ``DataLoader``, a generator. What it
+            draws from global generators is the same each time.
         key: a text that tells one version from another. The code of ``fit`` and all that it reaches is in a run's key
             in any case; what no key can cover (files, the clock) makes runs that are trained and not remembered.
         name: what tables call it; default the loop's.
@@ -66,7 +77,7 @@ def Trainable(
     >>> result.ticket(level=1).density
     0.5
     """
-    loop = OwnLoop(fit, key)
+    loop = OwnLoop(fit, key, evaluate, loss, batches)
     check_fit(loop)
     given: dict[str, Any] = {} if tolerance is None else {"tolerance": tolerance}
     return Recipe(

@@ -28,6 +28,11 @@ class OwnLoop:
         fit: ``fit(model, *, start_step, seed) -> metrics`` trains the module in place, from ``start_step`` of its own
             schedule on, in the data order ``seed``, and returns numbers by name, ``error`` among them.
         key: a text that tells one version from another where code alone does not.
+        evaluate: ``evaluate(model) -> {"error": ..., "loss": ...}`` of the test split, or ``evaluate(model, split)`` of
+            any; for paths. None = there are none.
+        loss: ``loss(model, batch)``, the mean over a batch's examples, or a pair of the sum and its weight; for
+            curvature.
+        batches: gives the training batches from the first on, each time that it is called.
 
     >>> OwnLoop(lambda model, start_step, seed: {"error": 1.0}).key
     ''
@@ -35,6 +40,27 @@ class OwnLoop:
 
     fit: Callable[..., Mapping[str, float]]
     key: str = ""
+    evaluate: Callable[..., Mapping[str, float]] | None = None
+    loss: Callable[..., Any] | None = None
+    batches: Callable[..., Iterable[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.loss is None) != (self.batches is None):
+            raise UsageError(
+                "loss= and batches= of lotto.Trainable come together: loss(model, batch) is the loss of one of the "
+                "batches that batches() gives."
+            )
+
+    def entry(self, of: str) -> list[Any]:
+        """What has a part in a run, an evaluation, one with statistics re-estimated, or a loss; empty if nothing has.
+
+        What only paths and curvature call has no part in a run, which is found again when they are added.
+        """
+        parts: dict[str, list[Any]] = {
+            "run": [self.fit], "evaluation": [self.evaluate], "loss": [self.loss, self.batches],
+        }  # fmt: skip
+        parts["statistics"] = parts["evaluation"] + parts["loss"]
+        return [*parts[of], self.key] if any(parts[of]) else []
 
 
 class OwnData(DataSource):
@@ -61,12 +87,20 @@ def error(outputs: Any, targets: Any) -> Tensor:
     no_data()
 
 
-def no_data() -> NoReturn:
-    """Raise ``UsageError``: what was asked for needs batches."""
-    raise UsageError(
-        "A loop of your own (lotto.Trainable) has its own data and loss, so that paths, curvature and scores of "
-        "gradients have nothing to read: describe the training as a lotto.Recipe for these."
-    )
+def no_loss(outputs: Any, targets: Any) -> Tensor:
+    """Nor is its loss."""
+    no_data()
+
+
+def no_data(what: str = "this", give: str = "") -> NoReturn:
+    """Raise ``UsageError``: what was asked for needs what only the loop knows.
+
+    Args:
+        what: what was asked for.
+        give: which arguments of `lotto.Trainable` make it possible; empty = none do.
+    """
+    instead = f"give {give} as well" if give else "describe the training as a lotto.Recipe for it"
+    raise UsageError(f"A loop of your own (lotto.Trainable) has its own data and loss; for {what}, {instead}.")
 
 
 class Pretrained:

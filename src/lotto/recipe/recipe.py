@@ -39,7 +39,7 @@ from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
 from lotto.recipe.module_state import check_state
 from lotto.recipe.objectives import ERRORS, IGNORED, LOSSES, Objective, misclassification
 from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
-from lotto.recipe.own_loop import UNKNOWN, OwnLoop, Pretrained
+from lotto.recipe.own_loop import UNKNOWN, OwnLoop, Pretrained, no_loss
 from lotto.recipe.tolerance import POINTS, RELATIVE, Tolerance
 from lotto.recipe.totals import ignored, target_weight
 
@@ -154,7 +154,7 @@ class Recipe:
         default=None, metadata=affects("training", unless=None, of=lambda r: r.pretrained.digest)
     )
     loop: OwnLoop | None = field(
-        default=None, metadata=affects("training", unless=None, of=lambda r: [r.loop.fit, r.loop.key])
+        default=None, metadata=affects("training", unless=None, of=lambda r: r.loop.entry("run"))
     )
     include: InitVar[str | Sequence[str]] = ()
     exclude: InitVar[str | Sequence[str]] = ()
@@ -307,6 +307,8 @@ class Recipe:
     @cached_property
     def loss_function(self) -> Objective:
         """The loss: (outputs, targets) of a batch to a number."""
+        if self.loop is not None:
+            return no_loss
         return LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
 
     @cached_property
@@ -373,7 +375,10 @@ class Recipe:
         Raises:
             fingerprint.NotCacheableError: if the model or a function cannot be fingerprinted.
         """
-        found: dict[str, Any] = fingerprint.canonical(fingerprint.entries(self, DECIDES[of]))
+        parts = fingerprint.entries(self, DECIDES[of])
+        if self.loop is not None and (own := self.loop.entry(of)):
+            parts["loop"] = own
+        found: dict[str, Any] = fingerprint.canonical(parts)
         if self._has_users_code and (reason := self._examine(fingerprint.digest(found), self._what_it_reads)):
             raise fingerprint.NotCacheableError(reason)
         return found

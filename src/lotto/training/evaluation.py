@@ -26,6 +26,7 @@ from lotto.training.batch_size import eval_batch
 from lotto.training.mistakes import Mistakes, wrong_predictions
 from lotto.training.network import Network
 from lotto.training.outputs import outputs_of
+from lotto.training.own_batches import own_metrics
 
 GATHERED_BYTES = 4 << 30
 """So much memory at most for the outputs of a split that an objective needs at once."""
@@ -103,6 +104,8 @@ def tally(
 
 def evaluate_network(recipe: Recipe, network: Network, split: Split, examples: int | None = None) -> Metrics:
     """The same as `evaluate` for a network on its device, over at most ``examples``."""
+    if recipe.loop is not None:
+        return Metrics(*own_metrics(recipe, network, split, examples))
     return tally(recipe, network, split, examples).metrics()
 
 

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
 from lotto.core.errors import DivergedError, UsageError, text
 from lotto.core.rng import private_rng, torch_seed
 from lotto.core.weights import clone, first_non_finite
@@ -18,6 +16,7 @@ from lotto.recipe.own_loop import OwnLoop
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run, State
 from lotto.training.network import Network, constant_buffers
+from lotto.training.own_batches import check_functions, numbers
 from lotto.training.sparse_loop import SparseLoop, sparse
 
 REPORT_SECONDS = 0.2
@@ -34,7 +33,8 @@ def check_fit(loop: OwnLoop) -> None:
             f"fit is called as fit(model, start_step=..., seed=...); this one cannot be: {error}."
         ) from error
     except ValueError:  # a builtin without a signature: it will tell
-        return
+        pass
+    check_functions(loop)
 
 
 def train_own(job: Job, on_step: Callable[[int, float], None] | None = None) -> Run:
@@ -95,11 +95,7 @@ def _checked(recipe: Recipe, seen: SparseLoop, metrics: Any, wanted: list[int], 
             f"The loop of {recipe.name} ended after {seen.steps} steps of its optimizer; step {missed[0]}, which is to "
             "be kept, never came. Rewind to an earlier one."
         )
-    try:
-        found = {str(n): float(v.detach() if isinstance(v, Tensor) else v) for n, v in {**metrics}.items()}
-    except (TypeError, ValueError, RuntimeError):
-        found = {}
-    if "error" not in found:
+    if "error" not in (found := numbers(metrics)):
         raise UsageError(
             "fit returns its metrics, numbers by name with 'error' among them (smaller is better), such as "
             f"{{'error': 100 * (1 - accuracy)}}; this one returned {text(metrics)}."

@@ -48,6 +48,7 @@ from lotto.pruning import masks
 from lotto.pruning.masks import MaskLike
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import in_nats
+from lotto.training.own_batches import count_examples
 
 FIRST_STEPS, MOST_STEPS = 32, 1024
 ACCURACY = 0.01
@@ -171,11 +172,13 @@ def limits(
 def enough_examples(recipe: Recipe, size: int) -> int:
     """So many training examples that the rank of the Gauss-Newton part is not what decides over ``size`` weights."""
     needed = math.ceil(RANK_MARGIN * size / _rank_per_example(recipe))
-    return min(max(LEAST_EXAMPLES, needed), recipe.arrays.size())
+    return min(max(LEAST_EXAMPLES, needed), recipe.arrays.size() if recipe.loop is None else count_examples(recipe))
 
 
 def _rank_per_example(recipe: Recipe) -> int:
-    """Of the Gauss-Newton part; softmax does not see what all outputs have in common."""
+    """Of the Gauss-Newton part; softmax does not see what all outputs have in common. A loop's loss has 1 at least."""
+    if recipe.loop is not None:
+        return 1
     outputs = int(recipe.arrays.classes)
     return max(1, outputs - 1 if in_nats(recipe.loss_function) else outputs)
 

@@ -21,23 +21,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lotto.core.check import Count, checked
 from lotto.core.errors import UsageError, text
 from lotto.core.weights import Weights
-from lotto.data import Batch, Split
-from lotto.data.batch import count as examples_in
-from lotto.data.batch import examples as some
+from lotto.data import Split
 from lotto.landscape.batchnorm import NORMS
+from lotto.landscape.curvature.mean_loss import MeanLoss, mean_loss
 from lotto.landscape.subspace import check_not_empty
 from lotto.pruning import masks
 from lotto.pruning.masks import MaskLike
 from lotto.recipe.recipe import Recipe
-from lotto.recipe.totals import mean_of
-from lotto.training.batch_size import BATCH, eval_batch
-from lotto.training.evaluation import examples_of
 from lotto.training.network import Network, flushed_denormals
-
-HELD_BATCHES = 4
-HELD_EXAMPLES = HELD_BATCHES * BATCH
-"""Up to so many examples (or batches, where these are smaller), the first derivatives and their graphs are computed
-once: half of a product's time."""
 
 
 @checked
@@ -92,49 +83,14 @@ class Hessian:
         device = self.network.device
         self.index = [keep.flatten().nonzero().squeeze(1).to(device) for keep in self.mask.values()]
         self.size = sum(len(i) for i in self.index)
-        self.split, self.examples = split, examples
-        self._mean = mean_of(recipe.loss_function)
+        self.loss: MeanLoss = mean_loss(recipe, self.network, split, examples)
         self._held: list[tuple[float, tuple[Tensor | None, ...]]] = []
-        self._check_determined()
+        with torch.no_grad(), twice_differentiable(module):
+            self.loss.check()
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Any]:
         """The examples in their own order, not augmented."""
-        yield from examples_of(self.recipe, self.network, self.split, self.examples)
-
-    def _loss(self, x: Any, y: Any) -> tuple[Tensor, float]:
-        """The loss of a batch and its weight in the mean over all."""
-        if self._mean is None:
-            return self.recipe.loss_function(self.network(x), y), examples_in(x)
-        loss, weight = self._mean(self.network(x), y)
-        return loss, float(weight)
-
-    def _check_determined(self) -> None:
-        x, y = next(self.batches())
-        with torch.no_grad(), twice_differentiable(self.network.module):
-            first, second = (self.recipe.loss_function(self.network(x), y) for _ in range(2))
-        if not torch.equal(first.nan_to_num(), second.nan_to_num()):  # a batch of no target has no loss
-            raise UsageError(
-                "The loss of the same batch differs between two evaluations: some module draws random numbers in "
-                "evaluation mode (dropout called with training=True?), so there is no Hessian."
-            )
-        if self._mean is None and examples_in(x) < (self.examples or self.recipe.arrays.size(self.split)):
-            self._check_mean(first, x, y)
-
-    @torch.no_grad()
-    def _check_mean(self, whole: Tensor, x: Any, y: Any) -> None:
-        """A loss that nobody has said anything about is taken as a mean over examples, if it is one."""
-        size = examples_in(x)
-        at = size // 3
-        parts = [
-            (last - first) * float(self.recipe.loss_function(self.network(some(x, first, last)), some(y, first, last)))
-            for first, last in ((0, at), (at, size))
-        ]
-        if abs(sum(parts) / size - float(whole)) > 1e-4 * sum(map(abs, parts)) / size:
-            raise UsageError(
-                "The loss of a batch is not the mean over its examples, so batches do not add up to the loss of all. "
-                "Say what it is a mean of, loss=lotto.recipe.totals.Ratio(function that returns its sum and its "
-                f"weight), or take at most examples={size}."
-            )
+        yield from self.loss.batches()
 
     def __matmul__(self, vector: np.ndarray) -> np.ndarray:
         """``H v`` in float64, summed over batches in float64."""
@@ -162,12 +118,9 @@ class Hessian:
         if self._held:
             yield from self._held
             return
-        keep = (self.examples or self.recipe.arrays.size(self.split)) <= min(
-            HELD_EXAMPLES, HELD_BATCHES * eval_batch(self.recipe, self.network)
-        )
-        made = []
-        for x, y in self.batches():
-            item = self._gradients(x, y, create_graph=True)
+        keep, made = self.loss.is_small, []
+        for batch in self.batches():
+            item = self._gradients(batch, create_graph=True)
             if not item[0]:  # of no target
                 continue
             if keep:
@@ -177,10 +130,10 @@ class Hessian:
         self._held = made
         yield from made
 
-    def _gradients(self, x: Any, y: Any, create_graph: bool = False) -> tuple[float, tuple[Tensor | None, ...]]:
+    def _gradients(self, batch: Any, create_graph: bool = False) -> tuple[float, tuple[Tensor | None, ...]]:
         """Of one batch, and its weight in the mean; None for what its loss does not depend on."""
         with twice_differentiable(self.network.module):
-            loss, weight = self._loss(x, y)
+            loss, weight = self.loss.of(batch)
             if not weight or not loss.requires_grad:
                 return weight, (None,) * len(self.parameters)
             with _explained(), _watched(loss) if create_graph else contextlib.nullcontext():
@@ -191,8 +144,8 @@ class Hessian:
         """The gradient of the same loss over the same coordinates, in float64."""
         total = torch.zeros(self.size, dtype=torch.float64, device=self.network.device)
         count = 0.0
-        for x, y in self.batches():
-            weight, found = self._gradients(x, y)
+        for batch in self.batches():
+            weight, found = self._gradients(batch)
             if weight:
                 total += weight * self._gather(found)
                 count += weight
