@@ -19,6 +19,13 @@ from lotto import SGD, Linear, Recipe, Store
 settings.register_profile("lotto", deadline=None)  # the machine may be busy; speed is for the benchmarks
 settings.load_profile("lotto")
 
+IMPORTING = ("test_lightning.py", "test_huggingface.py")
+"""Files of extras alone, whose packages take seconds to import: not collected where no extras run."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if collection_path.name in IMPORTING and config.option.markexpr == "not extras" else None
+
 
 def small_arrays(seed: int = 0, train: int = 240, test: int = 80) -> lotto.data.Arrays:
     """Two noisy rings of six classes in twelve dimensions: learnable in a few dozen steps."""

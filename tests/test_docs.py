@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,11 +18,20 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
+LONG = {"engines.md", "trainers.md"}
+"""Pages that start workers, or need optional packages."""
+
+
 @pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, id=page.name, marks=pytest.mark.extras if page.name == "engines.md" else ()) for page in PAGES],
+    "page", [pytest.param(page, id=page.name, marks=pytest.mark.extras if page.name in LONG else ()) for page in PAGES]
 )
 def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+    if page.name == "trainers.md":
+        pytest.importorskip("lightning")
+        pytest.importorskip("transformers")
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*pin_memory.*")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     assert blocks

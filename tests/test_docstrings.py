@@ -23,6 +23,8 @@ MODULES = sorted(
     for path in ROOT.rglob("*.py")
     if ">>>" in path.read_text("utf-8")
 )
+OPTIONAL = {"lotto.integrations.lightning": "lightning", "lotto.integrations.huggingface": "transformers"}
+"""Modules that need optional packages."""
 PACKAGES = [
     "lotto", "lotto.benchmarks", "lotto.core.statistics", "lotto.data", "lotto.execution", "lotto.inference",
     "lotto.landscape", "lotto.landscape.curvature", "lotto.lottery", "lotto.papers", "lotto.pruning", "lotto.recipe",
@@ -43,8 +45,10 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [pytest.param(m, marks=pytest.mark.extras if m in OPTIONAL else ()) for m in MODULES])
 def test_the_examples_of_a_module_run(name, known, tmp_path, monkeypatch):
+    if name in OPTIONAL:
+        pytest.importorskip(OPTIONAL[name])
     monkeypatch.chdir(tmp_path)
     tried = doctest.testmod(import_module(name), extraglobs=known)
     assert tried.attempted

@@ -156,6 +156,26 @@ def test_only_what_an_optimizer_moved_is_set_to_zero_and_the_main_one_counts():
     assert not pruned_values(both, mask).any()
 
 
+def test_a_step_of_one_optimizer_does_not_break_the_graph_of_another():
+    """The backward of two layers reads the second one's weights, which must be as the forward saw them."""
+    torch.manual_seed(0)
+    generator, critic = nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 6)), nn.Linear(6, 1)
+    both = nn.ModuleDict({"generator": generator, "critic": critic})
+    mask = half(both)
+    first, second = torch.optim.Adam(generator.parameters()), torch.optim.Adam(critic.parameters())
+    with lotto.sparse(both, mask, main=first) as loop:
+        for _ in range(2):
+            first.zero_grad()
+            made = generator(torch.ones(2, 4))
+            second.zero_grad()
+            critic(made.detach()).sum().backward()
+            second.step()  # between the forward and the backward of the other
+            made.square().sum().backward()
+            first.step()
+    assert loop.steps == 2
+    assert not pruned_values(both, mask).any()
+
+
 def test_hooks_go_with_the_loop_also_when_it_fails():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
