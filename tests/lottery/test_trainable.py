@@ -215,6 +215,20 @@ def test_what_cannot_be_done_is_refused_before_training(store):
         lotto.imp(trainable, densities=[0.5], rewind_to="100it", replicates=1, controls=(), engine=Serial(store))
 
 
+def test_a_change_that_the_loop_would_not_see_is_refused():
+    trainable = lotto.Trainable(Net, fit)
+    for change, name in (
+        ({"optimizer__lr": 1.0}, "optimizer"), ({"steps": "5it"}, "steps"), ({"schedule": lotto.Constant()}, "schedule"),
+        ({"loss": "mse"}, "loss"), ({"data": small_arrays()}, "data"), ({"batch_size": 7}, "batch_size"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=f"{name} of a loop of your own .* would change nothing"):
+            trainable.replace(**change)
+    changed = trainable.replace(
+        name="x", tolerance=1.0, device="cpu", pretrained=trainable.initial(0), exclude="body.2"
+    )
+    assert lotto.Job(changed).key != lotto.Job(trainable).key
+
+
 def test_what_it_would_take_is_known_once_one_training_is_stored(store):
     plan = make_plan(lotto.Trainable(Net, fit), densities=[0.5], rewind_to="5it", replicates=2, controls=())
     engine = Serial(store)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lotto
 from conftest import small_arrays, small_recipe
+from lotto import papers
 from lotto.core.errors import UsageError
 from lotto.execution.serial import Serial
 from lotto.landscape import PathTask, evaluate_path, evaluate_plane, instability
@@ -76,7 +77,8 @@ def batches(sizes=(100, 100, 40)):
 
 
 def own(model=Net, **changes):
-    return lotto.Trainable(model, fit, **{"evaluate": evaluate, "loss": loss, "batches": batches, **changes})
+    given = {"fit": fit, "evaluate": evaluate, "loss": loss, "batches": batches, **changes}
+    return lotto.Trainable(model, given.pop("fit"), **given)
 
 
 def usual(model=Net):
@@ -337,10 +339,25 @@ def test_what_is_missing_or_wrong_is_one_sentence(name, ends):
         ask(ends[0])
 
 
+def test_an_experiment_of_the_papers_is_that_of_the_same_recipe(store):
+    frames = [
+        papers.EXPERIMENTS["unmasking.connectivity"].run(
+            papers.Options(recipe, 1, ("2it",), 2, points=3, random_chain=False), Serial(store)
+        )
+        for recipe in (own(tolerance=5.0), usual())
+    ]
+    kept = [frame[frame["measure"].isin(["barrier", "error"])].reset_index() for frame in frames]
+    assert len(kept[0]) == len(kept[1]) > 4
+    np.testing.assert_allclose(kept[0]["value"], kept[1]["value"], atol=1e-6)
+
+
 def test_an_analysis_is_refused_before_anything_is_trained(store):
     def trained(model, *, start_step, seed):
         raise AssertionError("trained")
 
+    for name in ("unmasking.membership", "unmasking.pruning_limit", "unmasking.flatness"):  # they shorten the training
+        with pytest.raises(UsageError, match="optimizer of a loop of your own"):
+            papers.EXPERIMENTS[name].run(papers.Options(own(fit=trained), 1, ("2it",), 2), Serial(store))
     for recipe in (lotto.Trainable(Net, trained), lotto.Trainable(Net, trained, evaluate=evaluate_test)):
         with pytest.raises(UsageError):
             instability(recipe, "3it", store=store, jobs=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +17,11 @@ from lotto.data.source import DataSource, Split
 
 UNKNOWN = MOST
 """The length of a loop that ends when it likes."""
+IN_THE_LOOP = (
+    "data", "optimizer", "schedule", "batch_size", "steps", "augment", "loss", "error", "validation", "evaluations",
+    "channels_last", "compile",
+)  # fmt: skip
+"""Fields of a recipe in whose place a loop has code of its own."""
 
 
 @checked
@@ -101,6 +106,15 @@ def no_data(what: str = "this", give: str = "") -> NoReturn:
     """
     instead = f"give {give} as well" if give else "describe the training as a lotto.Recipe for it"
     raise UsageError(f"A loop of your own (lotto.Trainable) has its own data and loss; for {what}, {instead}.")
+
+
+def check_change(fields: Collection[str]) -> None:
+    """Raise ``UsageError`` for a field of a recipe whose change a loop would not see."""
+    if unseen := [name for name in IN_THE_LOOP if name in fields]:
+        raise UsageError(
+            f"{unseen[0]} of a loop of your own (lotto.Trainable) is what its code says: another value here would "
+            "change nothing. Change the loop, or describe the training as a lotto.Recipe."
+        )
 
 
 class Pretrained:

@@ -39,7 +39,7 @@ from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
 from lotto.recipe.module_state import check_state
 from lotto.recipe.objectives import ERRORS, IGNORED, LOSSES, Objective, misclassification
 from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
-from lotto.recipe.own_loop import UNKNOWN, OwnLoop, Pretrained, no_loss
+from lotto.recipe.own_loop import UNKNOWN, OwnLoop, Pretrained, check_change, no_loss
 from lotto.recipe.tolerance import POINTS, RELATIVE, Tolerance
 from lotto.recipe.totals import ignored, target_weight
 
@@ -195,7 +195,7 @@ class Recipe:
         """A copy with some fields changed; ``optimizer__lr=0.05`` reaches inside a field.
 
         Raises:
-            UsageError: for an unknown field; lists the choices.
+            UsageError: for an unknown field; lists the choices. For one that a loop of one's own does not see.
         """
         direct: dict[str, Any] = {}
         nested: dict[str, dict[str, Any]] = {}
@@ -221,6 +221,8 @@ class Recipe:
                 if inner not in known:
                     raise unknown(f"field of {outer}", inner, known)
             direct[outer] = dataclasses.replace(base, **values)
+        if self.loop is not None:
+            check_change(direct)
         direct |= dict.fromkeys(CHOOSE, ())  # `pruning` has them already
         made = dataclasses.replace(self, **direct)
         stated = isinstance(self.tolerance, (int, float)) and "tolerance" not in direct

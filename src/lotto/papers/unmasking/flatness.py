@@ -24,6 +24,7 @@ from lotto.papers.unmasking import plots
 from lotto.papers.unmasking.pruning_limit import EVALUATED, cut_at_once, largest, lowest_rise, search
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
+from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, State
 
 ROUNDS = 4
@@ -43,7 +44,7 @@ def flatness(case: Case, *, examples: int | None = EVALUATED) -> Procedure[list[
     through ``trace(H) |w|^2 / D``. The largest share is found by halving, with a search for the lowest loss in the
     remaining subspace each time.
     """
-    recipe = case.recipe
+    recipe, low = case.recipe, search(case.recipe)
     levels = yield from case.levels()
     measured = levels[:-1]
     some = min(LEAST_EXAMPLES, recipe.arrays.size())
@@ -64,7 +65,7 @@ def flatness(case: Case, *, examples: int | None = EVALUATED) -> Procedure[list[
         ],
     }  # fmt: skip
     losses = [path_of(outcome).loss["train"][0] for outcome in found["ends"]]
-    shares = yield from _largest_random(case, measured, losses, examples)
+    shares = yield from _largest_random(case, low, measured, losses, examples)
     rows = case.convergence_rows(levels[0].run)
     for at, share, outcome in zip(measured, shares, found["curvature"], strict=True):
         (block,), place = blocks_from(outcome), At.of(at)
@@ -82,9 +83,12 @@ def flatness(case: Case, *, examples: int | None = EVALUATED) -> Procedure[list[
 
 
 def _largest_random(
-    case: Case, levels: list[Level], losses: list[float], examples: int | None
+    case: Case, low: Recipe, levels: list[Level], losses: list[float], examples: int | None
 ) -> Procedure[list[float]]:
-    """The largest share of random pruning at each level, by halving: linear in the rise within the last interval."""
+    """The largest share of random pruning at each level, by halving: linear in the rise within the last interval.
+
+    Training in the subspace is that of the recipe ``low``.
+    """
     recipe = case.recipe
     tried: list[dict[float, float]] = [{} for _ in levels]
     epsilons = [tolerated_rise(recipe, loss, EPSILON) for loss in losses]
@@ -94,7 +98,7 @@ def _largest_random(
         names = [f"{case.label} · level {at.level} · random {p:.0%}" for at, p in zip(levels, parts, strict=True)]
         starts = [masks.apply(at.run.weights, cut) for at, cut in zip(levels, cuts, strict=True)]
         runs = yield [
-            Job(search(recipe), order_seed=case.seed, start=State(start), mask=cut, label=name)
+            Job(low, order_seed=case.seed, start=State(start), mask=cut, label=name)
             for start, cut, name in zip(starts, cuts, names, strict=True)
         ]
         ends = yield [

@@ -38,9 +38,9 @@ def membership(case: Case, *, points: int = POINTS, examples: int | None = EVALU
     statistics re-estimated along the line. A row's level is that of the subspace.
     """
     recipe = case.recipe
+    low = shortened(recipe, RATE * recipe.optimizer.lr)
     levels = yield from case.levels()
     pairs = list(pairwise(levels))
-    low = shortened(recipe, RATE * recipe.optimizer.lr)
     jobs, solutions = {}, {}
     for here, after in pairs:
         rate = 1 - masks.count(after.mask) / masks.count(here.mask)

@@ -56,7 +56,7 @@ def pruning_limit(case: Case, *, examples: int | None = EVALUATED) -> Procedure[
 
     With BatchNorm, the theory and the projection have the solution's statistics; training in the subspace moves them.
     """
-    recipe, label = case.recipe, case.label
+    recipe, label, low = case.recipe, case.label, search(case.recipe)
     levels = yield from case.levels()
     chosen = {at.level: at for at in spread(levels, LEVELS)}
     to_last = {i: round(1 - masks.count(levels[-1].mask) / masks.count(at.mask), 3) for i, at in chosen.items()}
@@ -77,7 +77,7 @@ def pruning_limit(case: Case, *, examples: int | None = EVALUATED) -> Procedure[
     epsilons = {i: tolerated_rise(recipe, loss, EPSILON) for i, loss in losses.items()}
     found = yield {
         "lowest": {
-            key: Job(search(recipe), order_seed=case.seed, start=State(starts[key]), mask=cut, label=names[key])
+            key: Job(low, order_seed=case.seed, start=State(starts[key]), mask=cut, label=names[key])
             for key, cut in cuts.items()
         },
         "theory": {
