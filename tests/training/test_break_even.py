@@ -11,11 +11,14 @@ import torch
 
 import lotto
 from conftest import same_tensors, small_recipe
-from lotto import SGD, Job
+from lotto import SGD, Job, Store
 from lotto.core.errors import UsageError
+from lotto.execution.arithmetic import crossovers_from
+from lotto.execution.compute import get_or_compute
 from lotto.models import resnet
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
+from lotto.training.checkpoint import Checkpoint
 from lotto.training.learners import arithmetic, break_even, vector_blocks
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.break_even import Costs, costs_of, measured
@@ -119,6 +122,58 @@ def test_a_training_goes_on_with_the_same_bits(tmp_path, monkeypatch):
     assert same_tensors(train(job, resume=points[2]).weights, whole.weights)
     fork = train(Job(job.recipe, mask=job.mask, start=whole.state(3), from_step=3))
     assert same_tensors(fork.weights, whole.weights)
+
+
+SLOW = QUICK._replace(dense=12.0, none=12.0, all=20.0)
+"""Costs of kernels that are slower than torch."""
+LISTS = QUICK._replace(dense=100.0)
+"""Of lists of weights that are always quicker than dense kernels."""
+
+
+@pytest.mark.parametrize(("before", "later"), [(QUICK, SLOW), (SLOW, QUICK), (QUICK, LISTS)])
+def test_a_training_goes_on_as_it_began_where_other_layers_are_quicker(costs, tmp_path, before, later):
+    costs["all"], store = before, Store(tmp_path)
+    job, points = job_of(0.4), []
+    whole = train(job, on_checkpoint=lambda p: points.append(copy.copy(p)), checkpoint_seconds=0.0)
+    store.prepare(job.key)
+    store.write_checkpoint(job, points[2])
+
+    costs["all"] = later
+    assert store.read_checkpoint(job).crossovers == whole.crossovers
+    run, computed = get_or_compute(store, job)
+    assert computed
+    assert run.crossovers == whole.crossovers
+    assert same_tensors(run.weights, whole.weights)
+    anew = train(job)
+    assert anew.crossovers != whole.crossovers
+    assert same_tensors(anew.weights, whole.weights) == (later is LISTS)  # small layers' sums are in one order
+
+
+@pytest.mark.parametrize(("before", "later"), [(QUICK, SLOW), (SLOW, QUICK), (QUICK, LISTS)])
+def test_states_that_a_run_lacks_are_those_it_would_have_kept(costs, tmp_path, before, later):
+    costs["all"], store = before, Store(tmp_path)
+    job = job_of(0.4)
+    whole = train(job_of(0.4, keep=(3, 5)))
+    get_or_compute(store, job_of(0.4, keep=(3,)))
+
+    costs["all"] = later
+    run, _ = get_or_compute(store, job_of(0.4, keep=(3, 5)))
+    assert same_tensors(run.at(5), whole.at(5))
+    assert same_tensors(get_or_compute(Store(tmp_path), job)[0].weights, whole.weights)
+    assert Store(tmp_path).run(job).crossovers == whole.crossovers
+
+
+def test_what_was_chosen_by_hand_is_that(costs):
+    point = Checkpoint(0, job_of(0.4).initial_state(), crossovers=False)
+    assert train(job_of(0.4, images(arithmetic="sparse")), resume=point).arithmetic.startswith("convolutions")
+    point = Checkpoint(0, job_of(0.4).initial_state(), crossovers={})
+    assert train(job_of(0.4, images(arithmetic="dense")), resume=point).arithmetic == "autograd"
+
+
+@pytest.mark.parametrize("said", [True, ["conv"], {"conv": "0.3"}])
+def test_a_choice_that_is_none_is_damage(said):
+    with pytest.raises(ValueError, match="densities by layer"):
+        crossovers_from(said)
 
 
 def small_layers():

@@ -19,12 +19,16 @@ import torch
 from lotto.core.errors import UsageError
 from lotto.core.jit import can_compile
 from lotto.recipe.recipe import Recipe
+from lotto.training.job import Crossovers
 from lotto.training.network import device_of
 
 log = logging.getLogger(__name__)
 
 ENTRY = "computed_with"
 """Its name in a manifest's ``execution`` and in a checkpoint's metadata."""
+
+CROSSOVERS = "crossovers"
+"""In the same places, what a training chose by measuring; see `training.job.Crossovers`."""
 
 WORDS = {
     "torch": "torch {}",
@@ -49,6 +53,19 @@ def arithmetic_of(recipe: Recipe) -> dict[str, Any]:
         "kernels": _kernels(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def crossovers_from(value: Any) -> Crossovers:
+    """What a file says that a training chose; what earlier versions wrote says nothing.
+
+    Raises:
+        ValueError: if it says something else.
+    """
+    if value is None or value is False:
+        return value
+    if isinstance(value, Mapping) and all(isinstance(number, int | float) for number in value.values()):
+        return {str(name): float(number) for name, number in value.items()}
+    raise ValueError(f"{CROSSOVERS} are densities by layer")
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

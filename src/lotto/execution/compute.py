@@ -20,6 +20,7 @@ from lotto.execution.recovery import LastingStates
 from lotto.execution.store import Store, WorkItem
 from lotto.execution.task import Task
 from lotto.recipe.recipe import Recipe
+from lotto.training.checkpoint import Checkpoint
 from lotto.training.job import Job, Run, State
 from lotto.training.loop import diverged_run, train, train_stack
 from lotto.training.network import device_of
@@ -239,4 +240,5 @@ def _missing_states(job: Job, older: Run, on_step: OnStep | None) -> Mapping[int
     at = max(before, default=job.from_step)
     start = older.states[at] if before else job.start
     part = replace(job, start=start, from_step=at, to_step=missing[-1], keep=tuple(missing))
-    return train(part, on_step=on_step).states
+    point = Checkpoint(at, part.initial_state(), crossovers=older.crossovers)
+    return train(part, resume=point, on_step=on_step).states

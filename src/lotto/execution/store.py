@@ -23,7 +23,7 @@ from torch import Tensor
 from lotto.core import files
 from lotto.core.check import checked
 from lotto.core.errors import StorageError, UsageError
-from lotto.execution.arithmetic import ENTRY, arithmetic_of, say_if_other
+from lotto.execution.arithmetic import CROSSOVERS, ENTRY, arithmetic_of, crossovers_from, say_if_other
 from lotto.execution.entries import CHECKPOINT, StoreFolder, state_name
 from lotto.execution.task import Outcome, Task
 from lotto.training.checkpoint import Checkpoint
@@ -139,6 +139,7 @@ class Store(StoreFolder):
             diverged = str(manifest.get("diverged", ""))
             return Run(
                 (job.from_step, job.end), history, states, key, float(manifest["seconds"]), diverged=diverged,
+                crossovers=crossovers_from(manifest.get("execution", {}).get(CROSSOVERS)),
                 mistakes=None if mistakes is None else Mistakes.from_plain(mistakes),
             )  # fmt: skip
 
@@ -154,7 +155,8 @@ class Store(StoreFolder):
             history[-1][MISTAKES] = run.mistakes.plain()
         checksums = {"history.json": files.write_json(folder / "history.json", history)}
         checksums |= self._write_states(job, run.states)
-        execution = {**execution, "arithmetic": run.arithmetic}
+        chosen = {} if run.crossovers is None else {CROSSOVERS: run.crossovers}
+        execution = {**execution, "arithmetic": run.arithmetic, **chosen}
         self.entries.finish(
             job.key, job.description, checksums,
             label=job.label, recipe=job.recipe.describe(), states=sorted(run.states), seconds=round(run.seconds, 3),
@@ -199,6 +201,7 @@ class Store(StoreFolder):
             "loss_sum": point.loss_sum,
             "loss_count": point.loss_count,
             "seconds": point.seconds,
+            CROSSOVERS: point.crossovers,
         }
         metadata = {
             "format": "lotto.checkpoint",
@@ -239,6 +242,7 @@ class Store(StoreFolder):
                 progress["loss_sum"],
                 progress["loss_count"],
                 progress["seconds"],
+                crossovers_from(progress.get(CROSSOVERS)),
             )
         except (UsageError, KeyError, ValueError) as error:
             log.warning("A checkpoint is damaged (%s); the run starts again.", error)

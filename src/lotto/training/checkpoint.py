@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from lotto.core.shown import shown
-from lotto.training.job import State
+from lotto.training.job import Crossovers, State
 from lotto.training.mistakes import Mistakes
 
 
@@ -21,6 +21,7 @@ class Checkpoint:
         history: the records so far.
         loss_sum, loss_count: training losses since the last record, and how many they are (or their weights).
         seconds: duration so far.
+        crossovers: see `training.job.Crossovers`.
         mistakes: at the end, which examples of the test set are wrong.
 
     >>> points = []
@@ -37,6 +38,7 @@ class Checkpoint:
     loss_sum: float = 0.0
     loss_count: float = 0
     seconds: float = 0.0
+    crossovers: Crossovers = None
     mistakes: Mistakes | None = None
 
     __repr__ = shown

@@ -157,6 +157,12 @@ class Job(fingerprint.Cacheable):
     __repr__ = shown
 
 
+Crossovers = Mapping[str, float] | bool | None
+"""What a training chose by measuring, so that it ends in the same bits wherever it goes on: the densities below which
+kernels take a convolution's weights one by one, by name, where not the usual one; False = torch's layers were quicker
+than all kernels; None = there was no choice."""
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A finished training.
@@ -171,6 +177,7 @@ class Run:
         seconds: duration of the training.
         arithmetic: how it was computed, for the record.
         diverged: why there are no weights and all metrics are NaN; empty for a training that came to its end.
+        crossovers: which layers of convolutions kernels computed, see `Crossovers`.
         mistakes: which test examples are wrong at the end; None where an example is not right or wrong, and of runs
             that were stored without.
 
@@ -188,6 +195,7 @@ class Run:
     seconds: float = 0.0
     arithmetic: str = ""
     diverged: str = ""
+    crossovers: Crossovers = None
     mistakes: Mistakes | None = None
 
     @checked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ from lotto.recipe.optimizers import is_one_of_ours
 from lotto.recipe.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.evaluation import SPLITS
-from lotto.training.job import Job, Run, State
+from lotto.training.job import Crossovers, Job, Run, State
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.base import Learner
 from lotto.training.learners.channel_skipping import ChannelSkipping
@@ -135,7 +135,7 @@ def train_stack(
     return [
         Run(
             (job.from_step, job.end), point.history, point.kept,
-            seconds=point.seconds, arithmetic=about, mistakes=point.mistakes,
+            seconds=point.seconds, arithmetic=about, crossovers=point.crossovers, mistakes=point.mistakes,
         )
         for job, point in zip(jobs, points, strict=True)
     ]  # fmt: skip
@@ -168,21 +168,37 @@ def diverged_run(job: Job, error: DivergedError) -> Run:
     return Run((job.from_step, job.end), [record], {}, arithmetic="diverged", diverged=str(error))
 
 
-def learner_of(jobs: Sequence[Job], states: Sequence[State] | None = None, *, stacked: bool = False) -> Learner:
+def learner_of(
+    jobs: Sequence[Job],
+    states: Sequence[State] | None = None,
+    *,
+    stacked: bool = False,
+    crossovers: Crossovers = None,
+) -> Learner:
     """What trains these jobs together.
 
     Args:
         jobs: with one recipe.
         states: where they stand; default: their beginning.
         stacked: whether they are part of a stack, of which one may be on its way by itself for a while.
+        crossovers: what this training has chosen before, so that it goes on in the same way; None = it chooses now.
     """
     states = states or [job.initial_state() for job in jobs]
     recipe = jobs[0].recipe
     network = Network(recipe, states[0].weights)
     # The others read one tensor of inputs, and give an optimizer the weights in other shapes.
     kinds = LEARNERS if recipe.arrays.has_tensors and is_one_of_ours(recipe.optimizer) else (Autograd,)
-    chosen = Stacked if stacked else next(kind for kind in kinds if kind.supports(jobs, network))
-    return chosen(jobs, network, states)
+    if stacked:
+        return Stacked(jobs, network, states)
+    free = recipe.arithmetic == "auto" and Convolutions in kinds and Convolutions.computes(jobs, network)
+    if free and isinstance(crossovers, Mapping):
+        return Convolutions(jobs, network, states, crossovers)
+    if free and crossovers is False:
+        kinds = tuple(kind for kind in kinds if kind is not Convolutions)
+    learner = next(kind for kind in kinds if kind.supports(jobs, network))(jobs, network, states)
+    if free and learner.crossovers is None:
+        learner.crossovers = False
+    return learner
 
 
 class _Saving:
@@ -213,7 +229,14 @@ def _advance(
     began = time.perf_counter()
     members = [(jobs[i], points[i]) for i in chosen]
     recipe, first = members[0][0].recipe, members[0][1].step
-    learner = learner_of([job for job, _ in members], [point.state for _, point in members], stacked=len(jobs) > 1)
+    learner = learner_of(
+        [job for job, _ in members],
+        [point.state for _, point in members],
+        stacked=len(jobs) > 1,
+        crossovers=members[0][1].crossovers,
+    )
+    for _, point in members:
+        point.crossovers = learner.crossovers
     before = [point.seconds for _, point in members]
     records = [evaluation_steps(recipe, job) for job, _ in members]
     wanted = {last, *(step for (job, _), at in zip(members, records, strict=True) for step in (*at, *job.steps))}

@@ -13,7 +13,7 @@ from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
 from lotto.data.source import Adapted
 from lotto.recipe.optimizers import OptimizerState
-from lotto.training.job import Job, State
+from lotto.training.job import Crossovers, Job, State
 from lotto.training.network import Network
 
 
@@ -27,6 +27,8 @@ class Learner(ABC):
     """
 
     network: Network
+    crossovers: Crossovers = None
+    """What was chosen by measuring."""
 
     @abstractmethod
     def __init__(self, jobs: Sequence[Job], network: Network, states: Sequence[State]) -> None: ...

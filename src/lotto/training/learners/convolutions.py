@@ -53,8 +53,8 @@ class Convolutions(SingleLearner):
         module = network.module
         found = description_of(network, self.job.recipe.arrays.shape)
         assert found is not None  # `supports` has said so
-        chosen = crossovers_of(self.job, network, found) if crossovers is None else crossovers
-        self.layers = Layers(module, found, self.job.mask or {}, chosen)
+        self.crossovers = crossovers_of(self.job, network, found) if crossovers is None else crossovers
+        self.layers = Layers(module, found, self.job.mask or {}, self.crossovers)
         self.parameters = self.layers.parameters
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, {_ALL: self.layers.flat})
         self.restore(start.optimizer)
@@ -64,6 +64,15 @@ class Convolutions(SingleLearner):
 
     @classmethod
     def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
+        """What `computes` says, where it is quicker."""
+        if not cls.computes(jobs, network):
+            return False
+        found = description_of(network, jobs[0].recipe.arrays.shape)
+        assert found is not None
+        return crossovers_of(jobs[0], network, found) is not None
+
+    @classmethod
+    def computes(cls, jobs: Sequence[Job], network: Network) -> bool:
         """Data and loss of ours, convolutions that kernels compute on a CPU in float32, all trained, weights masked."""
         recipe, module = jobs[0].recipe, network.module
         if not (
@@ -83,7 +92,6 @@ class Convolutions(SingleLearner):
             and all(parameter.requires_grad for parameter in module.parameters())
             and recipe.batch_size * math.prod(last_size(module, found, recipe.arrays.shape)) > 1
             and all(mask.dim() > 1 for mask in (jobs[0].mask or {}).values())
-            and crossovers_of(jobs[0], network, found) is not None
         )
 
     def train_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
