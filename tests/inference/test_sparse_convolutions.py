@@ -48,10 +48,14 @@ def test_a_copy_does_not_follow_the_network():
     density=st.sampled_from([0.0, 0.2, 1.0]),
     bias=st.booleans(),
     flat=st.booleans(),
+    groups=st.sampled_from([1, 2, 4]),
 )
-def test_a_layer_has_the_same_outputs(channels, kernel, stride, padding, dilation, size, batch, density, bias, flat):
+def test_a_layer_has_the_same_outputs(
+    channels, kernel, stride, padding, dilation, size, batch, density, bias, flat, groups
+):
+    channels = [number * groups for number in channels]
     kind, kernel, size = (nn.Conv1d, kernel[1:], size[1:]) if flat else (nn.Conv2d, kernel, size)
-    layer = kind(*channels, kernel, stride, padding, dilation, bias=bias)
+    layer = kind(*channels, kernel, stride, padding, dilation, groups, bias=bias)
     with torch.no_grad():
         layer.weight.mul_(torch.rand_like(layer.weight) < density)
     x = torch.randn(batch, channels[0], *size)
@@ -77,7 +81,7 @@ def test_layers_with_few_weights_of_any_module_are_replaced():
     module, x = Own().eval(), torch.randn(5, 3, 9, 9)
     small = sparse_convolutions(module)
     kinds = [type(layer).__name__ for layer in small.children()]
-    assert kinds == ["SparseConvolution", "Conv2d", "Conv2d", "Conv2d"], "groups, many weights, padding by name"
+    assert kinds == ["SparseConvolution", "SparseConvolution", "Conv2d", "Conv2d"], "many weights, padding by name"
     for inputs in (x, x[:2], torch.randn(1, 3, 12, 7)):
         torch.testing.assert_close(small(inputs), module(inputs), rtol=1e-4, atol=1e-5)
     assert type(sparse_convolutions(module, below=1.1).third) is SparseConvolution

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -116,7 +117,26 @@ class Signals(nn.Module):
         return self.fc(x.mean(dim=-1))
 
 
+class Separable(nn.Module):
+    """Depthwise and grouped convolutions, blocks of pooling that overlap, means of blocks, a sum without ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.deep = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.wide = nn.Sequential(nn.Conv2d(8, 8, 1, groups=2, bias=False), nn.BatchNorm2d(8))
+        self.last = nn.Conv2d(8, 6, 2, groups=2)
+        self.fc = nn.Linear(6, 5, bias=False)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.wide(self.deep(x))
+        x = F.avg_pool2d(x, 2, stride=1, padding=1)
+        return self.fc(self.last(x).relu().mean((-2, -1)))
+
+
 NETWORKS = {
+    "separable": (Separable, IMAGES),
     "tutorial": (Tutorial, IMAGES), "bias": (WithBias, IMAGES), "residual": (Residual, IMAGES),
     "signals": (Signals, (17,)),
 }  # fmt: skip
@@ -170,8 +190,14 @@ def test_a_step_is_that_of_float64_autograd(name, density):
         assert not ours.optimizer[f"{layer}/momentum_buffer"][~mask].any()
 
 
+POOLS = {
+    "greatest": lambda: nn.MaxPool2d(2), "overlapping": lambda: nn.MaxPool2d(3, 2, 1),
+    "mean": lambda: nn.AvgPool2d(2), "overlapping mean": lambda: nn.AvgPool2d((2, 3), 1, (1, 1)),
+}  # fmt: skip
+
+
 class Drawn(nn.Module):
-    """A network of drawn parts: units (channels, kernel, stride, bias, norm, ReLU), blocks of units, pooling.
+    """A network of drawn parts: units (channels, kernel, stride, bias, norm, ReLU, groups), blocks of units, pooling.
 
     A block's first unit is strided if its shortcut has a convolution.
     """
@@ -181,14 +207,14 @@ class Drawn(nn.Module):
         self.parts, self.flat = nn.ModuleList(), flat
         channels = 2
         for kind, units, projected in parts:
-            if kind == "pool":
-                self.parts.append(nn.MaxPool2d(2))
+            if kind in POOLS:
+                self.parts.append(POOLS[kind]())
                 continue
             outputs = units[-1][0] if kind == "unit" or projected else channels
             main = self._units(units, channels, outputs, block=kind == "block", strided=projected)
             shortcut = nn.Identity()
             if kind == "block" and projected:
-                shortcut = self._units([(outputs, 1, 2, False, True, False)], channels, outputs, True, True)
+                shortcut = self._units([(outputs, 1, 2, False, True, False, False)], channels, outputs, True, True)
             self.parts.append(nn.ModuleList([main, shortcut]) if kind == "block" else main)
             channels = outputs
         shape = self._features(torch.zeros(2, 2, *size)).shape
@@ -197,12 +223,13 @@ class Drawn(nn.Module):
 
     def _units(self, units, channels, outputs, block, strided):
         layers = []
-        for i, (width, kernel, stride, bias, norm, relu) in enumerate(units):
+        for i, (width, kernel, stride, bias, norm, relu, grouped) in enumerate(units):
             last = i == len(units) - 1
             width = outputs if last else width
+            groups = math.gcd(channels, width) if grouped else 1
             stride = (2 if strided and i == 0 else 1) if block else stride
             norm = norm or (block and last) or not bias
-            layers.append(nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=bias))
+            layers.append(nn.Conv2d(channels, width, kernel, stride, kernel // 2, groups=groups, bias=bias))
             layers += [nn.BatchNorm2d(width)] if norm else []
             layers += [nn.ReLU(inplace=norm)] if relu and not (block and last) else []
             channels = width
@@ -220,12 +247,12 @@ class Drawn(nn.Module):
         return x
 
 
-units = st.tuples(st.integers(1, 5), st.sampled_from([1, 3]), st.integers(1, 2), *[st.booleans()] * 3)
+units = st.tuples(st.integers(1, 8), st.sampled_from([1, 3]), st.integers(1, 2), *[st.booleans()] * 4)
 drawn_parts = st.lists(
     st.one_of(
         st.tuples(st.just("unit"), st.lists(units, min_size=1, max_size=1), st.just(False)),
         st.tuples(st.just("block"), st.lists(units, min_size=1, max_size=3), st.booleans()),
-        st.tuples(st.just("pool"), st.just([]), st.just(False)),
+        st.tuples(st.sampled_from(sorted(POOLS)), st.just([]), st.just(False)),
     ),
     min_size=1,
     max_size=4,
@@ -242,7 +269,7 @@ drawn_parts = st.lists(
 )
 def test_a_drawn_network_and_its_gradients_are_autograds(parts, flat, hidden, density, seed):
     size = (9, 8)
-    assume(any(kind != "pool" for kind, _, _ in parts))
+    assume(any(kind not in POOLS for kind, _, _ in parts))
     torch.manual_seed(seed)
     try:
         module = Drawn(parts, flat, hidden, size)
@@ -385,13 +412,6 @@ class Overwritten(Base):
         return flat.view(x.shape)
 
 
-class ReadAgain(Base):
-    def forward(self, x):
-        x = self.norm(self.conv(x))
-        y = x.relu_()
-        return self.fc(self.norm2(self.conv2(y)).add(x).mean((2, 3)))
-
-
 class Twice(Base):
     def between(self, x):
         return self.norm2(self.conv2(x.relu())).relu()
@@ -425,15 +445,20 @@ class Changing(Base):
         return x.relu()
 
 
-class Grouped(Base):
+class Circular(Base):
     def __init__(self):
         super().__init__()
-        self.conv2 = nn.Conv2d(4, 4, 3, padding=1, bias=False, groups=2)
+        self.conv2 = nn.Conv2d(4, 4, 3, padding=1, bias=False, padding_mode="circular")
 
 
-class Overlapping(Base):
+class Ceiling(Base):
     def between(self, x):
-        return F.max_pool2d(x.relu(), 3, 2)
+        return F.max_pool2d(x.relu(), 2, ceil_mode=True)
+
+
+class OtherDivisor(Base):
+    def between(self, x):
+        return F.avg_pool2d(x.relu(), 3, 2, padding=1, count_include_pad=False)
 
 
 class Scaled(Base):
@@ -489,9 +514,9 @@ class Sideways(Base):
 
 REFUSED = {
     OtherFunction: "gelu", Dropout: "random numbers", Noise: "no parameter", HostNoise: "random numbers", Branch: "read out of a tensor",
-    Counter: "changes what it knows", OneMode: "in training than in evaluation", Overwritten: "overwritten", ReadAgain: "without ReLU", Twice: "twice",
-    Standardised: "no parameter", Unused: "aside", FrozenNorm: "mode", Changing: "steps", Grouped: "groups",
-    Overlapping: "overlap", Scaled: "mul", Detached: "detach", DetachedWeight: "no parameter",
+    Counter: "changes what it knows", OneMode: "in training than in evaluation", Overwritten: "overwritten", Twice: "twice",
+    Standardised: "no parameter", Unused: "aside", FrozenNorm: "mode", Changing: "steps", Circular: "overwritten",
+    Ceiling: "ceil_mode", OtherDivisor: "divides", Scaled: "mul", Detached: "detach", DetachedWeight: "no parameter",
     OtherGradient: "gradients", NumberOfWeights: "mul", Two: "not one tensor", TwoShortcuts: "add",
     Sideways: "transpose",
 }  # fmt: skip

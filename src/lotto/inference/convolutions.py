@@ -71,7 +71,7 @@ class SparseConvolution(nn.Module):
     """A convolution of one or two dimensions that holds its nonzero weights only.
 
     Args:
-        layer: with zeros as padding and without groups.
+        layer: with zeros as padding.
     """
 
     nonzero: Tensor
@@ -82,6 +82,7 @@ class SparseConvolution(nn.Module):
         self.shape, self.dims = shape_of(layer), layer.weight.dim() - 2
         weight = layer.weight.detach().float()
         self.mask = (weight != 0).reshape(*weight.shape[:2], *self.shape.kernel).numpy()
+        self.groups = layer.groups
         self.register_buffer("nonzero", weight.flatten().clone())
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self._passes: dict[Any, Any] = {}
@@ -107,7 +108,9 @@ class SparseConvolution(nn.Module):
         space, (channels, size) = Workspace(len(x)), channels_and_size(x.shape[1:])
         plane = space.plane(channels, size, self.shape.reach(size))
         out = space.plane(len(self.mask), self.shape.outputs(size))
-        made = ConvolutionPass(Convolution(self.shape, 0, self.mask, SPARSE), space, plane, out, None, None)
+        made = ConvolutionPass(
+            Convolution(self.shape, 0, self.mask, SPARSE, self.groups), space, plane, out, None, None
+        )
         rows = program.rows(made.forward())
         memory, *tables = space.tables()
         values, nothing = self.nonzero.numpy(), np.zeros(0, np.float32)
@@ -121,8 +124,7 @@ def sparse_convolutions(module: nn.Module, below: float = BELOW, example: Tensor
 
     A ResNet, VGG or conv net of lotto is computed by kernels as a whole, and with an ``example`` any network of
     convolutions, BatchNorm, ReLU, sums, pooling and linear layers, if its outputs and gradients are those of the
-    module. Of others the convolutions with a density below ``below`` are replaced, if they pad with zeros and have no
-    groups.
+    module. Of others the convolutions with a density below ``below`` are replaced, if they pad with zeros.
 
     Args:
         module: on the CPU, in float32; its pruned weights are 0.

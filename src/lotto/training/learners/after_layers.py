@@ -127,12 +127,14 @@ class PoolingPass:
 
     def forward(self) -> Iterator[np.ndarray]:
         """Set the outputs."""
-        yield self._row(program.GREATEST)
+        yield self._row(program.AVERAGE if self.layer.average else program.GREATEST)
 
     def backward(self) -> Iterator[np.ndarray]:
         """Set the inputs' gradient."""
-        yield self._row(program.GREATEST_BACK)
+        yield self._row(program.AVERAGE_BACK if self.layer.average else program.GREATEST_BACK)
 
     def _row(self, what: int) -> np.ndarray:
         layouts = [number for plane in (self.x, self.out, self.given, self.back) for number in plane.layout]
-        return program.row(what, *self.out.places, self.x.channels, *layouts, *self.layer.size, *self.x.size)
+        layer = self.layer
+        block = (*layer.size, *layer.step, *layer.padding)
+        return program.row(what, *self.out.places, self.x.channels, *layouts, *self.x.size, *block)

@@ -133,13 +133,29 @@ class Plane:
 
 
 class Pooling(NamedTuple):
-    """The greatest number of each block of so many rows and columns; what is left over at the end is not read."""
+    """The greatest number of each block, or the mean; what is left over at the end is not read.
+
+    Attributes:
+        size: rows and columns of a block.
+        stride: from one block to the next; None = they are side by side.
+        padding: rows and columns around the inputs, which are never the greatest and 0 in a mean.
+        average: whether it is the mean.
+    """
 
     size: Pair
+    stride: Pair | None = None
+    padding: Pair = (0, 0)
+    average: bool = False
+
+    @property
+    def step(self) -> Pair:
+        """From one block to the next."""
+        return self.stride or self.size
 
     def outputs(self, size: Pair) -> Pair:
         """Height and width of the outputs for inputs of a height and width."""
-        return size[0] // self.size[0], size[1] // self.size[1]
+        found = [(size[i] + 2 * self.padding[i] - self.size[i]) // self.step[i] + 1 for i in range(2)]
+        return found[0], found[1]
 
 
 @dataclass(frozen=True)

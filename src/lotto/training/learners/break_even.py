@@ -128,13 +128,13 @@ def measured(layer: Layer, batch: int) -> Costs:
 def _by_torch(layer: Layer, batch: int) -> Callable[[], object]:
     shape = layer.shape
     x = torch.ones(batch, layer.inputs, *layer.size).requires_grad_(not layer.first)
-    weight = torch.ones(layer.outputs, layer.inputs, *shape.kernel).requires_grad_()
+    weight = torch.ones(layer.outputs, layer.inputs // layer.groups, *shape.kernel).requires_grad_()
     affine = torch.ones(2, layer.outputs).requires_grad_()
     inputs = [weight, affine] if layer.first else [x, weight, affine]
 
     @torch.enable_grad()
     def step() -> object:
-        out = F.conv2d(x, weight, None, shape.stride, shape.padding, shape.dilation)
+        out = F.conv2d(x, weight, None, shape.stride, shape.padding, shape.dilation, layer.groups)
         if layer.norm:
             out = F.batch_norm(out, None, None, affine[0], affine[1], training=True)
         else:
@@ -152,8 +152,9 @@ def _by_kernels(layer: Layer, batch: int, density: float) -> Callable[[], object
     from lotto.training.learners.network_pass import PartPass, Unit
 
     count, space = layer.outputs, Workspace(batch)
-    mask = np.random.default_rng(0).random((count, layer.inputs, *layer.shape.kernel)) < density
-    convolution = Convolution(layer.shape, 2 * count, mask, DENSE if density == 1 else SPARSE)
+    weights = (count, layer.inputs // layer.groups, *layer.shape.kernel)
+    mask = np.random.default_rng(0).random(weights) < density
+    convolution = Convolution(layer.shape, 2 * count, mask, DENSE if density == 1 else SPARSE, layer.groups)
     after = (None, Norm(count, 0, count, 0, count, 0)) if layer.norm else (Bias(count, 0), None)
     x = space.plane(layer.inputs, layer.size, layer.shape.reach(layer.size))
     made = PartPass(Unit(convolution, *after), space, x, NOWHERE, asked=not layer.first)

@@ -42,14 +42,16 @@ class Convolution:
     Args:
         shape: of the kernel.
         weight: where the parameter begins in the vector of all.
-        mask: shape (outputs, inputs, height, width); where it is False the gradient is never written.
-        rows: `DENSE` or `SPARSE`.
+        mask: shape (outputs, inputs of a group, height, width); where it is False the gradient is never written.
+        rows: `DENSE` or `SPARSE`; outputs of several groups are not summed together.
+        groups: of inputs and outputs.
     """
 
-    def __init__(self, shape: Shape, weight: int, mask: np.ndarray, rows: int) -> None:
-        self.shape, self.weight, self.mask, self.rows = shape, weight, mask, rows
-        self.outputs, self.inputs = mask.shape[:2]
-        self.places = np.arange(mask.size).reshape(mask.shape)
+    def __init__(self, shape: Shape, weight: int, mask: np.ndarray, rows: int, groups: int = 1) -> None:
+        self.shape, self.weight, self.size = shape, weight, mask.size
+        self.outputs, self.inputs = len(mask), mask.shape[1] * groups
+        self.rows = rows if groups == 1 or not self.outputs // groups % TOGETHER else SPARSE
+        self.mask, self.places = (_spread(a, groups) for a in (mask, np.arange(mask.size).reshape(mask.shape)))
 
     def forward_entries(self, x: Plane) -> list[Entries]:
         """For outputs of inputs, group by group."""
@@ -89,6 +91,17 @@ class Convolution:
         ]
 
 
+def _spread(array: np.ndarray, groups: int) -> np.ndarray:
+    """What stands at weights of a group's inputs, at those of all inputs, 0 at those of other groups'."""
+    if groups == 1:
+        return array
+    outputs, inputs, *kernel = array.shape
+    spread = np.zeros((groups, outputs // groups, groups, inputs, *kernel), array.dtype)
+    for group, part in enumerate(array.reshape(groups, -1, inputs, *kernel)):
+        spread[group, :, group] = part
+    return spread.reshape(outputs, groups * inputs, *kernel)
+
+
 class ConvolutionPass:
     """A convolution for one size of inputs.
 
@@ -114,7 +127,7 @@ class ConvolutionPass:
 
     def _numbers(self, list_: Entries, workspace: Workspace) -> tuple[int, ...]:
         """The part of an instruction that says which weights."""
-        weight = (self.layer.weight, self.layer.weight + self.layer.mask.size)
+        weight = (self.layer.weight, self.layer.weight + self.layer.size)
         return (list_.rows, len(list_.begins), len(list_.places), *workspace.add(list_), *weight)
 
     def forward(self) -> Iterator[np.ndarray]:

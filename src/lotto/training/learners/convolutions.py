@@ -58,7 +58,7 @@ class Convolutions(SingleLearner):
         self.parameters = self.layers.parameters
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, {_ALL: self.layers.flat})
         self.restore(start.optimizer)
-        self.loss = loss_of(self.job, outputs=len(self.layers.network.head.layers[-1].bias))
+        self.loss = loss_of(self.job, outputs=len(self.layers.network.head.layers[-1].weight))
         self.made = NetworkPass
         self.passes: dict[int, Any] = {}
 

@@ -15,7 +15,7 @@ class UnitNames(NamedTuple):
 
     Attributes:
         convolution, norm: names of the modules.
-        relu: whether ReLU follows; in a block it follows the sum.
+        relu: whether ReLU follows; that of a block's last one follows the sum.
     """
 
     convolution: str
@@ -34,7 +34,7 @@ class Description(NamedTuple):
     """A network.
 
     Attributes:
-        parts: what inputs go through; each block ends with ReLU.
+        parts: what inputs go through.
         flat: whether linear layers read all places; else the mean over them.
         linear: the linear layers, with ReLU between them.
     """
@@ -61,6 +61,7 @@ class Layer(NamedTuple):
         size: height and width of the inputs.
         first: whether nobody asks for the inputs' gradient.
         norm: whether BatchNorm follows; else a bias.
+        groups: of inputs and outputs.
     """
 
     shape: Shape
@@ -69,6 +70,7 @@ class Layer(NamedTuple):
     size: Pair
     first: bool
     norm: bool
+    groups: int = 1
 
 
 def channels_and_size(shape: Sequence[int]) -> tuple[int, Pair]:
@@ -101,7 +103,7 @@ def layers_of(module: nn.Module, found: Description, shape: Sequence[int]) -> di
     for i, (unit, size) in enumerate(_sized(module, found, shape)[0]):
         layer: Any = module.get_submodule(unit.convolution)
         channels = (layer.in_channels, layer.out_channels)
-        layers[unit.convolution] = Layer(shape_of(layer), *channels, size, i == 0, unit.norm is not None)
+        layers[unit.convolution] = Layer(shape_of(layer), *channels, size, i == 0, unit.norm is not None, layer.groups)
     return layers
 
 
@@ -128,9 +130,8 @@ def _sized(module: nn.Module, found: Description, shape: Sequence[int]) -> tuple
 
 
 def is_simple(convolution: Any) -> bool:
-    """Whether a convolution pads with zeros, by so many places, and has no groups: `shape_of` says all of it."""
-    padded = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
-    return bool(padded and convolution.groups == 1)
+    """Whether a convolution pads with zeros, by so many places: `shape_of` says all of it."""
+    return convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
 
 
 def of_images(module: nn.Module) -> bool:

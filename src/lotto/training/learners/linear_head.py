@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class Linear(NamedTuple):
-    """Weight (outputs, inputs), bias, their gradients, and the weight's mask as numbers, or None."""
+    """Weight (outputs, inputs), bias or None, their gradients, and the weight's mask as numbers, or None."""
 
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | None
     by_weight: Tensor
-    by_bias: Tensor
+    by_bias: Tensor | None
     mask: Tensor | None
 
 
@@ -36,7 +36,7 @@ class Head:
         for layer in self.layers:
             x = x.relu_() if self.inputs else x
             self.inputs.append(x)
-            x = torch.addmm(layer.bias[:, None], layer.weight, x)
+            x = layer.weight @ x if layer.bias is None else torch.addmm(layer.bias[:, None], layer.weight, x)
         return x
 
     def backward(self, given: Tensor) -> Tensor:
@@ -45,7 +45,8 @@ class Head:
             torch.mm(given, self.inputs[i].t(), out=layer.by_weight)
             if layer.mask is not None:
                 layer.by_weight.mul_(layer.mask)
-            torch.sum(given, 1, out=layer.by_bias)
+            if layer.by_bias is not None:
+                torch.sum(given, 1, out=layer.by_bias)
             given = torch.mm(layer.weight.t(), given)
             if i:
                 given.mul_(self.inputs[i] > 0)
@@ -54,5 +55,6 @@ class Head:
     def outputs(self, x: Tensor) -> Tensor:
         """Outputs (examples, classes) for inputs of shape (examples, features)."""
         for i, layer in enumerate(self.layers):
-            x = torch.addmm(layer.bias, x.relu_() if i else x, layer.weight.t())
+            x = x.relu_() if i else x
+            x = x @ layer.weight.t() if layer.bias is None else torch.addmm(layer.bias, x, layer.weight.t())
         return x

@@ -109,12 +109,9 @@ class Layers:
         return Network(parts, found.flat, head, vectors)
 
     def _linear(self, name: str) -> Linear:
-        assert self.flat.grad is not None
-        weight, bias = self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"]
-        by_weight, by_bias = (
-            self.flat.grad.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
-            for tensor in (weight, bias)
-        )
+        weight, bias = self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias")
+        gradients = self.gradients()
+        by_weight, by_bias = gradients[f"{name}.weight"], gradients.get(f"{name}.bias")
         mask = self._mask.get(f"{name}.weight")
         return Linear(weight, bias, by_weight, by_bias, None if mask is None else mask.to(torch.float32))
 
@@ -137,7 +134,7 @@ class Layers:
         self.sparse += rows == SPARSE
         self.convolutions += 1
         kept = mask.reshape(*weight.shape[:2], *shape.kernel).numpy()
-        return Convolution(shape, self._places[f"{name}.weight"], kept, rows)
+        return Convolution(shape, self._places[f"{name}.weight"], kept, rows, layer.groups)
 
     def _norm(self, name: str, layer: Any) -> after_layers.Norm:
         from lotto.training.learners.after_layers import Norm

@@ -34,7 +34,10 @@ class Unit(NamedTuple):
 
 
 class Block(NamedTuple):
-    """``relu(main(x) + shortcut(x))``, ``main`` units one after another; without ``shortcut`` that is ``x`` itself."""
+    """``main(x) + shortcut(x)``, ``main`` units one after another; without ``shortcut`` that is ``x`` itself.
+
+    If the last unit has ReLU, it is of the sum.
+    """
 
     main: Sequence[Unit]
     shortcut: Unit | None
@@ -73,7 +76,7 @@ class UnitPass:
         x: the inputs.
         reach: the zeros that the outputs need around them.
         back: the inputs' gradient; None = nobody asks for it.
-        added: what is added; BatchNorm stands before it, and ReLU follows.
+        added: what is added after BatchNorm and before ReLU.
     """
 
     def __init__(
@@ -127,18 +130,17 @@ def after_passes(
         last = unit.norm is None
         passes.append(BiasPass(unit.bias, raw, out if last else raw, given, relu=last and unit.relu))
     if unit.norm is not None:
-        relu = unit.relu or added is not None
-        passes.append(NormPass(unit.norm, workspace, raw, added, out, given, relu, frozen))
+        passes.append(NormPass(unit.norm, workspace, raw, added, out, given, unit.relu, frozen))
     return passes
 
 
 class BlockPass:
-    """A block for one size of inputs; see `UnitPass`."""
+    """A block for one size of inputs; see `UnitPass`. Its gradients are in memory called ``name`` that others share."""
 
-    def __init__(self, block: Block, workspace: Workspace, x: Plane, reach: Reach) -> None:
+    def __init__(self, block: Block, workspace: Workspace, x: Plane, reach: Reach, name: str) -> None:
         *inner, last = block.main
-        self.given = workspace.shared("out", last.convolution.outputs, block.outputs(x.size))
-        back = self.given if block.shortcut is None else workspace.shared("out", x.channels, x.size)
+        self.given = workspace.shared(name, last.convolution.outputs, block.outputs(x.size))
+        back = self.given if block.shortcut is None else workspace.shared(name, x.channels, x.size)
         self.shortcut = None
         self.main: list[UnitPass] = []
         self.middles: list[Plane] = []
@@ -173,19 +175,36 @@ class BlockPass:
 
 
 class PartPass:
-    """A unit or pooling in a row of parts, for one size of inputs: its gradients are in memory that others share."""
+    """A unit or pooling in a row of parts, for one size of inputs: its gradients are in memory that others share.
 
-    def __init__(self, part: Unit | Pooling, workspace: Workspace, x: Plane, reach: Reach, asked: bool) -> None:
-        back = workspace.shared("out", x.channels, x.size) if asked else None
+    Args:
+        part: see there.
+        workspace: of all planes.
+        x: the inputs.
+        reach: the zeros that the outputs need around them.
+        asked: whether the inputs' gradient is asked for.
+        names: of the memory of the inputs' gradient and of the outputs'.
+    """
+
+    def __init__(
+        self,
+        part: Unit | Pooling,
+        workspace: Workspace,
+        x: Plane,
+        reach: Reach,
+        asked: bool,
+        names: tuple[str, str] = ("out", "out"),
+    ) -> None:
+        back = workspace.shared(names[0], x.channels, x.size) if asked else None
         self.inner: UnitPass | PoolingPass
         if isinstance(part, Pooling):
             self.out = workspace.plane(x.channels, part.outputs(x.size), reach)
-            self.given = workspace.shared("out", self.out.channels, self.out.size)
+            self.given = workspace.shared(names[1], self.out.channels, self.out.size)
             self.inner = PoolingPass(part, x, self.out, self.given, back)
         else:
             self.inner = UnitPass(part, workspace, x, reach, back)
             self.out = self.inner.out
-            self.given = workspace.shared("out", self.out.channels, self.out.size)
+            self.given = workspace.shared(names[1], self.out.channels, self.out.size)
 
     def forward(self) -> Instructions:
         """Set the outputs."""
@@ -209,12 +228,19 @@ class NetworkPass:
         self.network, self.workspace = network, space
         last = first = space.plane(channels, size, reach_of(parts[:1], size))
         passes: list[PartPass | BlockPass] = []
+        name = "out"
         for i, part in enumerate(parts):
-            reach = reach_of(parts[i + 1 : i + 2], part.outputs(last.size))
-            made = BlockPass(part, space, last, reach) if isinstance(part, Block) else None
-            passes.append(made or PartPass(part, space, last, reach, asked=i > 0))  # type: ignore[arg-type]
+            size = part.outputs(last.size)
+            reach = reach_of(parts[i + 1 : i + 2], size)
+            if isinstance(part, Block):
+                passes.append(BlockPass(part, space, last, reach, name))
+            else:
+                # Pooling reads a gradient all the while that it writes the other.
+                after = name + "'" if isinstance(part, Pooling) and size == last.size else name
+                passes.append(PartPass(part, space, last, reach, i > 0, (name, after)))
+                name = after
             last = passes[-1].out
-        given = space.shared("out", last.channels, last.size)
+        given = space.shared(name, last.channels, last.size)
         pooled = space.take(last.channels * batch)
 
         def pool(what: int, plane: Plane) -> list[np.ndarray]:

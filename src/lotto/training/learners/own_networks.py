@@ -48,7 +48,7 @@ def _is_unit(layer: Any, norm: Any) -> bool:
     """Whether a convolution and what follows are of the kind that ours are made with."""
     if type(layer) not in (nn.Conv1d, nn.Conv2d):
         return False
-    plain = is_simple(layer)
+    plain = is_simple(layer) and layer.groups == 1
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm):  # the module itself: there is none
         return plain and layer.bias is not None
     known = norm.affine and norm.track_running_stats and norm.momentum is not None
@@ -72,9 +72,7 @@ def _resnet(net: Any) -> Description | None:
             shortcut = UnitNames(at + "shortcut.0", at + "shortcut.1", relu=False)
         elif type(part.shortcut) is not nn.Identity:
             return None
-        parts.append(
-            BlockNames((UnitNames(at + "conv1", at + "bn1"), UnitNames(at + "conv2", at + "bn2", relu=False)), shortcut)
-        )
+        parts.append(BlockNames((UnitNames(at + "conv1", at + "bn1"), UnitNames(at + "conv2", at + "bn2")), shortcut))
     return Description(parts, False, ["fc"])
 
 

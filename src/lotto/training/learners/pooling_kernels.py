@@ -10,7 +10,7 @@ import numpy as np
 from lotto.core.jit import jit_part
 
 _BLOCK = 1024
-_ZERO = np.float32(0)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @jit_part
@@ -53,51 +53,114 @@ def shift_back(memory, given_at, back_at, out_at, shape, by_bias, relu):  # type
 
 
 @jit_part
-def greatest(memory, x_at, out_at, shape, channels, size):  # type: ignore[no-untyped-def]
-    """The greatest number of each block of ``size`` (rows, columns); ``shape`` is the outputs', with the batch."""
+def greatest(memory, x_at, out_at, shape, channels, block, whole):  # type: ignore[no-untyped-def]
+    """The greatest number of each block.
+
+    Args:
+        memory: of all activations.
+        x_at, out_at: where inputs and outputs lie, see `Plane.layout`.
+        shape: of the outputs, (height, width, batch).
+        channels: of both.
+        block: its height and width, the distances from one to the next, rows and columns before the inputs; what
+            lies outside the inputs is not read.
+        whole: height and width of the inputs.
+    """
     height, width, batch = shape
     for c in range(channels):
         for h in range(height):
             for w in range(width):
                 z = out_at[0] + c * out_at[1] + h * out_at[2] + w * out_at[3]
                 result = memory[z : z + batch]
-                first = x_at[0] + c * x_at[1] + h * size[0] * x_at[2] + w * size[1] * x_at[3]
-                for b in range(batch):  # an assignment of arrays takes seconds to compile
-                    result[b] = memory[first + b]
-                for i in range(size[0]):
-                    for j in range(size[1]):
-                        a = first + i * x_at[2] + j * x_at[3]
+                top, left = h * block[2] - block[4], w * block[3] - block[5]
+                first = True
+                for i in range(max(0, top), min(whole[0], top + block[0])):
+                    for j in range(max(0, left), min(whole[1], left + block[1])):
+                        a = x_at[0] + c * x_at[1] + i * x_at[2] + j * x_at[3]
                         row = memory[a : a + batch]
-                        for b in range(batch):
-                            value, is_none = row[b], row[b] != row[b]  # NaN stays
-                            result[b] = value if value > result[b] or is_none else result[b]
+                        if first:
+                            for b in range(batch):  # an assignment of arrays takes seconds to compile
+                                result[b] = row[b]
+                        else:
+                            for b in range(batch):
+                                value, is_none = row[b], row[b] != row[b]  # NaN stays
+                                result[b] = value if value > result[b] or is_none else result[b]
+                        first = False
 
 
 @jit_part
-def greatest_back(memory, x_at, out_at, given_at, back_at, shape, channels, size, whole):  # type: ignore[no-untyped-def]
-    """The gradient of `greatest`: to the first of a block that is the greatest, 0 for all others of ``whole``."""
+def greatest_back(memory, x_at, out_at, given_at, back_at, shape, channels, block, whole):  # type: ignore[no-untyped-def]
+    """The gradient of `greatest`: to the first of a block that is the greatest, 0 for what no block reads."""
     height, width, batch = shape
+    free = np.empty(batch, np.float32)  # 1 until a number of the block has been the greatest
     for c in range(channels):
-        for y in range(whole[0]):
-            for x in range(whole[1]):
-                to = back_at[0] + c * back_at[1] + y * back_at[2] + x * back_at[3]
-                result = memory[to : to + batch]
-                h, w = y // size[0], x // size[1]
-                result[:] = _ZERO
-                if h >= height or w >= width:
-                    continue
-                a = x_at[0] + c * x_at[1] + y * x_at[2] + x * x_at[3]
+        clear(memory, back_at, c, whole, batch)
+        for h in range(height):
+            for w in range(width):
                 z = out_at[0] + c * out_at[1] + h * out_at[2] + w * out_at[3]
                 g = given_at[0] + c * given_at[1] + h * given_at[2] + w * given_at[3]
-                row, most, gradient = memory[a : a + batch], memory[z : z + batch], memory[g : g + batch]
-                for b in range(batch):
-                    result[b] = gradient[b] if row[b] == most[b] else _ZERO
-                for i in range(y % size[0] + 1):  # where an earlier one is as great
-                    for j in range(size[1] if i < y % size[0] else x % size[1]):
-                        e = x_at[0] + c * x_at[1] + (h * size[0] + i) * x_at[2] + (w * size[1] + j) * x_at[3]
-                        earlier = memory[e : e + batch]
+                most, gradient = memory[z : z + batch], memory[g : g + batch]
+                top, left = h * block[2] - block[4], w * block[3] - block[5]
+                free[:] = _ONE
+                for i in range(max(0, top), min(whole[0], top + block[0])):
+                    for j in range(max(0, left), min(whole[1], left + block[1])):
+                        a = x_at[0] + c * x_at[1] + i * x_at[2] + j * x_at[3]
+                        to = back_at[0] + c * back_at[1] + i * back_at[2] + j * back_at[3]
+                        row, result = memory[a : a + batch], memory[to : to + batch]
                         for b in range(batch):
-                            result[b] = _ZERO if earlier[b] == most[b] else result[b]
+                            here = (row[b] == most[b]) & (free[b] != _ZERO)  # `and` would branch
+                            result[b] += gradient[b] if here else _ZERO
+                            free[b] = _ZERO if here else free[b]
+
+
+@jit_part
+def average(memory, x_at, out_at, shape, channels, block, whole):  # type: ignore[no-untyped-def]
+    """The mean of each block, of which what lies outside the inputs is 0; arguments as those of `greatest`."""
+    height, width, batch = shape
+    scale = np.float32(1.0 / (block[0] * block[1]))
+    for c in range(channels):
+        for h in range(height):
+            for w in range(width):
+                z = out_at[0] + c * out_at[1] + h * out_at[2] + w * out_at[3]
+                result = memory[z : z + batch]
+                top, left = h * block[2] - block[4], w * block[3] - block[5]
+                result[:] = _ZERO
+                for i in range(max(0, top), min(whole[0], top + block[0])):
+                    for j in range(max(0, left), min(whole[1], left + block[1])):
+                        a = x_at[0] + c * x_at[1] + i * x_at[2] + j * x_at[3]
+                        row = memory[a : a + batch]
+                        for b in range(batch):
+                            result[b] += row[b]
+                for b in range(batch):
+                    result[b] *= scale
+
+
+@jit_part
+def average_back(memory, given_at, back_at, shape, channels, block, whole):  # type: ignore[no-untyped-def]
+    """The gradient of `average`."""
+    height, width, batch = shape
+    scale = np.float32(1.0 / (block[0] * block[1]))
+    for c in range(channels):
+        clear(memory, back_at, c, whole, batch)
+        for h in range(height):
+            for w in range(width):
+                g = given_at[0] + c * given_at[1] + h * given_at[2] + w * given_at[3]
+                gradient = memory[g : g + batch]
+                top, left = h * block[2] - block[4], w * block[3] - block[5]
+                for i in range(max(0, top), min(whole[0], top + block[0])):
+                    for j in range(max(0, left), min(whole[1], left + block[1])):
+                        to = back_at[0] + c * back_at[1] + i * back_at[2] + j * back_at[3]
+                        result = memory[to : to + batch]
+                        for b in range(batch):
+                            result[b] += gradient[b] * scale
+
+
+@jit_part
+def clear(memory, at, c, whole, batch):  # type: ignore[no-untyped-def]
+    """Set a channel to 0."""
+    for y in range(whole[0]):
+        for x in range(whole[1]):
+            to = at[0] + c * at[1] + y * at[2] + x * at[3]
+            memory[to : to + batch] = _ZERO
 
 
 @jit_part

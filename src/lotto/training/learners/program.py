@@ -19,9 +19,19 @@ from lotto.core.jit import jit
 from lotto.training.learners import batchnorm_kernels, conv_kernels, pooling_kernels, vector_blocks
 from lotto.training.learners.batchnorm_kernels import normalise, normalise_back
 from lotto.training.learners.conv_kernels import correlate, pack, products, unpack
-from lotto.training.learners.pooling_kernels import greatest, greatest_back, pool, pool_back, shift, shift_back
+from lotto.training.learners.pooling_kernels import (
+    average,
+    average_back,
+    greatest,
+    greatest_back,
+    pool,
+    pool_back,
+    shift,
+    shift_back,
+)
 
 CORRELATE, PRODUCTS, NORMALISE, NORMALISE_BACK, SHIFT, SHIFT_BACK, GREATEST, GREATEST_BACK, POOL, POOL_BACK = range(10)
+AVERAGE, AVERAGE_BACK = 10, 11
 NUMBERS = 40
 """Of a row."""
 
@@ -93,14 +103,19 @@ def _compiled(digest: str) -> Any:
                     shift(memory, read, written, shape, values[p[17] : p[17] + channels], p[18] != 0)
                 else:
                     shift_back(memory, read, written, out, shape, gradients[p[17] : p[17] + channels], p[18] != 0)
-            elif op in (GREATEST, GREATEST_BACK):
-                shape, channels, size, whole = (p[1], p[2], p[3]), p[4], (p[21], p[22]), (p[23], p[24])
+            elif op in (GREATEST, GREATEST_BACK, AVERAGE, AVERAGE_BACK):
+                shape, channels, whole = (p[1], p[2], p[3]), p[4], (p[21], p[22])
+                block = (p[23], p[24], p[25], p[26], p[27], p[28])
                 x, out = (p[5], p[6], p[7], p[8]), (p[9], p[10], p[11], p[12])
                 given, back = (p[13], p[14], p[15], p[16]), (p[17], p[18], p[19], p[20])
                 if op == GREATEST:
-                    greatest(memory, x, out, shape, channels, size)
+                    greatest(memory, x, out, shape, channels, block, whole)
+                elif op == GREATEST_BACK:
+                    greatest_back(memory, x, out, given, back, shape, channels, block, whole)
+                elif op == AVERAGE:
+                    average(memory, x, out, shape, channels, block, whole)
                 else:
-                    greatest_back(memory, x, out, given, back, shape, channels, size, whole)
+                    average_back(memory, given, back, shape, channels, block, whole)
             else:
                 shape, at, channels = (p[1], p[2], p[3]), (p[5], p[6], p[7], p[8]), p[4]
                 pooled = memory[p[9] : p[9] + channels * p[3]].reshape(channels, p[3])

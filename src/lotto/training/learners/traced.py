@@ -23,6 +23,7 @@ from lotto.training.learners.descriptions import (
 )
 from lotto.training.learners.operations import Operation, Unknown, operations_of
 
+_SHAPE = ("stride", "padding", "dilation")
 RESHAPES = {"view", "_unsafe_view", "unsqueeze", "squeeze", "clone", "_reshape_alias"}
 
 
@@ -137,13 +138,11 @@ class _Reader:
 
     def _is_end(self, at: _At) -> bool:
         """Whether features follow: the mean over places, or all of them in a row."""
-        if (reader := self._only(at, "mean", "avg_pool2d", *RESHAPES)) is None:
-            return self._only(at, "addmm") is not None
-        return self.operations[reader].name != "avg_pool2d" or self._is_mean(at, reader)
+        return self._only(at, "mean", "addmm", "mm", *RESHAPES) is not None
 
     def _part(self, at: _At) -> tuple[list[UnitNames | BlockNames | Pooling], _At]:
         """The layers that read an activation."""
-        if (pooled := self._only(at, "max_pool2d_with_indices")) is not None:
+        if (pooled := self._only(at, "max_pool2d_with_indices", "avg_pool2d")) is not None:
             return [self._pooling(pooled)], self._from(pooled)
         if self._only(at, "convolution") is not None:
             unit, at = self._unit(at.readers[0])
@@ -192,10 +191,9 @@ class _Reader:
         if main[-1].norm is None or any(unit.relu for unit in (main[-1], *(shortcut or ()))):
             raise Unknown("a block whose sum is not of a BatchNorm's outputs")
         after, relu = self._relu(self._from(end))
-        if not relu:
-            raise Unknown("a block without ReLU after its sum")
         if shortcut is not None and self._same_size(at, end):
             raise Unknown("a shortcut with a convolution that changes no shape")
+        main[-1] = main[-1]._replace(relu=relu)
         return [BlockNames(tuple(main), None if shortcut is None else shortcut[0])], after
 
     def _same_size(self, at: _At, end: int) -> bool:
@@ -217,23 +215,18 @@ class _Reader:
 
     def _features(self, at: _At) -> tuple[bool, _At]:
         """Whether linear layers read all places, and what they read."""
-        if (mean := self._only(at, "mean", "avg_pool2d")) is not None:
-            if not self._is_mean(at, mean):
-                raise Unknown(self._what([mean]))
+        if (mean := self._only(at, "mean")) is not None:
+            self._check_mean(self.operations[mean])
             return False, self._in_a_row(mean)
         shape = self.operations[at.number].shape
         return math.prod(shape[2:]) > 1, self._in_a_row(at.number)
 
-    def _is_mean(self, at: _At, number: int) -> bool:
-        """Whether an operation is the mean over all places."""
-        operation, shape = self.operations[number], self.operations[self.operations[number].inputs[0]].shape
-        given = operation.arguments
-        if operation.name == "mean":
-            axes = {axis % len(shape) for axis in given.get("dim") or ()}
-            return axes == {*range(2, len(shape))} and given.get("dtype") is None
-        kernel = list(given["kernel_size"])
-        whole = (kernel if len(kernel) == 2 else kernel * 2) == list(shape[2:])
-        return whole and not any(given.get("padding", ())) and given.get("divisor_override") is None
+    def _check_mean(self, operation: Operation) -> None:
+        """That a mean is over all places."""
+        axes = len(self.operations[operation.inputs[0]].shape)
+        over = {axis % axes for axis in operation.arguments.get("dim") or ()}
+        if over != {*range(2, axes)} or operation.arguments.get("dtype") is not None:
+            raise Unknown("a mean over something else than all places")
 
     def _in_a_row(self, number: int) -> _At:
         """An outcome with one row of numbers for each example."""
@@ -253,7 +246,7 @@ class _Reader:
         """Linear layers with ReLU between them, to the outputs."""
         names: list[str] = []
         while True:
-            number = self._only(at, "addmm")
+            number = self._only(at, "addmm", "mm")
             if number is None:
                 raise Unknown(self._what(at.readers))
             names.append(self._linear_name(self.operations[number]))
@@ -267,8 +260,10 @@ class _Reader:
         given = operation.arguments
         name = str(given["mat2"]).removesuffix(".weight.t")
         layer = self._layer(name, nn.Linear)
-        if (given["self"], given["mat2"]) != (f"{name}.bias", f"{name}.weight.t") or layer.bias is None:
-            raise Unknown("addmm: not that of a linear layer")
+        bias = None if layer.bias is None else f"{name}.bias"
+        read = given["self"] if operation.name == "addmm" else None
+        if (read, given["mat2"]) != (bias, f"{name}.weight.t"):
+            raise Unknown(f"{operation.name}: not that of a linear layer")
         if given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
             raise Unknown("addmm: scaled")
         return name
@@ -280,10 +275,10 @@ class _Reader:
         bias = None if layer.bias is None else f"{name}.bias"
         if (given["weight"], given["bias"]) != (f"{name}.weight", bias):
             raise Unknown("convolution: not that of a layer")
-        read = [list(given[what]) for what in ("stride", "padding", "dilation")]
-        if not is_simple(layer) or given["transposed"] or given["groups"] != 1:
-            raise Unknown(f"convolution with groups or other padding than zeros ({name})")
-        if read != [list(getattr(layer, what)) for what in ("stride", "padding", "dilation")]:
+        if not is_simple(layer) or given["transposed"]:
+            raise Unknown(f"convolution with other padding than zeros ({name})")
+        read = [*(list(given[what]) for what in _SHAPE), given["groups"]]
+        if read != [*(list(getattr(layer, what)) for what in _SHAPE), layer.groups]:
             raise Unknown("convolution: not as its layer says")
         return name
 
@@ -311,13 +306,17 @@ class _Reader:
         return layer
 
     def _pooling(self, number: int) -> Pooling:
-        given = self.operations[number].arguments
-        kernel = list(given["kernel_size"])
-        plain = not any(given.get("padding") or ()) and set(given.get("dilation") or (1,)) == {1}
-        if not plain or given.get("ceil_mode") or (list(given.get("stride") or kernel) != kernel):
-            raise Unknown("max-pooling whose blocks overlap, or with padding")
-        pair = kernel if len(kernel) == 2 else kernel * 2
-        return Pooling((pair[0], pair[1]))
+        operation = self.operations[number]
+        given, places = operation.arguments, _places(self.operations[operation.inputs[0]].shape)
+        if set(given.get("dilation") or (1,)) != {1} or given.get("ceil_mode"):
+            raise Unknown("pooling with dilation or ceil_mode")
+        if given.get("divisor_override") or not given.get("count_include_pad", True):
+            raise Unknown("average pooling that divides by another number than that of a block's places")
+        if places is None:
+            raise Unknown(self._what([number]))
+        kernel = _pair(given["kernel_size"])
+        stride, padding = _pair(given.get("stride") or kernel), _pair(given.get("padding") or (0, 0))
+        return Pooling(kernel, None if stride == kernel else stride, padding, operation.name == "avg_pool2d")
 
     def _what(self, readers: Sequence[int]) -> str:
         """What stands where something else was expected."""
@@ -328,3 +327,8 @@ class _Reader:
 def _places(shape: Sequence[int]) -> tuple[int, Pair] | None:
     """Channels and (height, width) of an activation with its batch; None for what has no places."""
     return channels_and_size(shape[1:]) if len(shape) in (3, 4) else None
+
+
+def _pair(sizes: Sequence[int]) -> Pair:
+    """Height and width, which may be given as one number."""
+    return sizes[0], sizes[-1]
