@@ -172,6 +172,15 @@ def test_no_module_of_ours_takes_public_names_from_the_top():
                 assert name not in lotto.__all__, path
 
 
+def test_only_results_reach_up_to_the_report_and_only_by_its_name():
+    reaching = [path for path in ROOT.rglob("*.py") if 'import_module(f"lotto.' in path.read_text()]
+    assert {path.relative_to(ROOT).as_posix() for path in reaching} <= {
+        "lottery/result.py",
+        "__init__.py",
+        "cli/commands.py",
+    }
+
+
 def test_no_pickle_is_read_from_disk():
     for path in ROOT.rglob("*.py"):
         text = path.read_text()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lotto.execution.single_run import train
     from lotto.execution.store import Store
     from lotto.lottery.options import Plan
+    from lotto.lottery.saved import load
     from lotto.lottery.search import imp
     from lotto.lottery.trainable import Trainable
     from lotto.pruning.masks import Mask
@@ -59,6 +60,7 @@ __all__ = [
     "imp",
     "inference",
     "landscape",
+    "load",
     "models",
     "pruning",
     "recipes",
@@ -73,6 +75,7 @@ _MODULES = {
     "execution.store": ["Store"],
     "lottery.options": ["Plan"],
     "training.sparse_loop": ["sparse"],
+    "lottery.saved": ["load"],
     "lottery.search": ["imp"],
     "lottery.trainable": ["Trainable"],
     "pruning.masks": ["Mask"],

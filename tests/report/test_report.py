@@ -29,6 +29,7 @@ def test_everything_is_written_and_the_report_opens_offline(result, tmp_path):
         "error.svg",
         "report.html",
         "result.json",
+        "result.safetensors",
         "runs.csv",
         "table.csv",
         "ticket.safetensors",

@@ -1,7 +1,8 @@
-"""``lotto report``: the report of a folder of results, remade."""
+"""``lotto report``: the report of a folder of results, remade, or its tables as texts."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -10,11 +11,12 @@ from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
 
 
-def report(folder: Positional[Path], /) -> None:
+def report(folder: Positional[Path], /, *, format: str | None = None) -> None:
     """Make report.html again from a folder of results, and print its table.
 
     Args:
         folder: what --out named.
+        format: print the table alone as markdown, latex (for the package booktabs) or csv, and make nothing.
     """
     from lotto import papers
     from lotto.report.experiments import write_experiments
@@ -22,12 +24,21 @@ def report(folder: Positional[Path], /) -> None:
     from lotto.report.metric import Metric
     from lotto.report.save import load_result
     from lotto.report.table import console_table
+    from lotto.report.texts import experiments_text, levels_text
 
     stopping.unwind()
-    if not (folder / "result.json").exists() and any(folder.glob("*.csv")):
+    of_experiments = not (folder / "result.json").exists() and any(folder.glob("*.csv"))
+    if of_experiments and format is not None:
+        sys.stdout.write(experiments_text(folder, format))
+        return
+    if of_experiments:
         say(f"Report  {write_experiments(folder, [*papers.EXPERIMENTS.values()])}")
         return
     result = load_result(folder)
+    metric = Metric.of_result(result)
+    if format is not None:
+        sys.stdout.write(levels_text(result["table"], metric, format))
+        return
     write_report(result, folder / "report.html")
-    console.print(console_table(result["table"], Metric.of_result(result)))
+    console.print(console_table(result["table"], metric))
     say(f"Report  {folder / 'report.html'}")

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from lotto.lottery.power import GapSpread, gap_spread
     from lotto.lottery.procedure import LevelFinished
     from lotto.lottery.replicate import Level
+    from lotto.lottery.result import ImpResult
+    from lotto.lottery.saved import load
     from lotto.lottery.scoring import score_weights
-    from lotto.lottery.search import ImpResult, imp
+    from lotto.lottery.search import imp
 
 __all__ = [
     "GapSpread",
@@ -29,6 +31,7 @@ __all__ = [
     "Trial",
     "gap_spread",
     "imp",
+    "load",
     "score_weights",
 ]
 _HOMES = {
@@ -39,7 +42,9 @@ _HOMES = {
     "procedure": ["LevelFinished"],
     "replicate": ["Level"],
     "scoring": ["score_weights"],
-    "search": ["ImpResult", "imp"],
+    "result": ["ImpResult"],
+    "saved": ["load"],
+    "search": ["imp"],
 }
 
 

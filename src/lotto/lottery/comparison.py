@@ -12,6 +12,7 @@ import numpy as np
 from lotto.core.errors import UsageError, text
 from lotto.core.shown import number
 from lotto.core.statistics import discordant, interval, mcnemar, sampling_variance
+from lotto.lottery.record import RecordedRecipe
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import tally
 from lotto.training.job import Run
@@ -36,7 +37,7 @@ class Comparison:
         interval: 95 % t-interval of the mean gap; infinite for one replicate.
         variance: of the gaps over replicates (n - 1); NaN for one.
         test_variance: the part of it that the choice of the test examples makes, mean over replicates; NaN where an
-            example is not right or wrong.
+            example is not right or wrong, and of averages of copies in a loaded result.
         p_values: of McNemar's exact test by replicate, two-sided: whether both err equally often on such examples.
             Empty where an example is not right or wrong.
     """
@@ -94,7 +95,9 @@ def _run(levels: Sequence[Level], which: Which) -> Run | None:
 
 
 def _mistakes(recipe: Recipe, run: Run) -> Mistakes | None:
-    """Those that are stored; of a run without, an average of copies or an older one, evaluated now."""
+    """Those that are stored; of a run without, an average of copies or an older one, evaluated now if it can be."""
+    if run.mistakes is None and isinstance(recipe, RecordedRecipe):
+        return None
     return run.mistakes or tally(recipe, Network(recipe, run.weights), "test", keep_mistakes=True).mistakes
 
 

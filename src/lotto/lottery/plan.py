@@ -110,8 +110,7 @@ class SettledPlan:
 
     def order_seed(self, replicate: int, level: int) -> int:
         """Seed of the data order: one for a replicate, or a fresh one for each of its levels."""
-        base = self.options.seed + replicate
-        return base if self.options.order == "shared" or level == 0 else derived_seed(base, "order", level)
+        return order_seed(self.options.seed, self.options.order, replicate, level)
 
     @property
     def confidence(self) -> float:
@@ -171,6 +170,12 @@ class SettledPlan:
         return self.pruning if isinstance(self.schedule, (Geometric, ToDensity, Adaptive)) else None
 
     __repr__ = shown
+
+
+def order_seed(seed: int, order: str, replicate: int, level: int) -> int:
+    """The seed of a level's data order; ``order`` is an option of `Plan`."""
+    base = seed + replicate
+    return base if order == "shared" or level == 0 else derived_seed(base, "order", level)
 
 
 @made_from_plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lotto.pruning.agreement import Overlap, overlap
 from lotto.pruning.allocation import ALLOCATIONS, Allocation, erk_counts, keep_top, layer_counts
 from lotto.pruning.context import Context
 from lotto.pruning.density import (
@@ -39,6 +40,7 @@ __all__ = [
     "LayerScore",
     "Mask",
     "OneShot",
+    "Overlap",
     "Pattern",
     "Pruning",
     "Score",
@@ -52,6 +54,7 @@ __all__ = [
     "levels_for",
     "magnitude",
     "magnitude_increase",
+    "overlap",
     "prune",
     "random",
     "to_density",

@@ -15,13 +15,14 @@ from lotto.core.errors import UsageError
 from lotto.core.files import attempting
 from lotto.core.locks import PathLock
 from lotto.inference.export import TRAINED
+from lotto.lottery.saved import RESULT_FILE
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job
 
 LOCK = ".saving.lock"
 MADE_BY = "made_by"
 PAGE, RESULT, TICKET = "report.html", "result.json", "ticket.safetensors"
-OTHERS = ("table.csv", "runs.csv", "trials.csv", PAGE, "error.svg", TRAINED, TICKET)
+OTHERS = ("table.csv", "runs.csv", "trials.csv", PAGE, "error.svg", TRAINED, TICKET, RESULT_FILE)
 """What lies beside the result of `imp`."""
 
 

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from lotto.lottery.search import DENSE
+from lotto.lottery.result import DENSE
 from lotto.report.metric import Metric
 from lotto.report.table import OF_ALL, VERDICT, percent, spread
 

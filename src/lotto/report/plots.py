@@ -15,7 +15,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from lotto.core.errors import unknown
 from lotto.core.text import printable
+from lotto.lottery.result import ImpResult
+from lotto.report.levels import histories, layers
 from lotto.report.metric import Metric
 from lotto.report.table import CONTROL_TITLES
 
@@ -34,10 +37,17 @@ STYLE: Any = {
 BAND = "one-sided 95 % bounds of its paired gap"
 
 
+class Drawing(Figure):
+    """A figure that notebooks show without pyplot."""
+
+    def _repr_svg_(self) -> str:
+        return svg(self)
+
+
 def figure(width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:
     """A figure with one axis, without any global state."""
     with mpl.rc_context(STYLE):
-        made = Figure(figsize=(width, height), layout="constrained")
+        made = Drawing(figsize=(width, height), layout="constrained")
         return made, made.subplots()
 
 
@@ -49,6 +59,14 @@ def svg(made: Figure) -> str:
         FigureCanvasSVG(made).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def of_result(result: ImpResult, kind: str = "error") -> Figure:
+    """One of the report's figures of a result; see `ImpResult.plot`."""
+    draw = KINDS.get(kind)
+    if draw is None:
+        raise unknown("kind of plot", kind, KINDS)
+    return draw(result)
 
 
 def density_axis(axis: Axes, densities: Sequence[float]) -> None:
@@ -163,6 +181,25 @@ def layer_densities(layers: Mapping[str, Sequence[float]], densities: Sequence[f
         text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
     return made
 
+
+def _error(result: ImpResult) -> Figure:
+    return error_against_density(result.table(), Metric.of(result.plan.recipe))
+
+
+def _curves(result: ImpResult) -> Figure:
+    return training_curves(dict(enumerate(histories(result))), _densities(result), Metric.of(result.plan.recipe))
+
+
+def _layers(result: ImpResult) -> Figure:
+    return layer_densities(layers(result), _densities(result))
+
+
+def _densities(result: ImpResult) -> list[float]:
+    return list(result.table()["density"])
+
+
+KINDS = {"error": _error, "curves": _curves, "layers": _layers}
+"""The report's figures by name."""
 
 DASHES = ("-", "--", ":", "-.")
 """One for each kind of network where colours tell something else."""

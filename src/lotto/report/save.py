@@ -15,17 +15,22 @@ from lotto.core.errors import UsageError
 from lotto.core.weights import digest
 from lotto.execution.entries import versions
 from lotto.inference.export import TRAINED, save_trained
+from lotto.lottery import saved
 from lotto.lottery.options import Retraining
 from lotto.lottery.plan import SettledPlan
-from lotto.lottery.search import ImpResult
+from lotto.lottery.result import ImpResult
+from lotto.lottery.saved import RESULT_FILE, is_loaded
 from lotto.pruning import masks
 from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, TICKET, Place, made_by, saving
 from lotto.report.html import write_report
+from lotto.report.levels import histories, layers
 from lotto.report.metric import Metric
 
 
 @checked
-def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -> dict[str, Path]:
+def save_result(
+    result: ImpResult, folder: Path, command: str, seconds: float | None, weights: bool = False
+) -> dict[str, Path]:
     """Write everything a reader of the result needs into ``folder``.
 
     If that holds another experiment, into ``folder-2``, ``folder-3``, ...; the returned paths say where.
@@ -34,19 +39,29 @@ def save_result(result: ImpResult, folder: Path, command: str, seconds: float) -
         result: what `imp` returned.
         folder: made if it is not there.
         command: the command that made the result, for the record.
-        seconds: how long it took.
+        seconds: how long it took; None = not known.
+        weights: whether the trained weights of all runs are written as well.
 
     Returns:
         The paths by kind: ``table``, ``runs``, ``result``, ``report``, ``trained`` (the weights of the sparsest
-        matching level's training); where weights were rewound ``ticket``, and ``trials`` of adaptive pruning.
+        matching level's training), ``again`` (what `lotto.load` reads); where weights were rewound ``ticket``, and
+        ``trials`` of adaptive pruning.
 
     >>> result = lotto.imp(recipe, levels=1, replicates=2, controls=(), jobs=1)
     >>> paths = save_result(result, Path("results"), command="lotto imp small --levels 1", seconds=2.0)
     >>> sorted(paths)
-    ['report', 'result', 'runs', 'table', 'ticket', 'trained']
+    ['again', 'report', 'result', 'runs', 'table', 'ticket', 'trained']
     """
+    if is_loaded(result):
+        raise UsageError("This result was loaded from a folder: copy that one to have it elsewhere.")
     with saving(Path(folder), [_place(result)]) as own:
-        return _write(result, own, command, seconds)
+        return _write(result, own, command, seconds, weights)
+
+
+def save_python(result: ImpResult, folder: Path, weights: bool) -> Path:
+    """What `ImpResult.save` does: the same with the call in the place of the command; returns the folder."""
+    command = f"lotto.imp({result.plan.recipe.name}, lotto.{result.plan.options!r})"
+    return save_result(result, folder, command, None, weights)["result"].parent
 
 
 def place(plan: SettledPlan, outcome: str = "") -> Place:
@@ -62,13 +77,14 @@ def _place(result: ImpResult) -> Place:
     return place(result.plan, digest(dense.weights))
 
 
-def _write(result: ImpResult, folder: Path, command: str, seconds: float) -> dict[str, Path]:
+def _write(result: ImpResult, folder: Path, command: str, seconds: float | None, weights: bool) -> dict[str, Path]:
     paths = {
         "table": folder / "table.csv",
         "runs": folder / "runs.csv",
         "result": folder / RESULT,
         "report": folder / PAGE,
         "trained": folder / TRAINED,
+        "again": folder / RESULT_FILE,
     }
     table = result.table()
     files.write_json(paths["result"], describe(result, command, seconds))  # first: it says what the others are of
@@ -83,17 +99,13 @@ def _write(result: ImpResult, folder: Path, command: str, seconds: float) -> dic
     save_trained(paths["trained"], best.run.weights, result.plan.recipe, about)
     if result.plan.options.after is Retraining.WEIGHTS:
         paths["ticket"] = result.chosen_ticket().save(folder / TICKET)
+    saved.write(result, paths["again"], weights)
     write_report(load_result(folder), paths["report"])
     return paths
 
 
-def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
+def describe(result: ImpResult, command: str, seconds: float | None) -> dict[str, Any]:
     """The result in plain values: what the report is made from."""
-    levels = [
-        [replicate[number] for replicate in result.replicates if number < len(replicate)]
-        for number in range(max(map(len, result.replicates)))
-    ]
-    layers = [[masks.layer_densities(at.mask) for at in every] for every in levels]
     rows = result.table().to_dict("records")
     return {
         "format": "lotto.result",
@@ -108,17 +120,12 @@ def describe(result: ImpResult, command: str, seconds: float) -> dict[str, Any]:
         "versions": versions(),
         "training_seconds": float(result.runs_table()["seconds"].sum()),
         "table": [{k: _plain(v) for k, v in row.items()} for row in rows],
-        "histories": [
-            [[_plain_record(r) for r in at.run.history] for at in every if not at.run.diverged] for every in levels
-        ],
+        "histories": [[[_plain_record(r) for r in history] for history in every] for every in histories(result)],
         "matching_level": result.matching_level,
         "chosen_level": result.chosen_level,
         "diverged": result.diverged,
         "left_out": result.left_out,
-        "layers": {
-            layer: [sum(densities[layer] for densities in every) / len(every) for every in layers]
-            for layer in layers[0][0]
-        },
+        "layers": layers(result),
     }
 
 

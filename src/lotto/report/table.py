@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from lotto.inference.export import Variant
-from lotto.lottery.search import DENSE, ImpResult
+from lotto.lottery.result import DENSE, ImpResult
 from lotto.pruning import masks
 from lotto.report.fitting import FittedTable, cell
 from lotto.report.metric import Metric
