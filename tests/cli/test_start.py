@@ -65,6 +65,7 @@ def test_commands_that_compute_nothing_import_nothing_slow(store):
         ("imp",): "Missing from lotto imp",
         ("imp", "lenet-mnist", "--level", "3"): "Perhaps you meant",
         ("recipes",): "lenet-mnist-fast",
+        ("ls", str(Path(__file__).parents[2] / "results")): "results below",
         ("store", "ls", *at): "the only one",
         ("store", "ls", "--store", "/nowhere"): "nothing is remembered here",
         ("store", "show", key, *at): "recipe.model",
@@ -109,7 +110,7 @@ def test_a_shell_learns_the_options_of_all_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--tyro-print-completion", "bash"])
     out = capsys.readouterr().out
-    for option in ("--rewind-to", "--tracker", "--older-than", "--compact", "--repetitions"):
+    for option in ("--rewind-to", "--tracker", "--config", "--format", "--older-than", "--compact", "--repetitions"):
         assert option in out
 
 

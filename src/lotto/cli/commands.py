@@ -12,6 +12,7 @@ from importlib.metadata import version
 import tyro
 from rich.logging import RichHandler
 
+from lotto.cli.config import OPTION, with_config
 from lotto.cli.screen import errors, say
 
 COMMANDS = {
@@ -21,6 +22,7 @@ COMMANDS = {
     "claims": "Decide the claims of a paper from stored results.",
     "data": "Download a data set into the cache, or list the sets.",
     "recipes": "List the presets, and the recipes of installed packages.",
+    "ls": "List the results below a folder, a line each: recipe, density reached, verdict, date.",
     "report": "Make report.html again from a folder of results, and print its table.",
     "export": "Write the trained ticket of a result as a program that runs with torch alone, and measure it.",
     "store": "Look at what is remembered, verify it, remove what is of no use, see what two runs differ in.",
@@ -50,6 +52,8 @@ def run_command(arguments: Sequence[str] | None) -> None:
     if given == ["--version"]:
         say(f"lotto {version('lotto-tickets')}, torch {version('torch')}, Python {platform.python_version()}")
         return
+    if (name := next(iter(given), "")) in COMMANDS and any(word.startswith(OPTION) for word in given):
+        given = [name, *with_config(name, command(name), given[1:])]
     tyro.extras.subcommand_cli_from_dict(
         {name: command(name) if _is_asked_for(name, given) else _listed(name) for name in COMMANDS},
         prog="lotto",

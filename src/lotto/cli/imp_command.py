@@ -23,6 +23,7 @@ def imp(
     /,
     *,
     dry_run: bool = False,
+    config: Path | None = None,
     changes: Changes,
     execution: Execution,
     **options: Any,
@@ -36,6 +37,7 @@ def imp(
     Args:
         recipe: a preset's name; `lotto recipes` lists them. Or package.module:recipe.
         dry_run: train nothing; print the plan, what is trained, about how long it takes and what the store takes.
+        config: a TOML file of options by name, such as levels = 8; what is typed here wins.
     """
     from lotto.cli.display import Display
     from lotto.lottery.forecast import forecast

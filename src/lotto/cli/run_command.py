@@ -33,6 +33,7 @@ def run(
     restart_dense: bool = False,
     eval_levels: Annotated[str | None, tyro.conf.arg(aliases=["--look-at"])] = None,
     control_steps: str | None = None,
+    config: Path | None = None,
     changes: Changes,
     execution: Execution,
 ) -> None:
@@ -54,6 +55,7 @@ def run(
         restart_dense: whether level 0, too, is trained from the rewind point with a new optimizer, as in OPENLTH.
         eval_levels: levels that subnetworks evaluates: 5,10 (default: half of them and all).
         control_steps: rewind steps at which sparsity trains controls: 0it,100it (default: all).
+        config: a TOML file of options by name, such as levels = 8; what is typed here wins.
     """
     from lotto import papers
     from lotto.cli.display import Display
