@@ -14,6 +14,7 @@ import lotto
 from conftest import small_recipe
 from lotto.benchmarks import BENCHMARKS, commands, run_benchmarks
 from lotto.benchmarks.baselines import power_iterations
+from lotto.benchmarks.costs import costs_figure
 from lotto.benchmarks.harness import Benchmark, measure
 from lotto.benchmarks.memory import _peaks
 from lotto.execution.autotune import steps_of
@@ -51,6 +52,34 @@ def test_a_whole_experiment_against_the_usual_loop(monkeypatch):
     (row,) = commands.paper(levels=2, replicates=2, epochs=3)
     assert (row["seconds"], row["seconds_against"]) == (2.0, 7.5)
     assert (row["ratio_min"], row["ratio"], row["ratio_max"]) == (1.5, 3.75, 6.0)
+
+
+def test_kernels_and_torchs_layers_take_turns(monkeypatch):
+    seconds, called = {"auto": 1.0, "dense": 3.0}, []
+
+    def timed(chain):
+        called.append(chain.args[0].arithmetic)
+        return seconds[called[-1]]
+
+    monkeypatch.setattr(commands, "image_recipe", lambda steps, **_: small_recipe(steps=f"{steps}it"))
+    monkeypatch.setattr(commands, "timed", timed)
+    (row,) = commands.levels_by_kernels(levels=3, steps=2)
+    assert called == ["dense", "auto", "auto", "dense"]
+    assert (row["ratio"], row["seconds"]) == (3.0, 1.0)
+    monkeypatch.undo()
+    commands._chain(small_recipe(steps="2it"), 1)
+
+
+def test_the_figure_of_costs_is_drawn_from_the_rows(monkeypatch, tmp_path):
+    wait = {"100% left": 0.0, "20% left": 0.0, "2% left": 0.0, "other": 0.0}
+    contenders = {name: (lambda seconds=seconds: time.sleep(seconds)) for name, seconds in wait.items()}
+    pairs = [(name, "100% left", "–") for name in ("20% left", "2% left", "other")]
+    monkeypatch.setitem(BENCHMARKS, "sparse", lambda: Benchmark("A net, 3 steps", contenders, pairs))
+    run_benchmarks(["sparse"], 1, Console(quiet=True), tmp_path / "costs.csv")
+    drawn = (tmp_path / "costs.svg").read_text()
+    assert "A net" in drawn
+    assert "3 steps" not in drawn
+    assert costs_figure([{"title": "t", "what": "other", "against": "100% left", "ratio": 2.0}]) is None
 
 
 def test_the_baseline_of_lanczos_finds_the_same_eigenvalues():

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lotto.benchmarks.analyses import hessian, path
-from lotto.benchmarks.commands import again, paper, replicates, whole
+from lotto.benchmarks.commands import again, levels_by_kernels, paper, replicates, whole
 from lotto.benchmarks.convolutions import deep, images, signals
+from lotto.benchmarks.costs import costs_figure
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.memory import memory_table, peak_memory
 from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
@@ -43,22 +44,23 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
 OTHERS: dict[str, tuple[Callable[[], list[Row]], Callable[[list[Row]], Table]]] = {
     "memory": (peak_memory, memory_table),
     "paper": (paper, ratio_table),
+    "levels": (levels_by_kernels, ratio_table),
 }
 """What has its own way to measure, and its table."""
 GROUPS = {"convolutions": ("signals", "images", "deep")}
 """Names of several."""
-ONLY_BY_NAME = "paper"
-"""It takes a quarter of an hour."""
+ONLY_BY_NAME = ("paper", "levels")
+"""They take a quarter of an hour each."""
 
 
 def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out: Path | None = None) -> pd.DataFrame:
     """Run benchmarks and print their ratios.
 
     Args:
-        names: keys of `BENCHMARKS`, `OTHERS` or `GROUPS`; empty for all but `ONLY_BY_NAME`.
+        names: keys of `BENCHMARKS`, `OTHERS` or `GROUPS`; empty for all but those of `ONLY_BY_NAME`.
         repetitions: how often each contender runs; they take turns, after one uncounted turn.
         console: where the tables go.
-        out: a CSV file for the rows.
+        out: a CSV file for the rows; beside it a figure of what a step costs at each density, if that was measured.
 
     Returns:
         One row per comparison: what against what, seconds of both (medians), ratio (median, min, max), goal.
@@ -78,7 +80,7 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
     keep_freed_memory()  # as lotto's workers do; all contenders gain alike
     rows: list[Row] = []
     single = [name for given in names for name in GROUPS.get(given, (given,))]
-    for name in single or [n for n in (*BENCHMARKS, *OTHERS) if n != ONLY_BY_NAME]:
+    for name in single or [n for n in (*BENCHMARKS, *OTHERS) if n not in ONLY_BY_NAME]:
         if name in OTHERS:
             measured, table = OTHERS[name]
             with limited_threads(available_cores()), console.status(f"measuring {name}"):
@@ -92,4 +94,6 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
     frame = pd.DataFrame(rows)
     if out is not None:
         files.write_text(out, frame.to_csv(index=False))
+        if (drawn := costs_figure(rows)) is not None:
+            files.write_text(out.with_suffix(".svg"), drawn)
     return frame
