@@ -73,6 +73,11 @@ def test_commands_that_compute_nothing_import_nothing_slow(store):
         ("store", "gc", *at): "0 gone",
         ("store", "explain", key, key, *at): "The two keys were made of the same",
         ("store", "show", "zzz", *at): "No entry of",
+        ("imp", "mlp-mnist"): "Unknown recipe 'mlp-mnist'. Choices: ",
+        ("power", "nothing"): "Unknown recipe 'nothing'. Choices: ",
+        ("run", "stabilizing.distances", "nothing"): "Unknown recipe 'nothing'. Choices: ",
+        ("report", "/nowhere"): "/nowhere holds no result: there is no readable result.json in it.",
+        ("export", "/nowhere/at-all"): "There is no trained.safetensors in /nowhere; `lotto imp` writes it beside",
         **{(name, "--help"): f"usage: lotto {name}" for name in commands.COMMANDS},
     }
     for (arguments, text), (printed, slow) in zip(

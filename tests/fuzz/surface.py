@@ -537,6 +537,9 @@ def _surface() -> dict[str, Call]:
         "compact": _with(lotto.inference.compact, module=lambda c: c.module, example=lambda c: torch.zeros(2, 6)),
         "sparse_rows": _with(lotto.inference.sparse_rows, module=lambda c: c.module, below=0.9),
         "sparse_convolutions": _with(lotto.inference.sparse_convolutions, module=lambda c: c.module, below=0.9),
+        "sparse_network": _with(
+            lotto.inference.sparse_network, module=lambda c: c.module, example=lambda c: torch.zeros(2, 6), below=0.9
+        ),
         "load_trained": _with(export.load_trained, path=lambda c: c.saved),
         "engine.make": _with(
             lotto.execution.factory.make,

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import lotto
-from conftest import small_recipe
 from lotto import models
-from lotto.cli.main import main
 from lotto.core.errors import UsageError
 from lotto.inference.compaction import compact
-from lotto.inference.export import load_trained, variants
 from lotto.inference.rows import SparseLinear, sparse_rows
-from lotto.report.save import save_result
 
 SHAPES = {
     "mlp-30-20": (12,),
@@ -185,66 +179,6 @@ def test_compressed_rows_have_the_same_outputs(name):
     assert replaced == 3
     torch.testing.assert_close(quick(x), module(x))
     assert not [m for m in sparse_rows(module, below=0.1).modules() if type(m).__name__ == "SparseLinear"]
-
-
-@pytest.fixture
-def result(tmp_path):
-    recipe = lotto.recipes.mlp_mnist1d(steps="40it", evaluations=1, tolerance=100.0)
-    found = lotto.imp(
-        recipe,
-        one_shot=True,
-        density=0.03,
-        replicates=1,
-        controls=(),
-        engine=lotto.engine.Serial(lotto.Store(tmp_path / "s")),
-    )
-    save_result(found, tmp_path / "out", "lotto imp", 1.0)
-    return found, tmp_path / "out"
-
-
-def run_cli(*arguments):
-    with pytest.raises(SystemExit) if arguments[-1] == "fails" else contextlib.nullcontext() as left:
-        main([str(a) for a in arguments if a != "fails"])
-    return left
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_export_writes_a_program_that_runs_with_torch_alone(result, capsys):
-    found, folder = result
-    trained = found.replicates[0][found.chosen_level].run
-    recipe, module, about = load_trained(folder / "ticket.safetensors")
-    x = found.plan.recipe.arrays.x["test"][:9]
-    assert float(about["density"]) in list(found.table()["density"])
-    for kind, options in (("pruned", ()), ("compact", ("--compact",))):
-        run_cli("export", folder, *options)
-        program = torch.export.load(folder / f"{kind}.pt2").module()
-        with torch.no_grad():
-            torch.testing.assert_close(program(x), module(x), rtol=1e-4, atol=1e-5)
-    shown = capsys.readouterr().out
-    assert "compact.pt2" in shown
-    _, measured = variants(recipe, module)
-    assert [v.name for v in measured] == ["pruned", "compact", "compact, compressed rows"]
-    assert measured[2].kilobytes < 0.3 * measured[0].kilobytes
-    for variant in measured:
-        assert variant.error == pytest.approx(trained.test_error)
-        assert variant.difference < 1e-3
-        assert set(variant.milliseconds) == {1, 128}
-    assert measured[0].kilobytes == pytest.approx(4 * size(module) / 1000)
-
-
-def test_export_says_what_is_missing(tmp_path, capsys):
-    left = run_cli("export", tmp_path, "fails")
-    assert left.value.code == 2
-    assert "There is no trained.safetensors" in " ".join(capsys.readouterr().err.split())
-
-
-def test_a_model_of_ones_own_is_compacted_in_python(tmp_path):
-    found = lotto.imp(
-        small_recipe(steps="5it"), 1, replicates=1, controls=(), engine=lotto.engine.Serial(lotto.Store(tmp_path / "s"))
-    )
-    save_result(found, tmp_path, "lotto imp", 1.0)
-    with pytest.raises(lotto.core.errors.UsageError, match=r"cannot be built from its name.*lotto.inference.compact"):
-        load_trained(tmp_path)
 
 
 class Pieces(nn.Module):

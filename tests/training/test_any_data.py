@@ -12,7 +12,8 @@ from conftest import same_tensors, small_arrays, small_recipe
 from lotto.core.errors import UsageError
 from lotto.data import Batch, DataSource
 from lotto.execution.serial import Serial
-from lotto.inference.export import save_program, variants
+from lotto.inference.programs import save_program
+from lotto.inference.variants import forms, variants
 from lotto.landscape.batchnorm import recompute_statistics
 from lotto.landscape.curvature.operator import Hessian
 from lotto.lottery.scoring import NetworkMeasurements
@@ -127,9 +128,9 @@ def test_every_loop_reads_it(how, reference, store, tmp_path):
 
     assert computed(recipe) == computed(arrays)
     module = Network(recipe, b).module.eval()
-    measured = variants(recipe, module)[1]
+    measured = variants(recipe, forms(recipe, module))
     assert measured[0].error == evaluate(recipe, b).error
-    assert len(measured) == (1 if how in ("tuple", "list", "mapping") else 2)
+    assert len(measured) == (1 if how in ("tuple", "list", "mapping") else 3)
     program = torch.export.load(save_program(module, recipe, tmp_path / "program.pt2")).module()
     inputs, _ = next(recipe.arrays.evaluation("test", 7))
     called = {

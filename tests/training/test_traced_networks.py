@@ -345,7 +345,7 @@ def test_outputs_of_a_whole_network_with_an_example():
         p.data[torch.rand_like(p) < 0.5] = 0
     x = torch.randn(21, *IMAGES)
     sparse = sparse_convolutions(module, example=x[:2])
-    assert type(sparse).__name__ == "NetworkByKernels"
+    assert type(sparse).__name__ == "SparseNetwork"
     with torch.no_grad():
         torch.testing.assert_close(sparse(x), module(x), rtol=1e-4, atol=1e-4)
 

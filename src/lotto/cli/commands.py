@@ -24,7 +24,7 @@ COMMANDS = {
     "recipes": "List the presets, and the recipes of installed packages.",
     "ls": "List the results below a folder, a line each: recipe, density reached, verdict, date.",
     "report": "Make report.html again from a folder of results, and print its table.",
-    "export": "Write the trained ticket of a result as a program that runs with torch alone, and measure it.",
+    "export": "Write the trained ticket of a result as a program of torch, and measure it.",
     "store": "Look at what is remembered, verify it, remove what is of no use, see what two runs differ in.",
     "bench": "Measure speed as ratios within one run, pair by pair.",
 }

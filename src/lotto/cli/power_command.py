@@ -9,6 +9,7 @@ from tyro.conf import Positional
 from lotto.cli.options import Changes, Machine
 from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
+from lotto.recipe.titles import check_name
 
 
 def power(
@@ -33,6 +34,7 @@ def power(
         replicates: how many are trained (default: that of imp).
         seed: replicate r uses the seeds seed + r.
     """
+    check_name(recipe)  # before what takes seconds to import
     from lotto.cli.display import Display
     from lotto.lottery.plan import number_of_replicates
     from lotto.lottery.power import gap_spread

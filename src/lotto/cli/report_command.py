@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
+from lotto.core.result_files import RESULT, no_result
 
 
 def report(folder: Positional[Path], /, *, format: str | None = None) -> None:
@@ -18,6 +19,8 @@ def report(folder: Positional[Path], /, *, format: str | None = None) -> None:
         folder: what --out named.
         format: print the table alone as markdown, latex (for the package booktabs) or csv, and make nothing.
     """
+    if not (is_search := (folder / RESULT).exists()) and not any(folder.glob("*.csv")):
+        raise no_result(folder)
     from lotto import papers
     from lotto.report.experiments import write_experiments
     from lotto.report.html import write_report
@@ -27,11 +30,10 @@ def report(folder: Positional[Path], /, *, format: str | None = None) -> None:
     from lotto.report.texts import experiments_text, levels_text
 
     stopping.unwind()
-    of_experiments = not (folder / "result.json").exists() and any(folder.glob("*.csv"))
-    if of_experiments and format is not None:
+    if not is_search and format is not None:
         sys.stdout.write(experiments_text(folder, format))
         return
-    if of_experiments:
+    if not is_search:
         say(f"Report  {write_experiments(folder, [*papers.EXPERIMENTS.values()])}")
         return
     result = load_result(folder)

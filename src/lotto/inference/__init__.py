@@ -1,9 +1,13 @@
-"""Trained subnetworks made small and fast for use."""
+"""Trained subnetworks made small and fast for use.
+
+Importing this package makes the operator of `sparse_network` known, so that `torch.export.load` reads its programs.
+"""
 
 from __future__ import annotations
 
 from lotto.inference.compaction import compact
 from lotto.inference.convolutions import sparse_convolutions
 from lotto.inference.rows import sparse_rows
+from lotto.inference.sparse_network import sparse_network
 
-__all__ = ["compact", "sparse_convolutions", "sparse_rows"]
+__all__ = ["compact", "sparse_convolutions", "sparse_network", "sparse_rows"]

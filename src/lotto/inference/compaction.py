@@ -7,6 +7,7 @@ and what reads it can take the constant into its bias. Exact up to rounding; in 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, fx, nn
 from lotto.core.check import checked
 from lotto.core.errors import UsageError, text
 from lotto.core.pytree import flatten
+from lotto.data.batch import call, mapped
 from lotto.pruning.channels import Space, by_channel, channel_spaces, is_padded, traced
 
 
@@ -66,9 +68,9 @@ def check_example(module: nn.Module, example: Tensor) -> None:
         ) from error
 
 
-def check_equal_outputs(module: nn.Module, other: nn.Module, example: Tensor, how: str) -> None:
+def check_equal_outputs(module: nn.Module, other: Callable[..., Any], example: Any, how: str) -> None:
     """Raise ``UsageError`` unless two networks in evaluation mode give equal outputs up to rounding."""
-    expected, found = (network(example.clone()) for network in (module, other))
+    expected, found = (call(network, mapped(example, Tensor.clone)) for network in (module, other))
     for one, two in zip(_tensors(expected), _tensors(found), strict=True):
         scale = float(one.abs().max()) if one.numel() else 0.0
         if not torch.allclose(one, two, rtol=1e-3, atol=1e-4 * max(scale, 1e-6), equal_nan=True):

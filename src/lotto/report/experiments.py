@@ -13,13 +13,14 @@ import pandas as pd
 from lotto.core import files
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.core.result_files import RESULT
 from lotto.execution.entries import versions
 from lotto.experiments.experiment import Experiment, Plot, summary
 from lotto.experiments.measures import BARRIER, ERROR, IMP, NOT_CONVERGED, ONLY_DRAWN, RANDOM, UNITS
 from lotto.experiments.options import Options
 from lotto.experiments.results import FORMAT, StoredResult, read
 from lotto.report import plots
-from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, Place, made_by, saving
+from lotto.report.folders import MADE_BY, OTHERS, PAGE, Place, made_by, saving
 from lotto.report.pages import render
 from lotto.report.table import OF_ALL, measured, percent
 

@@ -14,14 +14,14 @@ from typing import Any
 from lotto.core.errors import UsageError
 from lotto.core.files import attempting
 from lotto.core.locks import PathLock
-from lotto.inference.export import TRAINED
+from lotto.core.result_files import TRAINED
 from lotto.lottery.saved import RESULT_FILE
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job
 
 LOCK = ".saving.lock"
 MADE_BY = "made_by"
-PAGE, RESULT, TICKET = "report.html", "result.json", "ticket.safetensors"
+PAGE, TICKET = "report.html", "ticket.safetensors"
 OTHERS = ("table.csv", "runs.csv", "trials.csv", PAGE, "error.svg", TRAINED, TICKET, RESULT_FILE)
 """What lies beside the result of `imp`."""
 

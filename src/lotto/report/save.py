@@ -12,16 +12,17 @@ import pandas as pd
 from lotto.core import files
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.core.result_files import RESULT, TRAINED, no_result
 from lotto.core.weights import digest
 from lotto.execution.entries import versions
-from lotto.inference.export import TRAINED, save_trained
+from lotto.inference.export import save_trained
 from lotto.lottery import saved
 from lotto.lottery.options import Retraining
 from lotto.lottery.plan import SettledPlan
 from lotto.lottery.result import ImpResult
 from lotto.lottery.saved import RESULT_FILE, is_loaded
 from lotto.pruning import masks
-from lotto.report.folders import MADE_BY, OTHERS, PAGE, RESULT, TICKET, Place, made_by, saving
+from lotto.report.folders import MADE_BY, OTHERS, PAGE, TICKET, Place, made_by, saving
 from lotto.report.html import write_report
 from lotto.report.levels import histories, layers
 from lotto.report.metric import Metric
@@ -152,7 +153,7 @@ def load_result(folder: Path) -> dict[str, Any]:
         content["table"] = table.astype({"level": int, "n": int})
         return content
     except (OSError, ValueError, AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise UsageError(f"{folder} holds no result: there is no readable {RESULT} in it.") from error
+        raise no_result(Path(folder)) from error
 
 
 def _plain(value: Any) -> Any:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import pandas as pd
 from rich import box
 from rich.table import Table
 
-from lotto.inference.export import Variant
 from lotto.lottery.result import DENSE, ImpResult
 from lotto.pruning import masks
 from lotto.report.fitting import FittedTable, cell
@@ -86,35 +84,6 @@ def _against_dense(table: pd.DataFrame, metric: Metric) -> list[tuple[str, list[
         ("gap", ["–" if dense else metric.gap(mean, width) for mean, width, dense in gaps]),
         (VERDICT, ["–" if verdict == DENSE else str(verdict) for verdict in table[VERDICT]]),
     ]
-
-
-def export_table(variants: Sequence[Variant], density: float, unit: str) -> Table:
-    """Ways to run a trained ticket: size, error, time, against the pruned network.
-
-    >>> from lotto.inference.export import Variant
-    >>> pruned = Variant("pruned", kilobytes=90, error=2.0, difference=0.0, milliseconds={1: 0.2})
-    >>> compact = Variant("compact", kilobytes=9, error=2.0, difference=1e-6, milliseconds={1: 0.1})
-    >>> export_table([pruned, compact], density=0.1, unit=" %").row_count
-    2
-    """
-    table = Table(
-        title=f"The trained ticket, {percent(density)} of the weights left",
-        caption="times: medians of interleaved turns, here and now",
-        box=box.SIMPLE_HEAD,
-    )
-    first = variants[0]
-    batches = list(first.milliseconds)
-    titles = [f"batch of {n}, ms" for n in batches]
-    for title in ("network", "kB", f"error{unit}", "largest difference", *titles):
-        table.add_column(title, justify="left" if title == "network" else "right", overflow="fold")
-    for variant in variants:
-        times = [
-            f"{variant.milliseconds[n]:.3g} ({first.milliseconds[n] / variant.milliseconds[n]:.2f}×)" for n in batches
-        ]
-        table.add_row(
-            variant.name, f"{variant.kilobytes:,.0f}", f"{variant.error:.2f}", f"{variant.difference:.1g}", *times
-        )
-    return table
 
 
 def adaptive_summary(result: ImpResult) -> str:

@@ -82,13 +82,25 @@ class Convolution:
         return parts
 
     def _groups(self, kept: np.ndarray, places: np.ndarray, offsets: np.ndarray, taps: int) -> list[Entries]:
-        """Lists for `GROUP` channels of ``taps`` offsets at a time; one where there is nothing."""
-        channels = GROUP if self.rows == DENSE else MANY if float(self.mask.mean()) > DENSITY else FEW
-        step = max(1, channels * taps)
-        return [
-            entries(kept[:, i : i + step], places[:, i : i + step], offsets[i : i + step], self.rows)
-            for i in range(0, max(1, len(offsets)), step)
-        ]
+        return grouped(kept, places, offsets, taps, self.rows, float(self.mask.mean()))
+
+
+def grouped(
+    kept: np.ndarray, places: np.ndarray, offsets: np.ndarray, taps: int, rows: int, density: float
+) -> list[Entries]:
+    """Lists for `GROUP` channels of ``taps`` offsets at a time; one where there is nothing.
+
+    Args:
+        kept, places, offsets, rows: see `entries`.
+        taps: offsets of a channel.
+        density: of the layer's weights.
+    """
+    channels = GROUP if rows == DENSE else MANY if density > DENSITY else FEW
+    step = max(1, channels * taps)
+    return [
+        entries(kept[:, i : i + step], places[:, i : i + step], offsets[i : i + step], rows)
+        for i in range(0, max(1, len(offsets)), step)
+    ]
 
 
 def _spread(array: np.ndarray, groups: int) -> np.ndarray:
