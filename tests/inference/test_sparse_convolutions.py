@@ -11,7 +11,7 @@ from torch import nn
 
 from lotto.core.errors import UsageError
 from lotto.inference import convolutions, sparse_convolutions
-from lotto.inference.sparse_network import SparseLayer, SparseNetwork
+from lotto.inference.kept_weights import SparseLayer, SparseNetwork
 
 
 @settings(max_examples=40, deadline=None)

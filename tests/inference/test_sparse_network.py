@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from lotto.core.errors import UsageError
 from lotto.inference import compact, sparse_network, sparse_operator
+from lotto.inference.kept_weights import SparseLayer, SparseNetwork
 from lotto.inference.kernel_plan import KernelPlan
-from lotto.inference.sparse_network import SparseLayer, SparseNetwork
 from lotto.inference.steps import LAYER, SUM, VIEW, Step, from_text, to_text
 from lotto.inference.traced_steps import traced_steps
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lotto.inference.compaction import compact
 from lotto.inference.convolutions import sparse_convolutions
+from lotto.inference.kept_weights import sparse_network
 from lotto.inference.rows import sparse_rows
-from lotto.inference.sparse_network import sparse_network
 
 __all__ = ["compact", "sparse_convolutions", "sparse_network", "sparse_rows"]

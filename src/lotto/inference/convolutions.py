@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.core.jit import can_compile
-from lotto.inference.sparse_network import BELOW, sparse_network, with_sparse_layers
+from lotto.inference.kept_weights import BELOW, sparse_network, with_sparse_layers
 
 
 @checked

@@ -17,8 +17,8 @@ from lotto.core.pytree import flatten
 from lotto.data.batch import call, count, mapped
 from lotto.data.batch import examples as some
 from lotto.inference.compaction import compact
+from lotto.inference.kept_weights import is_sparse, sparse_network
 from lotto.inference.programs import examples_of
-from lotto.inference.sparse_network import is_sparse, sparse_network
 from lotto.recipe.recipe import Recipe
 from lotto.training.batch_size import BATCH
 from lotto.training.evaluation import Tally
