@@ -52,7 +52,8 @@ def server() -> subprocess.Popen[str]:
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     started = subprocess.Popen(
         [sys.executable, "-c", SERVER],
-        env={**os.environ, **one},
+        # pandas imports pyarrow where it is installed, whose allocator would start a thread.
+        env={**os.environ, **one, "JE_ARROW_MALLOC_CONF": "background_thread:false"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

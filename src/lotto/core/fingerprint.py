@@ -114,11 +114,11 @@ def canonical(value: Any) -> Any:
     return record(value)
 
 
-def record(value: Any, what: str = "") -> Any:
+def record(value: Any, what: str = "", *, files: bool = False) -> Any:
     """What a value of the user's is and all that it reaches, see `lotto.core.reach.record`."""
     from lotto.core import reach  # which imports PyTorch; what the store has written is made of plain values
 
-    return reach.record(value, what)
+    return reach.record(value, what, files=files)
 
 
 def digest(value: Any) -> str:

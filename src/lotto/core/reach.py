@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from lotto.core.errors import NotCacheableError
 from lotto.core.installed import PYTHON, owner
 from lotto.core.syntax import Chain, Reading, module_digest, reading
-from lotto.core.unreadable import METHODS, unreadable
+from lotto.core.unreadable import METHODS, reads_files, unreadable
 from lotto.core.weights import raw_bytes
 
 _MISSING = object()
@@ -64,12 +64,13 @@ LIMIT = 20_000
 """So many definitions and objects are followed."""
 
 
-def record(value: Any, what: str = "") -> Any:
+def record(value: Any, what: str = "", *, files: bool = False) -> Any:
     """The record of a value: its text, or with the definitions that it leads to.
 
     Args:
         value: anything.
         what: what it is called in the reason when it cannot be recorded.
+        files: whether it may read files, because somebody states what is in them.
 
     Raises:
         NotCacheableError: naming the object and the line, if something it reads cannot be covered.
@@ -77,7 +78,7 @@ def record(value: Any, what: str = "") -> Any:
     >>> record([1, (2.5, "a")])
     [1, {'tuple': [{'float': '2.5'}, 'a']}]
     """
-    reach = Reach()
+    reach = Reach(files)
     written = reach.written(value, what)
     reach.finish()
     return {"is": written, "definitions": reach.definitions} if reach.definitions else written
@@ -90,8 +91,9 @@ class Reach:
         definitions: name -> what it is, in the order of the walk.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: bool = False) -> None:
         self.definitions: dict[str, Any] = {}
+        self.files = files
         self._names: dict[int, str] = {}
         self._held: list[Any] = []  # so that no other object takes an id
         self._open: set[int] = set()
@@ -223,7 +225,7 @@ class Reach:
             if package is None:
                 raise NotCacheableError(f"{what} is {name}, compiled code of your own")
             module, _, own = name.rpartition(".")
-            return _of_package(package, module, own, what)
+            return self._of_package(package, module, own, what)
         return {"method": value.__name__, "of": self.written(bound, what)}
 
     def _function(self, function: types.FunctionType) -> Any:
@@ -231,7 +233,7 @@ class Reach:
         package = owner(module) if module else None
         name = _short(function)
         if package is not None and owner(function.__module__ or "") is not None and _is_of_its_module(function):
-            return _of_package(package, str(module), function.__qualname__, name)
+            return self._of_package(package, str(module), function.__qualname__, name)
         reference, new = self._named(function, name)
         if new:
             entry = self.definitions[reference]
@@ -277,7 +279,7 @@ class Reach:
             self._check_free(_cell(cells[chain.names[0]]), found, chain, name)
         for local in [n for n in found.imports if n.endswith(" ")]:
             _imported(function, *found.imports[local])
-        for method in sorted(METHODS & found.mentions.keys()):
+        for method in sorted(METHODS & found.mentions.keys()) if not self.files else ():
             at = _at(found, found.mentions[method])
             raise NotCacheableError(f"{name} reads files or the network with .{method} ({at}), which no key can cover")
         if reads:
@@ -323,8 +325,17 @@ class Reach:
         if inspect.isroutine(value) or inspect.isclass(value):
             self._forbid(".".join((_full_name(value), *rest)), chain, found, name)
 
+    def _of_package(self, package: str, module: str, name: str, what: str) -> dict[str, Any]:
+        """The name of something of a package's; of ours without the module, where it may move."""
+        if self._refuses(f"{module}.{name}"):
+            raise NotCacheableError(f"{what} is {module}.{name}, which no key can cover")
+        return {"package": package, "name": name if package == "lotto" else f"{module}.{name}"}
+
+    def _refuses(self, name: str, *, empty_call: bool = False) -> bool:
+        return unreadable(name, empty_call=empty_call) and not (self.files and reads_files(name))
+
     def _forbid(self, full: str, chain: Chain, found: Reading, name: str) -> None:
-        if unreadable(full, empty_call=chain.empty_call):
+        if self._refuses(full, empty_call=chain.empty_call):
             text = ".".join(chain.names)
             raise NotCacheableError(f"{name} uses {text} ({_at(found, chain.line)}), which no key can cover")
 
@@ -335,7 +346,7 @@ class Reach:
         name = _short(value)
         if package is not None and _is_of_its_module(value):
             patched = {k: v for k, v in vars(value).items() if inspect.isfunction(v) and _is_users(v)}
-            found = _of_package(package, value.__module__, value.__qualname__, what)
+            found = self._of_package(package, value.__module__, value.__qualname__, what)
             if package == "lotto" or not patched:
                 return found
             return {**found, "changed": {k: self.written(v, what) for k, v in sorted(patched.items())}}
@@ -440,13 +451,6 @@ class Reach:
 
 
 # --- small questions ------------------------------------------------------------------------------------
-
-
-def _of_package(package: str, module: str, name: str, what: str) -> dict[str, Any]:
-    """The name of something of a package's; of ours without the module, where it may move."""
-    if unreadable(f"{module}.{name}"):
-        raise NotCacheableError(f"{what} is {module}.{name}, which no key can cover")
-    return {"package": package, "name": name if package == "lotto" else f"{module}.{name}"}
 
 
 def _short(value: Any) -> str:

@@ -35,6 +35,9 @@ _UNSEEDED = re.compile(
     r"(numpy\.random\..*(default_rng|RandomState|SeedSequence|PCG64|Philox|MT19937|SFC64)|random\.Random)"
 )
 
+_FILES = {"glob", "sqlite3", "mmap", "linecache", "fileinput", "shutil"}
+"""Those of the modules that are about files."""
+
 METHODS = {
     "read_text", "read_bytes", "iterdir", "rglob", "from_pretrained", "load_state_dict_from_url", "urlopen",
 }  # fmt: skip
@@ -60,4 +63,21 @@ def unreadable(name: str, *, empty_call: bool = False) -> bool:
         return not _PURE_OS.fullmatch(name)
     if empty_call and _UNSEEDED.fullmatch(name):
         return True
-    return len(parts) > 1 and not name.startswith("lotto.data.") and bool(_CALLS.fullmatch(parts[-1]))
+    return _is_reading(parts)
+
+
+def reads_files(name: str) -> bool:
+    """Whether something `unreadable` is about files alone, so that who states what is in them covers it.
+
+    >>> [reads_files(n) for n in ("open", "os.listdir", "json.load", "os.environ.get", "time.time", "os.urandom")]
+    [True, True, True, False, False, False]
+    """
+    parts = name.removeprefix("builtins.").split(".")
+    if parts[0] in ("os", "posix", "nt"):
+        return parts[-1] in ("listdir", "scandir", "walk", "stat", "fspath", "open") or parts[1:2] == ["path"]
+    of_names = {"open", "numpy.memmap", "numpy.fromfile", "numpy.loadtxt", "numpy.genfromtxt", "torch.from_file"}
+    return parts[0] in _FILES or ".".join(parts) in of_names or parts[-1] == "FileIO" or _is_reading(parts)
+
+
+def _is_reading(parts: list[str]) -> bool:
+    return len(parts) > 1 and parts[:2] != ["lotto", "data"] and bool(_CALLS.fullmatch(parts[-1]))

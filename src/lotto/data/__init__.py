@@ -14,17 +14,32 @@ from lotto.data.augment import Augment
 from lotto.data.batch import Batch
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
+from lotto.data.indexed import Indexed
+from lotto.data.loaders import from_loaders
 from lotto.data.source import DataSource, Split
 from lotto.data.sources import download, synthetic
 from lotto.data.sources.catalog import PUBLISHED
 from lotto.data.sources.download import Progress
+from lotto.data.stream import Stream
 
 PROCEDURAL = {"digits": synthetic.digits}
 IMAGENET = {"imagenet": (224, 256), "imagenet-299": (299, 342)}
 """Size and shorter side of ImageNet's images; a folder of the user's, which nothing downloads."""
 NAMES = (*PROCEDURAL, *PUBLISHED, *IMAGENET)
 
-__all__ = ["NAMES", "Arrays", "Augment", "Batch", "DataSource", "ImageFolder", "Split", "load"]
+__all__ = [
+    "NAMES",
+    "Arrays",
+    "Augment",
+    "Batch",
+    "DataSource",
+    "ImageFolder",
+    "Indexed",
+    "Split",
+    "Stream",
+    "from_loaders",
+    "load",
+]
 
 
 @checked

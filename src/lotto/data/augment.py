@@ -1,8 +1,10 @@
-"""Augmentation as batched tensor operations from a counter-based generator."""
+"""Augmentation as batched tensor operations from a counter-based generator, or by a function of the user's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,7 +13,8 @@ from torch.nn import functional as F
 
 from lotto.core.check import checked, whole_number
 from lotto.core.errors import UsageError, text
-from lotto.core.rng import stream
+from lotto.core.rng import stream, torch_seed
+from lotto.data.batch import Batch, as_batch
 
 
 @checked
@@ -59,3 +62,41 @@ class Augment:
 def _drawn(numbers: np.ndarray, device: torch.device) -> Tensor:
     """On a GPU without waiting for it: CUDA takes a copy of ordinary memory before the call returns."""
     return torch.from_numpy(numbers).to(device, non_blocking=True)
+
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+Augmentation = Augment | Callable[[Batch, torch.Generator], Any]
+"""Of ours, or a function of a batch and a generator that returns a batch."""
+
+
+def is_own(augment: Augmentation | None) -> TypeIs[Callable[[Batch, torch.Generator], Any]]:
+    """Whether batches are changed by a function of the user's."""
+    return augment is not None and not isinstance(augment, Augment)
+
+
+def changed(
+    batches: Iterable[Batch],
+    change: Callable[[Batch, torch.Generator], Any],
+    seed: int,
+    first: int,
+    feature_major: bool = False,
+) -> Iterator[Batch]:
+    """Training batches by a function of the user's, with a generator of (seed, step) on the CPU for each.
+
+    Args:
+        batches: as a network is given them, normalised.
+        change: see `Augmentation`.
+        seed: the data order.
+        first: the step of the first batch.
+        feature_major: whether inputs are to have the shape (features, batch).
+    """
+    if isinstance(change, type):
+        raise UsageError(
+            f"augment is a function (batch, generator) -> batch, or lotto.data.Augment; got {text(change)}."
+        )
+    for step, batch in enumerate(batches, first):
+        generator = torch.Generator().manual_seed(torch_seed(seed, "augment", step))
+        inputs, targets = as_batch(change(batch, generator), "augment")
+        yield Batch(inputs.flatten(1).t().contiguous() if feature_major else inputs, targets)

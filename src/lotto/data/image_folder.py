@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from lotto.core.check import Bounds, Count, Few, checked
 from lotto.core.errors import DataError, UsageError, text
 from lotto.core.rng import stream
-from lotto.data.augment import Augment
+from lotto.data.augment import Augmentation, changed, is_own
 from lotto.data.batch import Batch
 from lotto.data.file_digests import file_digests
 from lotto.data.in_memory import check_batch_size, check_split, held_out, permutation
@@ -245,10 +245,13 @@ class ImageFolder(DataSource):
         start: int,
         stop: int,
         batch_size: int,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         feature_major: bool = False,
     ) -> Iterator[Batch]:
         """See `Arrays.batches`."""
+        if is_own(augment):
+            yield from changed(self.batches(seed, start, stop, batch_size), augment, seed, start, feature_major)
+            return
         check_batch_size(batch_size, self.size())
         per_epoch = self.size() // batch_size
         for epoch in range(start // per_epoch, -(-stop // per_epoch)):

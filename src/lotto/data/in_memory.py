@@ -16,7 +16,7 @@ from lotto.core.check import Count, checked
 from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.core.weights import raw_bytes
-from lotto.data.augment import Augment
+from lotto.data.augment import Augmentation, changed, is_own
 from lotto.data.batch import Batch
 from lotto.data.convert import inputs_from, targets_from
 from lotto.data.normalise import Picker, normalised, picker, supports
@@ -286,13 +286,16 @@ class Arrays(DataSource):
         start: int,
         stop: int,
         batch_size: int,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         feature_major: bool = False,
     ) -> Iterator[Batch]:
         """The training batches of steps ``start`` to ``stop - 1`` in the data order ``seed``.
 
         Inputs have the batch first; with ``feature_major`` the shape (features, batch).
         """
+        if is_own(augment):
+            yield from changed(self.batches(seed, start, stop, batch_size), augment, seed, start, feature_major)
+            return
         x, y, size = self.x["train"], self.y["train"], self.size()
         check_batch_size(batch_size, size)
         per_epoch = size // batch_size

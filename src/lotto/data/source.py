@@ -15,6 +15,7 @@ from lotto.core import fingerprint as key
 from lotto.core.errors import UsageError
 from lotto.core.pytree import flatten
 from lotto.core.weights import digest
+from lotto.data.augment import Augmentation, changed, is_own
 from lotto.data.batch import Batch, as_batch, count, examples, mapped, moved
 
 Split = Literal["train", "validation", "test"]
@@ -47,6 +48,13 @@ class DataSource(ABC):
 
     name: str = "data"
     random_access: bool = True
+    batch_size: int | None = None
+    """The only one that a recipe may have, where the source has settled it; None = any."""
+    advice: str = (
+        "draw what is random from a generator of the seed and the step, such as "
+        "torch.Generator().manual_seed(1_000_003 * seed + step), and shuffle by it"
+    )
+    """What to do about batches that are not the same twice."""
 
     @property
     def fingerprint(self) -> Any:
@@ -56,6 +64,11 @@ class DataSource(ABC):
         part of a run's key.
         """
         return None
+
+    @property
+    def states_content(self) -> bool:
+        """Whether the fingerprint is somebody's word for the content, files that are read included."""
+        return self.fingerprint is not None
 
     @property
     def classes(self) -> int | None:
@@ -122,6 +135,12 @@ class Adapted:
         batch = as_batch(self.source.example, self.name)
         return Batch(*(mapped(part, lambda leaf: leaf.to("meta")) for part in batch))
 
+    @cached_property
+    def tests_classes(self) -> bool:
+        """Whether test targets are one tensor of integers, which those of training may not be (soft targets)."""
+        targets = next(self.evaluation("test", PROBES)).targets
+        return isinstance(targets, Tensor) and not targets.is_floating_point()
+
     @property
     def has_tensors(self) -> bool:
         """Whether inputs and targets are one tensor each."""
@@ -166,8 +185,24 @@ class Adapted:
         """Of the content, as the source states it, of the code that reads it, and of its texts and numbers."""
         if (stated := self.source.fingerprint) is None:
             raise key.NotCacheableError(f"the data source {self.name} states no fingerprint")
+        if not key.is_users(self.source):
+            return key.digest({"content": stated, "kind": key.kind(self.source), "more": {}})
         more = {n: v for n, v in vars(self.source).items() if isinstance(v, str | int | float)}
-        return key.digest({"content": stated, "kind": key.kind(self.source), "more": more})
+        kind = key.record(type(self.source), self.name, files=self.states_content)
+        return key.digest({"content": stated, "kind": kind, "more": more})
+
+    @property
+    def states_content(self) -> bool:
+        """See `DataSource`."""
+        return self.source.states_content
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raise ``UsageError`` if the source has batches of another size."""
+        if self.source.batch_size not in (None, batch_size):
+            raise UsageError(
+                f"{self.name} has batch_size={self.source.batch_size} and the recipe {batch_size}: give "
+                f"the recipe batch_size={self.source.batch_size}."
+            )
 
     def hold_out(self, count: int) -> Adapted:
         """A source has its own validation split, or none.
@@ -186,14 +221,22 @@ class Adapted:
         """The same source, delivered to another device."""
         return self if device == self.device else Adapted(self.source, device)
 
-    def batches(self, seed: int, start: int, stop: int, batch_size: int, augment: Any = None) -> Iterator[Batch]:
+    def batches(
+        self, seed: int, start: int, stop: int, batch_size: int, augment: Augmentation | None = None
+    ) -> Iterator[Batch]:
         """The training batches of steps ``start`` to ``stop - 1``; see `DataSource.train_batches`.
 
         Raises:
             UsageError: if the source ends before, or gives no batch.
         """
+        if is_own(augment):
+            yield from changed(self.batches(seed, start, stop, batch_size), augment, seed, start)
+            return
         if augment is not None:
-            raise UsageError(f"augment= is for lotto.data.Arrays and ImageFolder; {self.name} changes its own batches.")
+            raise UsageError(
+                f"lotto.data.Augment is for lotto.data.Arrays and ImageFolder; {self.name} changes its own batches, or "
+                "give augment= a function of (batch, generator)."
+            )
         first = start if self.random_access else 0
         given = islice(self.source.train_batches(seed, first, stop, batch_size), start - first, stop - first)
         step = start
@@ -236,16 +279,22 @@ class Adapted:
         last = steps - 1
         first, again, alone = (list(self.batches(0, begin, steps, batch_size)) for begin in (0, 0, last))
         for step, (one, two) in enumerate(zip(first, again, strict=True)):
-            _check_same(one, two, f"{self.name} gives another batch for (seed 0, step {step}) when it is read again")
-        _check_same(
-            first[last], alone[0], f"{self.name} gives another batch for (seed 0, step {last}) if training begins there"
-        )
+            self._check_same(one, two, f"another batch for (seed 0, step {step}) when it is read again")
+        self._check_same(first[last], alone[0], f"another batch for (seed 0, step {last}) if training begins there")
+        one, two = (next(self.evaluation("test", batch_size)) for _ in range(2))
+        self._check_same(one, two, "another first test batch when it is read again")
+
+    def ignores_seed(self, batch_size: int) -> bool:
+        """Whether the data orders 0 and 1 begin with the same batch."""
+        one, two = (next(self.batches(seed, 0, 1, batch_size)) for seed in (0, 1))
+        return same(one, two)
+
+    def _check_same(self, one: Batch, two: Batch, what: str) -> None:
+        if not same(one, two):
+            raise UsageError(f"{self.name} gives {what}: {self.source.advice}.")
 
 
-def _check_same(one: Batch, two: Batch, what: str) -> None:
+def same(one: Batch, two: Batch) -> bool:
+    """Whether two batches are equal to the bit."""
     leaves = [{str(i): leaf for i, leaf in enumerate(flatten(b)) if isinstance(leaf, Tensor)} for b in (one, two)]
-    if [*leaves[0]] != [*leaves[1]] or digest(leaves[0]) != digest(leaves[1]):
-        raise UsageError(
-            f"{what}: draw what is random from a generator of the seed and the step, such as "
-            "torch.Generator().manual_seed(1_000_003 * seed + step), and shuffle by it."
-        )
+    return [*leaves[0]] == [*leaves[1]] and digest(leaves[0]) == digest(leaves[1])

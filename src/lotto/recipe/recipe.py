@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,8 +25,8 @@ from lotto.core.fingerprint import affects
 from lotto.core.rng import private_rng, torch_seed
 from lotto.core.shown import shown
 from lotto.core.watch import watched
-from lotto.data.augment import Augment
-from lotto.data.batch import call
+from lotto.data.augment import Augment, Augmentation, is_own
+from lotto.data.batch import Batch, call
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays, check_batch_size
 from lotto.data.source import Adapted, DataSource
@@ -78,7 +77,10 @@ class Recipe:
         steps: length of a full training: ``50000it``, ``8ep``.
         init: ``kaiming-normal``, ``glorot-normal`` (biases 0), or ``module`` for the model's own.
         norm_init: the scale of normalisation layers: ``ones`` or ``uniform`` in (0, 1).
-        augment: random shift-crop and flip of training images.
+        augment: random shift-crop and flip of training images, `lotto.data.Augment`; or a function
+            ``(batch, generator) -> batch`` of any training batch, see `lotto.data.Batch`: inputs are as the network
+            would be given them, the generator is torch's, of (seed, step). It may make soft targets, such as those of
+            mixup; what is evaluated is not changed.
         loss: ``cross-entropy``, ``mse``, or a function (outputs, targets) of a batch to a number, such as
             ``torch.nn.CrossEntropyLoss(weight=...)``.
         error: what is reported: ``misclassification`` (percent; what the loss leaves out is left out), ``mse``, or a
@@ -132,9 +134,7 @@ class Recipe:
     steps: str | int = field(default="10ep", metadata=affects("training", entry="total", of=lambda r: r.total))
     init: str = field(default="module", metadata=affects("training", of=lambda r: [r.init, r.norm_init]))
     norm_init: str = field(default="ones", metadata=affects("training", entry=None))
-    augment: Augment | None = field(
-        default=None, metadata=affects("training", of=lambda r: None if r.augment is None else _typed(r.augment))
-    )
+    augment: Augmentation | None = field(default=None, metadata=affects("training", of=lambda r: _augmented(r.augment)))
     loss: str | Objective = field(default="cross-entropy", metadata=affects("loss"))
     error: str | Objective | None = field(default=None, metadata=affects("evaluation", of=lambda r: r.error_name))
     precision: str = field(default="float32", metadata=affects("loss"))
@@ -253,6 +253,8 @@ class Recipe:
     def per_epoch(self) -> int:
         """Iterations in an epoch."""
         check_batch_size(self.batch_size, self.arrays.size())
+        if isinstance(self.arrays, Adapted):
+            self.arrays.check_batch_size(self.batch_size)
         return self.arrays.size() // self.batch_size
 
     @cached_property
@@ -279,6 +281,7 @@ class Recipe:
         if self.error is not None:
             return self.error
         classes = isinstance(self.data, str) or self.arrays.class_targets  # all sets with names have classes
+        classes = classes or (isinstance(self.arrays, Adapted) and self.arrays.tests_classes)
         return "misclassification" if classes else "mse"
 
     @property
@@ -390,21 +393,38 @@ class Recipe:
         if (known := self._examined.get("changes")) is not None:
             return str(known)
         before = fingerprint.canonical(fingerprint.entries(self, DECIDES["run"]))
+        stated: list[tuple[Batch, bool]] | None = None
+        # Whatever fails here fails once more where it is said what to do about it.
+        with private_rng(), contextlib.suppress(Exception):
+            if isinstance(self.arrays, Adapted) and self.arrays.states_content:  # also that of the files it reads
+                stated = list(self._samples())
         with private_rng(), watched() as seen, contextlib.suppress(Exception):
-            # Whatever fails here fails once more where it is said what to do about it.
             module = self.build()
-            # A loop of one's own has no batches here: what it reads is looked for by name alone.
-            batches = () if self.loop else self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment)
-            for (x, y), training in product(batches, (True, False)):
-                outputs = call(module.train(training), x)
-                self.loss_function(outputs, y)
-                self.error_function(outputs, y)
+            for (x, y), has_error in self._samples() if stated is None else stated:
+                for training in (True, False):
+                    outputs = call(module.train(training), x)
+                    self.loss_function(outputs, y)
+                    if has_error:
+                        self.error_function(outputs, y)
         if seen:
             return f"{seen[0]}, which no key can cover"
         changed = differences(before, fingerprint.canonical(fingerprint.entries(self, DECIDES["run"])))
         if changed:  # once found, it would be found anew at each of its values
             self._examined["changes"] = f"it changes what it reads when it runs ({changed[0][0]})"
         return str(self._examined.get("changes", ""))
+
+    def _samples(self) -> Iterator[tuple[Batch, bool]]:
+        """Two training examples and, where these are changed by a function of the user's, two test examples.
+
+        With whether an error is computed of them. A loop of one's own has no batches here: what it reads is looked for
+        by name alone.
+        """
+        if self.loop is not None:
+            return
+        has_error = not is_own(self.augment)
+        yield next(iter(self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment))), has_error
+        if not has_error:
+            yield next(self.arrays.evaluation("test", 2)), True
 
     @cached_property
     def _examined(self) -> dict[str, Any]:
@@ -463,6 +483,12 @@ class Recipe:
 
 Recipe.include = property(lambda self: self.pruning.include)  # type: ignore[attr-defined]
 Recipe.exclude = property(lambda self: self.pruning.exclude)  # type: ignore[attr-defined]
+
+
+def _augmented(augment: Augmentation | None) -> Any:
+    if is_own(augment):
+        return fingerprint.record(augment, "augment")
+    return None if augment is None else _typed(augment)
 
 
 def _typed(value: Any) -> dict[str, Any]:

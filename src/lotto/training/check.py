@@ -14,11 +14,12 @@ from lotto.core.errors import LottoError, UsageError
 from lotto.core.pytree import flatten
 from lotto.core.rng import private_rng, torch_seed
 from lotto.core.weights import digest
+from lotto.data.augment import is_own
 from lotto.data.batch import described, moved
-from lotto.data.source import Adapted
+from lotto.data.source import Adapted, same
 from lotto.recipe.optimizers import OptimizerState
 from lotto.recipe.recipe import Recipe
-from lotto.training.diagnosis import check_labels, loss_of, reason
+from lotto.training.diagnosis import check_labels, check_targets, loss_of, reason
 from lotto.training.evaluation import adds_up, evaluate_network, number
 from lotto.training.network import Network, trainable_parameters
 from lotto.training.own_loop import check_fit
@@ -50,6 +51,8 @@ def check_trainable(recipe: Recipe) -> float:
         try:
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
             _check_source(recipe)
+            check_targets(recipe, y)
+            check_augmented(recipe)
             check_repeatable(recipe)
             network = Network(recipe, recipe.initial(0))
             x, y = moved((x, y), network.device)
@@ -67,6 +70,9 @@ def check_trainable(recipe: Recipe) -> float:
                 evaluate_network(recipe, network, "test")  # a batch may have no F1 or AUC
             else:
                 network.module.eval()
+                if isinstance(recipe.arrays, Adapted) or is_own(recipe.augment):  # targets in training may be others
+                    x, y = moved(next(recipe.arrays.evaluation("test", min(recipe.batch_size, 1000))), network.device)
+                    number(loss_of(recipe, network(x), y))
                 number(recipe.error_function(network(x), y))
             return 3 * (time.perf_counter() - began)
         except LottoError:
@@ -83,12 +89,29 @@ def _check_source(recipe: Recipe) -> None:
     data = recipe.arrays
     if isinstance(data, Adapted):
         data.check_repeatable(recipe.batch_size, min(2, recipe.total))
-        next(data.evaluation("test", recipe.batch_size))
     if not data.random_access:
         log.warning(
             "%s cannot begin at any step: a training that begins at step k, from a rewind point or a checkpoint, "
             "reads the k batches before and drops them.", data.name,
         )  # fmt: skip
+    if isinstance(data, Adapted) and data.ignores_seed(recipe.batch_size):
+        log.warning(
+            "%s gives the same batches for every seed: replicates have one data order and differ in their "
+            "initialisations alone.", data.name,
+        )  # fmt: skip
+
+
+def check_augmented(recipe: Recipe) -> None:
+    """Raise ``UsageError`` unless a function of the user's changes a batch twice in the same way."""
+    if not is_own(recipe.augment):
+        return
+    size = min(recipe.batch_size, recipe.arrays.size())
+    one, two = (next(iter(recipe.arrays.batches(0, 0, 1, size, recipe.augment))) for _ in range(2))
+    if not same(one, two):
+        raise UsageError(
+            "augment gives another batch for the same batch and generator: draw from the generator that it is given, "
+            "such as torch.rand(len(batch.targets), generator=generator)."
+        )
 
 
 def check_repeatable(recipe: Recipe) -> None:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lotto.core.errors import UsageError, text
+from lotto.core.pytree import flatten
 from lotto.data import Split
 from lotto.data.batch import described
+from lotto.data.convert import ENCODE
 from lotto.recipe.objectives import Objective
 from lotto.recipe.recipe import Recipe
 
@@ -36,6 +38,12 @@ def ignored_class(loss: Objective) -> int | None:
     if isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
         return loss.ignore_index
     return -100 if loss in OF_CLASSES else None
+
+
+def check_targets(recipe: Recipe, targets: Any) -> None:
+    """Raise ``UsageError`` if targets are texts, which no loss takes."""
+    if found := next((leaf for leaf in flatten(targets) if isinstance(leaf, str)), None):
+        raise UsageError(f"The targets of {recipe.arrays.name} are texts, such as {text(found)}; {ENCODE}.")
 
 
 def check_labels(recipe: Recipe, outputs: Any) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lotto.core.errors import DivergedError, UsageError
 from lotto.core.rng import Draws, private_rng
 from lotto.core.weights import first_non_finite
+from lotto.data.augment import is_own
 from lotto.recipe.optimizers import is_one_of_ours
 from lotto.recipe.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
@@ -186,8 +187,9 @@ def learner_of(
     states = states or [job.initial_state() for job in jobs]
     recipe = jobs[0].recipe
     network = Network(recipe, states[0].weights)
-    # The others read one tensor of inputs, and give an optimizer the weights in other shapes.
-    kinds = LEARNERS if recipe.arrays.has_tensors and is_one_of_ours(recipe.optimizer) else (Autograd,)
+    # The others read one tensor of inputs, as the data give it, and give an optimizer the weights in other shapes.
+    plain = recipe.arrays.has_tensors and not is_own(recipe.augment)
+    kinds = LEARNERS if plain and is_one_of_ours(recipe.optimizer) else (Autograd,)
     if stacked:
         return Stacked(jobs, network, states)
     free = recipe.arithmetic == "auto" and Convolutions in kinds and Convolutions.computes(jobs, network)
