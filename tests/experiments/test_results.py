@@ -53,6 +53,16 @@ def test_errors_of_different_seeds_are_paired_by_seed(former):
     assert gap(group, 0, 8).to_dict() == pytest.approx({0: 0.1}), "the dense error of seed 5 is not known"
 
 
+def test_a_field_that_came_later_separates_nothing_at_its_default():
+    older, newer = errors(1, [1.0], [1.1]), errors(1, [2.0], [2.2], seed=1)
+    described = small_recipe().describe()
+    newer.about["recipe"] = {**RECIPE, "loop": described["loop"], "pretrained": described["pretrained"]}
+    (group,) = grouped([older, newer])
+    assert gap(group, 0, 8).to_dict() == pytest.approx({0: 0.1, 1: 0.2})
+    newer.about["recipe"] = {**RECIPE, "pretrained": "some weights"}
+    assert len(grouped([older, newer])) == 2
+
+
 def test_overlapping_seeds_are_one_replicate():
     (group,) = grouped([errors(3, [1.0, 1.1, 1.2], [1.1, 1.3, 1.5]), errors(1, [1.2], [1.5], seed=2)])
     assert gap(group, 0, 8).to_dict() == pytest.approx({0: 0.1, 1: 0.2, 2: 0.3})

@@ -13,11 +13,12 @@ import json
 import linecache
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.machinery import SourceFileLoader
 from types import CodeType
-from typing import Any
+from typing import Any, cast
 
 from lotto.core.errors import NotCacheableError
 
@@ -249,11 +250,23 @@ def _text(filename: str, module: str | None) -> str:
     return "".join(lines)
 
 
+def _tree(text: str, filename: str, flags: int) -> ast.Module:
+    """A module's syntax tree.
+
+    Python 3.11 counts the depth of all trees that are being made in one place (python/cpython#106905): of two at once,
+    in two threads or by a collection of garbage in the midst of one, one may fail.
+    """
+    for _ in range(5):
+        with suppress(SystemError):
+            return cast(ast.Module, compile(text, filename, "exec", flags, dont_inherit=True))
+    raise NotCacheableError(f"{filename} cannot be read as a tree")
+
+
 @lru_cache(maxsize=256)
 def _parsed(text: str, filename: str) -> tuple[ast.Module, dict[tuple[str, int], list[Function]], list[CodeType]]:
     flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     try:
-        tree = compile(text, filename, "exec", flags, dont_inherit=True)
+        tree = _tree(text, filename, flags)
         whole = compile(tree, filename, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         raise NotCacheableError(f"{filename} is not the source of what runs: {error}") from error

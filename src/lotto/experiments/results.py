@@ -27,7 +27,7 @@ from lotto.experiments.measures import (
     WITHOUT_RETRAINING,
     Measure,
 )
-from lotto.recipe.recipe import Recipe
+from lotto.recipe.recipe import Recipe, described_defaults
 from lotto.recipe.tolerance import POINTS, Tolerance
 
 log = logging.getLogger(__name__)
@@ -236,9 +236,11 @@ def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     values were made by different versions or machines: the first is kept, and the log says so.
     """
     groups: dict[tuple[str, bool], list[StoredResult]] = {}
+    unsaid = described_defaults()  # a file may be older than a field
     without_part = fields_that_affect(Recipe, ("records", "statistics", "nothing"))  # in what is trained
     for result in results:
-        recipe = {k: v for k, v in result.about["recipe"].items() if k not in without_part}
+        given = result.about["recipe"].items()
+        recipe = {k: v for k, v in given if k not in without_part and (k not in unsaid or unsaid[k] != v)}
         restarted = bool(result.about["options"].get("restart_dense", False))
         groups.setdefault((json.dumps(recipe, sort_keys=True), restarted), []).append(result)
     made = []

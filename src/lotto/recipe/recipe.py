@@ -467,14 +467,7 @@ class Recipe:
 
     def describe(self) -> dict[str, Any]:
         """The recipe as readable text values, for reports and files."""
-        described = {}
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, get_args(Data)):
-                value = f"{type(value).__name__}({value.name}, {value.size()} training examples)"
-            elif callable(value) and not dataclasses.is_dataclass(value):
-                value = f"{value.__module__}.{getattr(value, '__qualname__', value)}"
-            described[f.name] = value if isinstance(value, (int, float)) else str(value)
+        described = {f.name: _readable(getattr(self, f.name)) for f in dataclasses.fields(self)}
         described["tolerance"] = str(self.margin) if self.margin.relative else self.margin.amount
         return described
 
@@ -502,3 +495,27 @@ def _change_kind(outer: str, base: Any, kind: str, kinds: Mapping[str, type], va
     shared = {f.name for f in dataclasses.fields(kinds[kind])}
     kept = {k: v for k, v in vars(base).items() if k in shared}
     return kinds[kind](**{**kept, **{k: v for k, v in values.items() if k in shared}})
+
+
+def _readable(value: Any) -> Any:
+    """A field's value as a number or a text."""
+    if isinstance(value, get_args(Data)):
+        return f"{type(value).__name__}({value.name}, {value.size()} training examples)"
+    if callable(value) and not dataclasses.is_dataclass(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', value)}"
+    return value if isinstance(value, (int, float)) else str(value)
+
+
+def described_defaults() -> dict[str, Any]:
+    """What `Recipe.describe` says of fields that nobody has set: what a description made before them leaves unsaid.
+
+    >>> described_defaults()["loop"]
+    'None'
+    """
+    found = {}
+    for f in dataclasses.fields(Recipe):
+        if f.default is not dataclasses.MISSING:
+            found[f.name] = _readable(f.default)
+        elif f.default_factory is not dataclasses.MISSING:
+            found[f.name] = _readable(f.default_factory())
+    return found

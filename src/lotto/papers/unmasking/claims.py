@@ -51,7 +51,7 @@ def connected_where_matching(group: ResultGroup) -> Found | None:
     """At higher sparsities: is a level connected to the next exactly where the next matches?
 
     The two points that are fixed beforehand are the sparsest common level of the first rewind step from `SMALL` of
-    training on, and of step 0, where random masks do not match.
+    training on, and of step 0, where random masks do not match; of those with the most replicates.
     """
     rows = _successive(group, barriers(group))
     beside = _successive(group, BARRIER)
@@ -70,6 +70,8 @@ def connected_where_matching(group: ResultGroup) -> Found | None:
         return None
     k = small_step(group, sorted({step for step, _ in points}))
     common = [level for step, level in points if step == 0 and (k, level) in points] if k is not None else []
+    counts = {level: min(points[step, level].one.n for step in (k, 0) if step is not None) for level in common}
+    common = [level for level in common if counts[level] == max(counts.values())]
     both = (points.get((step, max(common))) if common and step is not None else None for step in (k, 0))
     return Found("", exactly_when(list(points.values()), *both))
 
@@ -273,8 +275,8 @@ _ROWS: tuple[tuple[str, str, str, str, str, Find, tuple[Condition, ...]], ...] =
         "At higher sparsities successive levels are linearly connected exactly where they match.",
         "UNM, section 3.1 and figure 2",
         f"below {SPARSE:.0%}, where random masks do not match: barrier to the next level, statistics re-estimated, "
-        f"below twice the tolerance; its gap below the tolerance: at the sparsest level, the first k from "
-        f"{SMALL:.0%} of training both, 0 neither, and no other pair one without the other",
+        "below twice the tolerance; its gap below the tolerance: at the sparsest level of most replicates, the first k "
+        f"from {SMALL:.0%} of training both, 0 neither, and no other pair one without the other",
         "no barrier where matching, rewound to 1000; 86–90 % error between levels rewound to 0", "connectivity",
         connected_where_matching, _BOTH,
     ),
