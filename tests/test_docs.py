@@ -43,7 +43,11 @@ def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_name_real_recipes_and_options(page):
-    names = [*inspect.signature(imp).parameters, *(field.name for field in (*fields(Changes), *fields(Execution)))]
+    names = [
+        "track",
+        *inspect.signature(imp).parameters,
+        *(field.name for field in (*fields(Changes), *fields(Execution))),
+    ]
     options = {f"--{name.replace('_', '-')}" for name in names}
     typed = "".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL))
     for recipe, rest in re.findall(r"lotto imp (\S+)(.*)", typed):

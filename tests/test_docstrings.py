@@ -27,7 +27,7 @@ OPTIONAL = {"lotto.integrations.lightning": "lightning", "lotto.integrations.hug
 """Modules that need optional packages."""
 PACKAGES = [
     "lotto", "lotto.benchmarks", "lotto.core.statistics", "lotto.data", "lotto.execution", "lotto.inference",
-    "lotto.landscape", "lotto.landscape.curvature", "lotto.lottery", "lotto.papers", "lotto.pruning", "lotto.recipe",
+    "lotto.integrations.trackers", "lotto.landscape", "lotto.landscape.curvature", "lotto.lottery", "lotto.papers", "lotto.pruning", "lotto.recipe",
     "lotto.report", "lotto.training",
 ]  # fmt: skip
 

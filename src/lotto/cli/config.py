@@ -6,7 +6,7 @@ import json
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from inspect import Parameter, signature
 from pathlib import Path
@@ -40,16 +40,17 @@ def with_config(name: str, command: Callable[..., None], given: Sequence[str]) -
         return [*given]
     if len(files) > 1:
         raise UsageError(f"{OPTION} names one file; got {' and '.join(files)}.")
-    known, typed = options_of(command), _typed(rest)
+    known = options_of(command)
+    typed = {known[word].name for word in _typed(rest) if word in known}
     read: list[str] = []
-    for option, value in _read(Path(files[0])).items():
-        dashed = option.replace("_", "-")
-        if dashed not in known:
+    for given_name, value in _read(Path(files[0])).items():
+        if (dashed := given_name.replace("_", "-")) not in known:
             raise unknown(f"option of lotto {name} in {files[0]}", dashed, known)
-        if known[dashed] is Takes.VALUES:
-            read += [f"--{dashed}={item}" for item in _items(option, value) if not _is_typed(item, typed)]
-        elif dashed not in typed:
-            read += _argument(dashed, known[dashed], value)
+        option = known[dashed]
+        if option.takes is Takes.VALUES:
+            read += [f"--{option.name}={item}" for item in _items(option.name, value) if not _is_typed(item, typed)]
+        elif option.name not in typed:
+            read += _argument(option, value)
     return [*read, *rest]
 
 
@@ -62,28 +63,39 @@ class Takes(Enum):
     NO = "nothing: typed with no- it switches something off"
 
 
-def options_of(command: Callable[..., None]) -> dict[str, Takes]:
-    """The options of a command by name, as they are typed."""
+@dataclass(frozen=True)
+class Option:
+    """An option as it is typed, without its dashes."""
+
+    name: str
+    takes: Takes
+
+
+def options_of(command: Callable[..., None]) -> dict[str, Option]:
+    """The options of a command by name, and by what else they are called."""
     hints = typing.get_type_hints(command, include_extras=True)
-    found: dict[str, Takes] = {}
+    found: dict[str, Option] = {}
     for parameter in signature(command).parameters.values():
         hint = hints[parameter.name]
         if is_dataclass(hint):
             inner = typing.get_type_hints(hint, include_extras=True)
-            found |= {f.name: _kind(inner[f.name], f.default) for f in fields(hint)}
+            for f in fields(hint):
+                found |= _named(f.name, inner[f.name], f.default)
         elif parameter.kind is Parameter.KEYWORD_ONLY and parameter.name != "config":
-            found[parameter.name] = _kind(hint, parameter.default)
-    return {name.replace("_", "-"): kind for name, kind in found.items()}
+            found |= _named(parameter.name, hint, parameter.default)
+    return found
 
 
-def _kind(hint: Any, default: Any) -> Takes:
+def _named(name: str, hint: Any, default: Any) -> dict[str, Option]:
+    aliases: list[str] = []
     while typing.get_origin(hint) is typing.Annotated:
-        hint = typing.get_args(hint)[0]
-    if typing.get_origin(hint) is tuple:
-        return Takes.VALUES
+        hint, *notes = typing.get_args(hint)
+        aliases += [alias for note in notes for alias in getattr(note, "aliases", None) or ()]
+    takes = Takes.VALUES if typing.get_origin(hint) is tuple else Takes.VALUE
     if hint is bool:
-        return Takes.NO if default else Takes.NOTHING
-    return Takes.VALUE
+        takes = Takes.NO if default else Takes.NOTHING
+    option = Option(name.replace("_", "-"), takes)
+    return {option.name: option, **{alias.removeprefix("--"): option for alias in aliases}}
 
 
 def _without_config(given: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -116,11 +128,12 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise UsageError(f"{text(str(path))} is no TOML ({error}). A line is, for instance: levels = 8") from error
 
 
-def _argument(name: str, kind: Takes, value: Any) -> list[str]:
-    if kind in (Takes.NOTHING, Takes.NO):
+def _argument(option: Option, value: Any) -> list[str]:
+    name = option.name
+    if option.takes in (Takes.NOTHING, Takes.NO):
         if not isinstance(value, bool):
             raise UsageError(f"{name} in a {OPTION} file is true or false; got {text(value)}.")
-        default = kind is Takes.NO
+        default = option.takes is Takes.NO
         return [] if value is default else [f"--{name}" if value else f"--no-{name}"]
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
         return [f"--{name}={','.join(map(str, value))}"]

@@ -63,10 +63,14 @@ def imp(
             say(line)
         return
     folder = writable(execution.out or Path("lotto-results") / recipe, [place(plan)])
-    with Display(console, plan.jobs) as display:
-        result = run_plan(plan, engine, execution.tracked(display))
-    seconds = time.perf_counter() - began
-    paths = save_result(result, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
+    with execution.tracking() as watching:
+        with Display(console, plan.jobs) as display:
+            result = run_plan(plan, engine, watching.beside(display))
+        seconds = time.perf_counter() - began
+        paths = save_result(result, folder, f"lotto {shlex.join(sys.argv[1:])}", seconds)
+        for kind in ("table", "runs", "report", "ticket"):
+            if kind in paths:
+                watching.artifact(paths[kind])
     table = result.table()
     metric = Metric.of(chosen)
     console.print(console_table(table, metric))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import UseAppendAction
+from tyro.conf import UseAppendAction, arg
 
 from lotto.cli.common import find_modules_of, load_with_progress
 from lotto.core.errors import LottoError, UsageError
 
 if TYPE_CHECKING:
     from lotto.execution.engine import Engine
-    from lotto.execution.events import Progress
     from lotto.execution.forks import Template
+    from lotto.integrations.trackers.tracking import Watching
     from lotto.recipe.recipe import Recipe
 
 
@@ -102,15 +103,16 @@ class Execution(Machine):
 
     out: Path | None = None
     """Folder of the results (default: in lotto-results)."""
-    tracker: UseAppendAction[tuple[str, ...]] = ()
-    """What is told of each step, by the name of an installed package's tracker or package.module:name."""
+    tracker: Annotated[UseAppendAction[tuple[str, ...]], arg(aliases=["--track"])] = ()
+    """What is told of each step: csv:FOLDER, tensorboard:FOLDER, mlflow:FOLDER, wandb:FOLDER, the name of an installed
+    package's tracker or package.module:name."""
 
-    def tracked(self, display: Progress) -> Progress:
-        """A display, and beside it the trackers that are asked for."""
-        from lotto.execution.trackers import together, tracker
+    def tracking(self) -> AbstractContextManager[Watching]:
+        """The trackers that are asked for, for the time of a block."""
+        from lotto.integrations.trackers import track
 
         find_modules_of(*self.tracker)
-        return together(display, *map(tracker, self.tracker)) if self.tracker else display
+        return track(*self.tracker)
 
 
 def overridden(recipe: Recipe, changes: Mapping[str, Any], pairs: Sequence[str]) -> Recipe:

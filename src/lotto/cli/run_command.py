@@ -86,15 +86,18 @@ def run(
     engine = execution.engine(chosen, template)
     folder = writable(execution.out or Path("lotto-results") / name.partition(".")[0] / recipe, places)
     figures = Figures()
-    for experiment, options in asked.items():
-        began = time.perf_counter()
-        with Display(console) as display:
-            frame = experiment.run(options, engine, execution.tracked(display))
-        seconds = time.perf_counter() - began
-        command, known = f"lotto {shlex.join(sys.argv[1:])}", [*papers.EXPERIMENTS.values()]
-        page = save_experiment(experiment, options, frame, folder, command, seconds, known, figures)
-        console.print(frame_table(readable(frame), f"{experiment.title} ({experiment.source})"))
-        say(f"Rows    {page.parent / experiment.name}.csv\nReport  {page}")
-        say(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.")
+    with execution.tracking() as watching:
+        for experiment, options in asked.items():
+            began = time.perf_counter()
+            with Display(console) as display:
+                frame = experiment.run(options, engine, watching.beside(display))
+            seconds = time.perf_counter() - began
+            command, known = f"lotto {shlex.join(sys.argv[1:])}", [*papers.EXPERIMENTS.values()]
+            page = save_experiment(experiment, options, frame, folder, command, seconds, known, figures)
+            rows = page.parent / f"{experiment.name}.csv"
+            watching.artifact(rows)
+            console.print(frame_table(readable(frame), f"{experiment.title} ({experiment.source})"))
+            say(f"Rows    {rows}\nReport  {page}")
+            say(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.")
     if chosen.left_out:
         say(chosen.left_out)

@@ -28,13 +28,17 @@ def tracker(name: str) -> Progress:
     an event
     """
     found = registry.find("tracker", name, {}, ENTRY_POINTS)
-    watch = found() if isinstance(found, type) else found
+    return guarded(name, found() if isinstance(found, type) else found)
+
+
+def guarded(name: str, watch: Callable[[object], object]) -> Progress:
+    """A function of events that is called no more once it has raised something.
+
+    Raises:
+        UsageError: for what is no function.
+    """
     if not callable(watch):
-        raise UsageError(f"A tracker is a function of an event, or a class of such; {name!r} is {text(found)}.")
-    return _guarded(name, watch)
-
-
-def _guarded(name: str, watch: Callable[[object], object]) -> Progress:
+        raise UsageError(f"A tracker is a function of an event, or a class of such; {name!r} is {text(watch)}.")
     failed = False
 
     def call(event: object) -> None:
