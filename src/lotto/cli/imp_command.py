@@ -15,6 +15,7 @@ from lotto.cli.options import Changes, Execution
 from lotto.cli.plan_options import plan_of, with_plan_options
 from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
+from lotto.core.one_thread import import_pandas
 from lotto.recipe.titles import check_name
 
 
@@ -41,6 +42,7 @@ def imp(
         config: a TOML file of options by name, such as levels = 8; what is typed here wins.
     """
     check_name(recipe)  # before what takes seconds to import
+    import_pandas()
     from lotto.cli.display import Display
     from lotto.lottery.forecast import forecast
     from lotto.lottery.plan import make_plan

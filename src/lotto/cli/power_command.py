@@ -9,6 +9,7 @@ from tyro.conf import Positional
 from lotto.cli.options import Changes, Machine
 from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
+from lotto.core.one_thread import import_pandas
 from lotto.recipe.titles import check_name
 
 
@@ -35,6 +36,7 @@ def power(
         seed: replicate r uses the seeds seed + r.
     """
     check_name(recipe)  # before what takes seconds to import
+    import_pandas()
     from lotto.cli.display import Display
     from lotto.lottery.plan import number_of_replicates
     from lotto.lottery.power import gap_spread

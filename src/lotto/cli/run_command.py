@@ -15,6 +15,7 @@ from lotto.cli.common import whole_numbers, writable
 from lotto.cli.options import Changes, Execution
 from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
+from lotto.core.one_thread import import_pandas
 from lotto.recipe.titles import check_name
 
 
@@ -59,6 +60,7 @@ def run(
         config: a TOML file of options by name, such as levels = 8; what is typed here wins.
     """
     check_name(recipe)  # before what takes seconds to import
+    import_pandas()
     from lotto import papers
     from lotto.cli.display import Display
     from lotto.report.experiments import Figures, places_of, readable, save_experiment

@@ -35,6 +35,7 @@ import torch
 
 from lotto.core import orphans
 from lotto.core.jit import warm_up
+from lotto.core.one_thread import import_pandas
 from lotto.core.signals import ENDING, held
 
 THREADS = Path("/proc/self/task")
@@ -198,6 +199,7 @@ def lead(descriptor: int) -> NoReturn:
     """What a new interpreter does that is a template: import everything, and say so."""
     connection = Connection(descriptor)
     try:
+        import_pandas()
         import_module("lotto.execution.worker")
         if len(list(THREADS.iterdir())) > 1:
             os._exit(1)
