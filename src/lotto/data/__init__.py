@@ -12,10 +12,12 @@ from lotto.core.errors import DataError, StorageError, unknown
 from lotto.core.moved import renamed_name
 from lotto.data.augment import Augment
 from lotto.data.batch import Batch
+from lotto.data.frames import from_frames
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
 from lotto.data.indexed import Indexed
 from lotto.data.loaders import from_loaders
+from lotto.data.mapped import MappedArrays
 from lotto.data.source import DataSource, Split
 from lotto.data.sources import download, synthetic
 from lotto.data.sources.catalog import PUBLISHED
@@ -35,8 +37,10 @@ __all__ = [
     "DataSource",
     "ImageFolder",
     "Indexed",
+    "MappedArrays",
     "Split",
     "Stream",
+    "from_frames",
     "from_loaders",
     "load",
 ]

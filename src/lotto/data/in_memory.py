@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -134,30 +134,8 @@ class Arrays(DataSource):
             )
         self._scale: Tensor | None
         self._shift: Tensor | None
-        self._scale, self._shift = self._normalisation(mean, std)
-
-    def _normalisation(
-        self, mean: Sequence[float] | None, std: Sequence[float] | None
-    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
         x = self.x["train"]
-        if x.dtype != torch.uint8:
-            if mean is not None or std is not None:
-                raise UsageError("mean and std are for uint8 images; floating inputs are used as they are.")
-            return None, None
-        own_mean, own_std = image_statistics(x) if mean is None or std is None else ((), ())
-        values = []
-        for what, given, own in (("mean", mean, own_mean), ("std", std, own_std)):
-            chosen = own if given is None else tuple(given)
-            if len(chosen) not in (1, x.shape[1]):
-                raise UsageError(
-                    f"{what} has one value for each of the {x.shape[1]} channels, or one; got {len(chosen)}."
-                )
-            if what == "std" and min(chosen) <= 0:
-                raise UsageError(f"std is greater than 0; got {chosen}.")
-            shape = (-1, *[1] * (x.dim() - 2)) if x.dim() > 2 else (-1,)
-            values.append(torch.tensor(chosen, device=x.device).view(shape))
-        mean_, std_ = (t.contiguous() for t in torch.broadcast_tensors(*values))
-        return 1.0 / (255.0 * std_), -mean_ / std_
+        self._scale, self._shift = normalisation(x, mean, std, lambda: image_statistics(x))
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(x)} {split}" for split, x in self.x.items())
@@ -325,16 +303,59 @@ class Arrays(DataSource):
             yield Batch(self.normalise(x[i : i + batch_size]), y[i : i + batch_size])
 
 
-def image_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def normalisation(
+    x: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None, statistics: Callable[[], Statistics]
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Factor and summand that bytes become normalised floats with, of the shape of channels; None for other inputs.
+
+    Args:
+        x: some of the training inputs.
+        mean, std: of [0, 1]; None = those of the training inputs.
+        statistics: gives these.
+
+    Raises:
+        UsageError: if there is not one number, or one for each channel.
+    """
+    if x.dtype != torch.uint8:
+        if mean is not None or std is not None:
+            raise UsageError("mean and std are for uint8 images; floating inputs are used as they are.")
+        return None, None
+    own_mean, own_std = statistics() if mean is None or std is None else ((), ())
+    values = []
+    for what, given, own in (("mean", mean, own_mean), ("std", std, own_std)):
+        chosen = own if given is None else tuple(given)
+        if len(chosen) not in (1, x.shape[1]):
+            raise UsageError(f"{what} has one value for each of the {x.shape[1]} channels, or one; got {len(chosen)}.")
+        if what == "std" and min(chosen) <= 0:
+            raise UsageError(f"std is greater than 0; got {chosen}.")
+        shape = (-1, *[1] * (x.dim() - 2)) if x.dim() > 2 else (-1,)
+        values.append(torch.tensor(chosen, device=x.device).view(shape))
+    mean_, std_ = (t.contiguous() for t in torch.broadcast_tensors(*values))
+    return 1.0 / (255.0 * std_), -mean_ / std_
+
+
+def image_statistics(x: Tensor) -> Statistics:
     """Mean and standard deviation of uint8 inputs scaled to [0, 1].
 
     By channel for images (examples, channels, height, width, ...); one pair for anything of fewer dimensions.
     """
+    return statistics_of([x])
+
+
+def statistics_of(pieces: Iterable[Tensor]) -> Statistics:
+    """The same of inputs whose examples come in pieces."""
+    counted: list[Tensor] = []
+    for x in pieces:
+        channels: list[Any] = [*range(x.shape[1])] if x.dim() >= 4 else [slice(None)]
+        found = [torch.bincount(x[:, channel].flatten().int(), minlength=256) for channel in channels]
+        counted = [a + b for a, b in zip(counted, found, strict=True)] if counted else found
     mean, std = [], []
-    for channel in range(x.shape[1]) if x.dim() >= 4 else [slice(None)]:
-        counts = torch.bincount(x[:, channel].flatten().int(), minlength=256).double()
-        levels = torch.arange(256, dtype=torch.float64, device=x.device) / 255
-        fraction = counts / counts.sum()
+    for counts in counted:
+        levels = torch.arange(256, dtype=torch.float64, device=counts.device) / 255
+        fraction = counts.double() / counts.double().sum()
         m = float(fraction.dot(levels))
         mean.append(m)
         std.append(float(fraction.dot((levels - m) ** 2)) ** 0.5 or 1.0)  # a constant channel stays constant

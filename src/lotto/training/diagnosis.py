@@ -15,6 +15,7 @@ from lotto.core.pytree import flatten
 from lotto.data import Split
 from lotto.data.batch import described
 from lotto.data.convert import ENCODE
+from lotto.data.source import Adapted
 from lotto.recipe.objectives import Objective
 from lotto.recipe.recipe import Recipe
 
@@ -55,6 +56,7 @@ def check_labels(recipe: Recipe, outputs: Any) -> None:
         if not recipe.arrays.size(split):
             continue
         if (labels := recipe.arrays.class_labels(split)) is None:  # known only once they are read
+            _check_count(recipe, outputs.shape[1])
             return
         low, high = (int(v) for v in labels.aminmax())
         if low >= 0 and high < outputs.shape[1]:
@@ -62,6 +64,16 @@ def check_labels(recipe: Recipe, outputs: Any) -> None:
         wrong = ((labels < 0) | (labels >= outputs.shape[1])) & (labels != ignored)
         if bool(wrong.any()):
             raise UsageError(_outside(split, labels, wrong, outputs.shape[1]))
+
+
+def _check_count(recipe: Recipe, outputs: int) -> None:
+    """Raise ``UsageError`` if a source says that it has more classes than the model tells apart."""
+    stated = recipe.arrays.source.classes if isinstance(recipe.arrays, Adapted) else None
+    if stated is not None and stated > outputs:
+        raise UsageError(
+            f"{recipe.arrays.name} has {stated} classes, and the model has {outputs} outputs, for the labels 0 to "
+            f"{outputs - 1}: give the model {stated} outputs."
+        )
 
 
 def _outside(split: str, labels: Tensor, wrong: Tensor, classes: int) -> str:
