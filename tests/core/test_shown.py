@@ -34,7 +34,7 @@ def found(tmp_path_factory):
     land, rule = lotto.landscape, {"engine": engine}
     instability = land.instability(recipe, points=30, order_seeds=range(4), **rule)
     values = [
-        result, result.ticket(1), level, level.mask, level.run, level.run.state(40), recipe, recipe.arrays, result.plan,
+        result, result.ticket(1), result.compare(0, 1), level, level.mask, level.run, level.run.state(40), recipe, recipe.arrays, result.plan,
         Replicate(result.plan, 0, level, State(a, {"x/moment": a["fc1.weight"]})), make_plan(recipe, 3),
         Job(recipe, start=State(a), mask=level.mask, keep=(10,), label="a label"), Checkpoint(3, State(a)),
         PathTask(recipe, a, b), PlaneTask(recipe, a, b, c), TopTask(recipe, a, level.mask),
@@ -85,8 +85,18 @@ def test_notebooks_get_small_tables(found):
             reader.handle_starttag = lambda tag, _, tags=tags: tags.append(tag)
             reader.feed(text)
             assert tags[:2] == ["table", "caption"]
-    assert [type(v).__name__ for v in found if hasattr(v, "_repr_html_")] == ["ImpResult", "Ticket", "Path"]
+    assert [type(v).__name__ for v in found if hasattr(v, "_repr_html_")] == [
+        "ImpResult", "Ticket", "Comparison", "Run", "Path",
+    ]  # fmt: skip
     assert "level" in found[0]._repr_html_()
+
+
+def test_of_a_long_history_a_few_records_are_shown_the_last_among_them():
+    run = lotto.Run((0, 1000), [{"step": i, "test_error": float(i)} for i in range(1, 1001)], {})
+    text = run._repr_html_()
+    assert text.count("<tr>") == 13
+    assert "<td>1</td>" in text
+    assert "<td>1000</td>" in text
 
 
 def test_texts_of_users_are_escaped_and_cut():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lotto.core.errors import UsageError, text
-from lotto.core.shown import number
+from lotto.core.shown import number, table
 from lotto.core.statistics import discordant, interval, mcnemar, sampling_variance
 from lotto.lottery.record import RecordedRecipe
 from lotto.recipe.recipe import Recipe
@@ -62,6 +62,12 @@ class Comparison:
             f"Comparison({self.b} minus {self.a}: {number(self.gap)}, 95 % interval {number(low)} to {number(high)}, "
             f"n={len(self.gaps)}, variance {number(self.variance)}, of the test set {number(self.test_variance)})"
         )
+
+    def _repr_html_(self) -> str:
+        """A row for each replicate: the gap, and McNemar's test where there is one."""
+        p_values = [number(p) for p in self.p_values] or [""] * len(self.gaps)
+        rows = [(r, number(gap), p) for r, gap, p in zip(self.replicates, self.gaps, p_values, strict=False)]
+        return table(("replicate", "gap", "McNemar's p"), rows, repr(self))
 
 
 def compare(recipe: Recipe, replicates: Sequence[Sequence[Level]], a: Which, b: Which) -> Comparison:

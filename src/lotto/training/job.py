@@ -12,7 +12,7 @@ from torch import Tensor
 from lotto.core import fingerprint
 from lotto.core.check import checked
 from lotto.core.errors import DivergedError, UsageError
-from lotto.core.shown import brief, shown
+from lotto.core.shown import brief, shown, table
 from lotto.core.text import shortened
 from lotto.core.weights import check_alike, digest, first_non_finite
 from lotto.pruning import masks
@@ -240,3 +240,19 @@ class Run:
             return f"Run(steps {self.steps[0]} to {self.steps[1]}, diverged={shortened(self.diverged)!r})"
         key = "" if self.key is None else f", key={self.key[:8]!r}"
         return f"Run(steps {self.steps[0]} to {self.steps[1]}{metrics}, kept={brief([*self.states])}{key})"
+
+    def _repr_html_(self) -> str:
+        """The records of its history, at most `SHOWN` of them; its caption says what it is."""
+        records = self.history if len(self.history) <= SHOWN else [self.history[i] for i in _spread(len(self.history))]
+        titles = list(dict.fromkeys(name for record in records for name in record))
+        rows = [[brief(record[name]) if name in record else "" for name in titles] for record in records]
+        return table([title.replace("_", " ") for title in titles], rows, repr(self))
+
+
+SHOWN = 12
+"""Records of a history in a notebook."""
+
+
+def _spread(count: int) -> list[int]:
+    """Places of `SHOWN` of so many records, evenly spread, the first and the last among them."""
+    return [round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)]
