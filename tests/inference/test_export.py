@@ -89,7 +89,7 @@ def test_forms_are_measured_on_the_test_set(result):
     assert dense.error_bfloat16 == pytest.approx(wrong)
     assert sparse.error_bfloat16 is None
     assert told[:2] == ["Timing batches of 1", "Timing batches of 64"]
-    assert export_table(measured, 0.03, " %").row_count == 3
+    assert export_table(measured, 0.03, " %").row_count == 9
 
 
 def test_a_sentence_says_where_sparsity_does_not_pay(result):

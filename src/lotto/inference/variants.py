@@ -20,11 +20,12 @@ from lotto.inference.compaction import compact
 from lotto.inference.kept_weights import is_sparse, sparse_network
 from lotto.inference.programs import examples_of
 from lotto.recipe.recipe import Recipe
-from lotto.training.batch_size import BATCH
 from lotto.training.evaluation import Tally
 
 BATCHES = (1, 64)
 """Batch sizes that are timed."""
+AT_ONCE = 128
+"""Test examples: of more the activations of an image network are new pages of memory at every layer."""
 TURNS = 15
 DENSE, COMPACT, SPARSE = "dense", "compact", "sparse"
 
@@ -130,7 +131,7 @@ def _compared(
     """Test errors by name and whether in bfloat16; the largest differences of an output from the dense network's."""
     tallies = {(name, low): Tally(recipe) for low, forms_ in ((False, made), (True, halved)) for name in forms_}
     differences, seen = dict.fromkeys(made, 0.0), 0
-    for x, y in recipe.arrays.evaluation("test", BATCH):
+    for x, y in recipe.arrays.evaluation("test", AT_ONCE):
         progress(f"Test errors: {seen:,} examples")
         dense = call(made[DENSE], x)
         for name, module in made.items():

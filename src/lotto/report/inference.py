@@ -8,11 +8,9 @@ import torch
 from rich import box
 from rich.table import Table
 
-from lotto.inference.variants import DENSE, SPARSE, Variant
+from lotto.inference.variants import SPARSE, Variant
 from lotto.report.table import percent
 
-NAMES = {DENSE: "dense (pruned weights are zeros)", SPARSE: "sparse (kept weights only)"}
-"""What variants are called where people read; the others as they are."""
 NOTHING = "-"
 
 
@@ -23,37 +21,40 @@ def export_table(variants: Sequence[Variant], density: float, unit: str) -> Tabl
     >>> dense = Variant("dense", kilobytes=90, error=2.0, difference=0.0, milliseconds={1: 0.2})
     >>> compact = Variant("compact", kilobytes=9, error=2.0, difference=1e-6, milliseconds={1: 0.1})
     >>> export_table([dense, compact], density=0.1, unit=" %").row_count
-    2
+    5
     """
     table = Table(
         title=f"The trained ticket, {percent(density)} of the weights left",
         caption=(
-            "times: medians of interleaved turns, here and now; torch has "
-            f"{torch.get_num_threads()} thread(s), the sparse network one and no bfloat16"
+            "dense: pruned weights are zeros; compact: without units that are cut off; sparse: kept weights only, one "
+            f"thread, no bfloat16. Times: medians of interleaved turns, here and now, torch with "
+            f"{torch.get_num_threads()} thread(s)."
         ),
         box=box.SIMPLE_HEAD,
     )
-    first, batches = variants[0], list(variants[0].milliseconds)
-    times = [title for n in batches for title in (f"batch of {n}, ms", "bfloat16")]
-    for title in ("network", "kB", "file, kB", f"error{unit}", "bfloat16", "largest difference", *times):
-        table.add_column(title, justify="left" if title == "network" else "right", overflow="fold")
+    table.add_column("")
     for variant in variants:
-        cells = [
-            _time(found.get(n), first.milliseconds[n])
-            for n in batches
-            for found in (variant.milliseconds, variant.milliseconds_bfloat16)
-        ]
-        size, half = variant.file_kilobytes, variant.error_bfloat16
-        table.add_row(
-            NAMES.get(variant.name, variant.name),
-            f"{variant.kilobytes:,.0f}",
-            NOTHING if size is None else f"{size:,.0f}",
-            f"{variant.error:.2f}",
-            NOTHING if half is None else f"{half:.2f}",
-            f"{variant.difference:.1g}",
-            *cells,
-        )
+        table.add_column(variant.name, justify="right")
+    for title, cells in _lines(variants, unit).items():
+        if any(cell != NOTHING for cell in cells):
+            table.add_row(title, *cells)
     return table
+
+
+def _lines(variants: Sequence[Variant], unit: str) -> dict[str, list[str]]:
+    """The cells of a line by its title."""
+    first = variants[0].milliseconds
+    lines = {
+        "memory, kB": [f"{v.kilobytes:,.0f}" for v in variants],
+        "file, kB": [NOTHING if v.file_kilobytes is None else f"{v.file_kilobytes:,.0f}" for v in variants],
+        f"test error{unit}": [f"{v.error:.2f}" for v in variants],
+        "  in bfloat16": [NOTHING if v.error_bfloat16 is None else f"{v.error_bfloat16:.2f}" for v in variants],
+        "largest difference of an output": [f"{v.difference:.1g}" for v in variants],
+    }
+    for n, dense in first.items():
+        lines[f"batch of {n}, ms"] = [_time(v.milliseconds.get(n), dense) for v in variants]
+        lines[f"batch of {n} in bfloat16, ms"] = [_time(v.milliseconds_bfloat16.get(n), dense) for v in variants]
+    return lines
 
 
 def _time(milliseconds: float | None, dense: float) -> str:
