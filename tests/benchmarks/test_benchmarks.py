@@ -12,7 +12,7 @@ from rich.console import Console
 
 import lotto
 from conftest import small_recipe
-from lotto.benchmarks import BENCHMARKS, commands, run_benchmarks
+from lotto.benchmarks import BENCHMARKS, commands, loaders, run_benchmarks
 from lotto.benchmarks.baselines import power_iterations
 from lotto.benchmarks.costs import costs_figure
 from lotto.benchmarks.harness import Benchmark, measure
@@ -36,6 +36,19 @@ def test_ratios_are_turn_by_turn():
     assert 2 < row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
     assert (row["what"], row["against"], row["repetitions"]) == ("a", "b", 4)
     assert order == ["a", "b", "b", "a"] * 2 + ["a", "b"], "one uncounted turn, and the first changes"
+
+
+@pytest.mark.extras
+def test_a_loader_is_read_whole_through_a_source_and_plainly(monkeypatch):
+    monkeypatch.setattr(loaders, "EXAMPLES", 256)
+    benchmark = BENCHMARKS["data"]()
+    assert [goal for *_, goal in benchmark.pairs] == ["≥ 0.9"] * 5
+    for name, contender in benchmark.contenders.items():
+        contender()  # which counts the examples
+        if not name.startswith("training"):
+            contender.batches = [*contender.batches][1:]
+            with pytest.raises(AssertionError):
+                contender()
 
 
 @pytest.mark.extras

@@ -14,6 +14,7 @@ from lotto.benchmarks.commands import again, levels_by_kernels, paper, replicate
 from lotto.benchmarks.convolutions import deep, images, signals
 from lotto.benchmarks.costs import costs_figure
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
+from lotto.benchmarks.loaders import data
 from lotto.benchmarks.memory import memory_table, peak_memory
 from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
 from lotto.core import files
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "path": path,
     "hessian": hessian,
     "again": again,
+    "data": data,
     "stacked": stacked,
     "width": width,
     "replicates": replicates,

@@ -28,7 +28,7 @@ from lotto.recipe import presets
 from lotto.recipe.recipe import Recipe
 
 
-class _Images(Dataset[tuple[Tensor, int]]):
+class Images(Dataset[tuple[Tensor, int]]):
     """Images one by one, with the transforms that everyone writes.
 
     Tensor operation by tensor operation what torchvision's data sets, ``ToTensor`` and ``Normalize`` do to an
@@ -79,7 +79,7 @@ def arrays_of(recipe: Recipe) -> Arrays:
 def usual(recipe: Recipe, mask: Mask, published: Published) -> Contender:
     """A training in the usual loop, at most an epoch, and an evaluation."""
     arrays = arrays_of(recipe)
-    images = _Images(arrays, published.mean, published.std, recipe.augment is not None)
+    images = Images(arrays, published.mean, published.std, recipe.augment is not None)
 
     def contender() -> None:
         model = recipe.build()

@@ -21,8 +21,8 @@ def bench(
 
     Args:
         names: which benchmarks: lenet, resnet, sparse, wide, signals, images, deep, cut, width, stacked, path, hessian,
-            again, replicates, whole, memory (default: all); convolutions is signals, images and deep; paper and levels
-            take a quarter of an hour each, so only by name.
+            again, data, replicates, whole, memory (default: all); convolutions is signals, images and deep; paper and
+            levels take a quarter of an hour each, so only by name.
         repetitions: interleaved repetitions of each pair.
         out: write the table as CSV, and beside it a figure of what a step costs as fewer weights are left.
     """
