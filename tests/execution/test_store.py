@@ -55,6 +55,7 @@ def test_a_finished_run_is_remembered_with_its_manifest(recipe, store):
         assert same_tensors(found.at(5), direct.at(5))
         assert same_tensors(found.state(5).optimizer, direct.state(5).optimizer)
         assert found.history == direct.history
+        assert found.arithmetic == direct.arithmetic
     manifest = json.loads((store.folder(job.key) / "manifest.json").read_text())
     assert manifest["execution"] == {
         "engine": "test",

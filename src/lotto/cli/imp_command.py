@@ -47,6 +47,7 @@ def imp(
     from lotto.lottery.forecast import forecast
     from lotto.lottery.plan import make_plan
     from lotto.lottery.search import run_plan
+    from lotto.report.arithmetic import trained_by
     from lotto.report.forecast import forecast_lines
     from lotto.report.metric import Metric
     from lotto.report.outcome import advice, headline
@@ -87,6 +88,8 @@ def imp(
     if empty := table["empty_layers"].iloc[result.chosen_level]:
         say(f"Warning: layers of the ticket are pruned to nothing: {empty}.")
     for sentence in result.diverged:
+        say(sentence)
+    if sentence := trained_by(run.arithmetic for run in result.runs.values()):
         say(sentence)
     if result.left_out:
         say(result.left_out)

@@ -137,9 +137,10 @@ class Store(StoreFolder):
             _say_if_other(job, manifest)
             states = StoredStates(folder, key, [int(s) for s in manifest["states"]])
             diverged = str(manifest.get("diverged", ""))
+            execution = manifest.get("execution", {})
             return Run(
                 (job.from_step, job.end), history, states, key, float(manifest["seconds"]), diverged=diverged,
-                crossovers=crossovers_from(manifest.get("execution", {}).get(CROSSOVERS)),
+                arithmetic=str(execution.get("arithmetic", "")), crossovers=crossovers_from(execution.get(CROSSOVERS)),
                 mistakes=None if mistakes is None else Mistakes.from_plain(mistakes),
             )  # fmt: skip
 

@@ -21,7 +21,7 @@ def export_table(variants: Sequence[Variant], density: float, unit: str) -> Tabl
     >>> dense = Variant("dense", kilobytes=90, error=2.0, difference=0.0, milliseconds={1: 0.2})
     >>> compact = Variant("compact", kilobytes=9, error=2.0, difference=1e-6, milliseconds={1: 0.1})
     >>> export_table([dense, compact], density=0.1, unit=" %").row_count
-    5
+    4
     """
     table = Table(
         title=f"The trained ticket, {percent(density)} of the weights left",
