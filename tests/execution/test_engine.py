@@ -18,7 +18,7 @@ from torch import nn
 
 import lotto
 from conftest import same_tensors, small_recipe
-from lotto import Job, Store
+from lotto import Job, Store, execution
 from lotto.core.errors import UsageError, WorkerError
 from lotto.execution.engine import JobAdvanced, JobFinished, JobStarted
 from lotto.execution.factory import make
@@ -106,6 +106,20 @@ def test_make_chooses_and_refuses():
     for other in ("lotto.recipe.presets:get", "lotto.execution.factory:OURS"):
         with pytest.raises(UsageError, match=r"A backend is a subclass of lotto.engine.Engine; 'lotto"):
             make(2, backend=other)
+
+
+def test_a_file_is_all_that_an_engine_of_ours_takes(tmp_path, monkeypatch, store):
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "another.py").write_text("from lotto.execution.serial import Serial\nclass Another(Serial): pass\n")
+    monkeypatch.setattr(execution, "__path__", [*execution.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, "lotto.execution.another", raising=False)
+    engine = make(1, store, backend="another")
+    assert type(engine).__name__ == "Another"
+    assert engine.run([Job(small_recipe(steps="2it"))])[0].steps == (0, 2)
+    with pytest.raises(UsageError, match=r"Choices: another, processes, serial"):
+        make(1, backend="anothe")
+    sys.modules.pop("lotto.execution.another", None)
 
 
 @pytest.mark.parametrize("backend", REMOTE)

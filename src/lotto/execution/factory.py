@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Annotated
 
 import torch
@@ -13,12 +17,35 @@ from lotto.core.check import Bounds, checked
 from lotto.core.errors import UsageError, text
 from lotto.execution.engine import Engine
 from lotto.execution.processes import Processes
-from lotto.execution.serial import Serial
 from lotto.execution.short import SHORT_SECONDS
 from lotto.execution.store import Store
 
-OURS: dict[str, type[Engine]] = {"serial": Serial, "processes": Processes}
 ENTRY_POINTS = "lotto.engines"
+
+
+class _Ours(Mapping[str, type[Engine]]):
+    """The engines of this package by the names of their modules: ``serial`` is `Serial` in ``serial.py``.
+
+    So an engine more is a file more. Modules are imported as they are asked for.
+    """
+
+    def __getitem__(self, name: str) -> type[Engine]:
+        found = None
+        if name.isidentifier() and find_spec(f"{__package__}.{name}") is not None:
+            found = getattr(import_module(f"{__package__}.{name}"), name.capitalize(), None)
+        if not (isinstance(found, type) and issubclass(found, Engine) and found is not Engine):
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        names = [module.name for module in pkgutil.iter_modules(import_module(__package__).__path__)]
+        return (name for name in names if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+OURS: Mapping[str, type[Engine]] = _Ours()
 
 
 @checked
