@@ -22,6 +22,7 @@ def report(folder: Positional[Path], /, *, format: str | None = None) -> None:
     if not (is_search := (folder / RESULT).exists()) and not any(folder.glob("*.csv")):
         raise no_result(folder)
     from lotto import papers
+    from lotto.core import files
     from lotto.report.experiments import write_experiments
     from lotto.report.html import write_report
     from lotto.report.metric import Metric
@@ -37,10 +38,13 @@ def report(folder: Positional[Path], /, *, format: str | None = None) -> None:
         say(f"Report  {write_experiments(folder, [*papers.EXPERIMENTS.values()])}")
         return
     result = load_result(folder)
-    metric = Metric.of_result(result)
-    if format is not None:
-        sys.stdout.write(levels_text(result["table"], metric, format))
+    with files.reading(folder / RESULT, "Run its command again."):
+        metric = Metric.of_result(result)
+        shown = console_table(result["table"], metric)
+        text = None if format is None else levels_text(result["table"], metric, format)
+    if text is not None:
+        sys.stdout.write(text)
         return
     write_report(result, folder / "report.html")
-    console.print(console_table(result["table"], metric))
+    console.print(shown)
     say(f"Report  {folder / 'report.html'}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lotto.core.check import checked, whole_number
@@ -92,7 +93,7 @@ def changed(
         first: the step of the first batch.
         feature_major: whether inputs are to have the shape (features, batch).
     """
-    if isinstance(change, type):
+    if isinstance(change, type) or not _takes_two(change):
         raise UsageError(
             f"augment is a function (batch, generator) -> batch, or lotto.data.Augment; got {text(change)}."
         )
@@ -100,3 +101,14 @@ def changed(
         generator = torch.Generator().manual_seed(torch_seed(seed, "augment", step))
         inputs, targets = as_batch(change(batch, generator), "augment")
         yield Batch(inputs.flatten(1).t().contiguous() if feature_major else inputs, targets)
+
+
+def _takes_two(change: Callable[..., Any]) -> bool:
+    """Whether a function can be called with two arguments, as far as it says what it takes."""
+    try:
+        inspect.signature(change.forward if isinstance(change, nn.Module) else change).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a built-in that says nothing
+        return True
+    return True
