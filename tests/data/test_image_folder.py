@@ -14,7 +14,7 @@ from PIL import Image
 from lotto.core.errors import UsageError
 from lotto.data.augment import Augment
 from lotto.data.image_folder import ImageFolder, _Images
-from lotto.data.in_memory import permutation
+from lotto.data.order import permutation
 
 CLASSES = ("ant", "bee", "cat")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

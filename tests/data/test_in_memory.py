@@ -16,8 +16,9 @@ from lotto.core.errors import UsageError
 from lotto.core.rng import stream
 from lotto.data import NAMES, load
 from lotto.data.augment import Augment
-from lotto.data.in_memory import Arrays, check_batch_size, image_statistics, permutation
+from lotto.data.in_memory import Arrays, image_statistics
 from lotto.data.normalise import normalised, picker
+from lotto.data.order import check_batch_size, permutation
 from lotto.data.sources.catalog import PUBLISHED, Download
 from lotto.data.sources.synthetic import digits
 

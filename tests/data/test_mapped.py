@@ -124,6 +124,19 @@ def test_what_cannot_be_read_is_refused(tmp_path):
         list(data.eval_batches("test", 10))
 
 
+def test_training_and_test_examples_are_of_one_type_as_those_of_arrays_are(tmp_path):
+    pixels = saved(tmp_path / "pixels.npy", np.zeros((6, 1, 4, 4), np.uint8))
+    scaled = saved(tmp_path / "scaled.npy", np.zeros((6, 1, 4, 4), np.float32))
+    y = np.arange(6) % 2
+    for kind in (Arrays, MappedArrays):
+        with pytest.raises(UsageError, match=r"Training inputs are torch.uint8, test inputs torch.float32"):
+            kind(pixels, y, scaled, y)
+        with pytest.raises(UsageError, match=r"Training targets have shape \(\) and type torch.int64, test targets"):
+            kind(pixels, y, pixels, y.astype(np.float32))
+        with pytest.raises(UsageError, match=r"Training inputs have shape \(1, 4, 4\), test inputs \(1, 4\)"):
+            kind(pixels, y, saved(tmp_path / "other.npy", np.zeros((6, 1, 4), np.uint8)), y)
+
+
 def test_more_classes_than_outputs_is_refused_before_training(tmp_path, store):
     class Two(torch.nn.Module):
         def __init__(self):

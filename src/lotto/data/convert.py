@@ -122,3 +122,38 @@ def _of_array(array: np.ndarray, name: str) -> Tensor:
     native = array.dtype.newbyteorder("=")
     known = np.dtype(native) in (np.float16, np.float32, np.float64, np.int16, np.int32, np.int64)
     return torch.from_numpy(np.ascontiguousarray(array, native if known or wide is None else wide))
+
+
+def check_splits(inputs: Mapping[str, int], targets: Mapping[str, int]) -> None:
+    """Raise ``UsageError`` unless every split has as many inputs as targets, and some.
+
+    Args:
+        inputs, targets: how many, by split.
+    """
+    for split, count in inputs.items():
+        if count != targets[split] or not count:
+            raise UsageError(
+                f"x_{split} has {count} examples and y_{split} has {targets[split]}; they must be equal and not 0."
+            )
+
+
+def check_examples(x: Mapping[str, Tensor], y: Mapping[str, Tensor]) -> None:
+    """Raise ``UsageError`` unless training and test examples are of one shape and type.
+
+    Args:
+        x, y: inputs and targets of ``train`` and ``test``, some examples at least.
+    """
+    one, two = x["train"], x["test"]
+    if one.shape[1:] != two.shape[1:]:
+        raise UsageError(
+            f"Training inputs have shape {tuple(one.shape[1:])}, test inputs {tuple(two.shape[1:])}; they must be "
+            "equal."
+        )
+    if one.dtype != two.dtype:
+        raise UsageError(f"Training inputs are {one.dtype}, test inputs {two.dtype}; both are floating, or both uint8.")
+    one, two = y["train"], y["test"]
+    if one.shape[1:] != two.shape[1:] or one.dtype != two.dtype:
+        raise UsageError(
+            f"Training targets have shape {tuple(one.shape[1:])} and type {one.dtype}, test targets "
+            f"{tuple(two.shape[1:])} and {two.dtype}; they must be equal."
+        )

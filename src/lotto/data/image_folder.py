@@ -20,7 +20,8 @@ from lotto.core.rng import stream
 from lotto.data.augment import Augmentation, changed, is_own
 from lotto.data.batch import Batch
 from lotto.data.file_digests import file_digests
-from lotto.data.in_memory import check_batch_size, check_split, held_out, permutation
+from lotto.data.in_memory import check_split, held_out
+from lotto.data.order import check_batch_size, permutation
 from lotto.data.source import PROBES, DataSource, Split
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}

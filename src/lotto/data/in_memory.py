@@ -18,23 +18,13 @@ from lotto.core.rng import stream
 from lotto.core.weights import raw_bytes
 from lotto.data.augment import Augmentation, changed, is_own
 from lotto.data.batch import Batch
-from lotto.data.convert import inputs_from, targets_from
+from lotto.data.convert import check_examples, check_splits, inputs_from, targets_from
 from lotto.data.normalise import Picker, normalised, picker, supports
+from lotto.data.order import batches_of
 from lotto.data.source import PROBES, DataSource, Split
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order in which epoch ``epoch`` of the data order ``seed`` visits ``size`` examples."""
-    return stream(seed, "order", epoch).permutation(size)
-
-
-def check_batch_size(batch_size: int, size: int) -> None:
-    """Raise ``UsageError`` unless a batch fits into the training set."""
-    if not 1 <= batch_size <= size:
-        raise UsageError(f"The batch size must be between 1 and the {size} training examples; got {batch_size}.")
 
 
 def held_out(count: int, size: int, what: str = "examples") -> np.ndarray:
@@ -110,28 +100,8 @@ class Arrays(DataSource):
         self.y: dict[str, Tensor] = {
             "train": targets_from(y_train, "y_train"), "test": targets_from(y_test, "y_test")
         }  # fmt: skip
-        for split in ("train", "test"):
-            if len(self.x[split]) != len(self.y[split]) or not len(self.x[split]):
-                raise UsageError(
-                    f"x_{split} has {len(self.x[split])} examples and y_{split} has "
-                    f"{len(self.y[split])}; they must be equal and not 0."
-                )
-        if self.x["train"].shape[1:] != self.x["test"].shape[1:]:
-            raise UsageError(
-                f"Training inputs have shape {tuple(self.x['train'].shape[1:])}, test inputs "
-                f"{tuple(self.x['test'].shape[1:])}; they must be equal."
-            )
-        if self.x["train"].dtype != self.x["test"].dtype:
-            raise UsageError(
-                f"Training inputs are {self.x['train'].dtype}, test inputs {self.x['test'].dtype}; "
-                "both are floating, or both uint8."
-            )
-        one, two = self.y["train"], self.y["test"]
-        if one.shape[1:] != two.shape[1:] or one.dtype != two.dtype:
-            raise UsageError(
-                f"Training targets have shape {tuple(one.shape[1:])} and type {one.dtype}, test targets "
-                f"{tuple(two.shape[1:])} and {two.dtype}; they must be equal."
-            )
+        check_splits({split: len(x) for split, x in self.x.items()}, {split: len(y) for split, y in self.y.items()})
+        check_examples(self.x, self.y)
         self._scale: Tensor | None
         self._shift: Tensor | None
         x = self.x["train"]
@@ -274,18 +244,13 @@ class Arrays(DataSource):
         if is_own(augment):
             yield from changed(self.batches(seed, start, stop, batch_size), augment, seed, start, feature_major)
             return
-        x, y, size = self.x["train"], self.y["train"], self.size()
-        check_batch_size(batch_size, size)
-        per_epoch = size // batch_size
+        x, y = self.x["train"], self.y["train"]
         picked: Picker | None = None
         if augment is None and self._scale is not None and self._shift is not None and supports(x):
             picked = picker(x, self._scale, self._shift, feature_major)
-        epoch, order = -1, y
-        for step in range(start, stop):
-            at, within = divmod(step, per_epoch)
-            if at != epoch:
-                epoch, order = at, torch.from_numpy(permutation(seed, at, size)).to(x.device)
-            chosen = order[within * batch_size : (within + 1) * batch_size]
+        for step, chosen in batches_of(
+            seed, start, stop, batch_size, self.size(), lambda order: torch.from_numpy(order).to(x.device)
+        ):
             targets = y.index_select(0, chosen)
             if picked is not None:
                 yield Batch(picked(chosen), targets)

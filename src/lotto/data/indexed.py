@@ -11,7 +11,7 @@ from lotto.core.errors import UsageError, text
 from lotto.data.batch import Batch, as_batch
 from lotto.data.collation import Collate, collated, split
 from lotto.data.contents import content, is_huggingface
-from lotto.data.in_memory import check_batch_size, permutation
+from lotto.data.order import batches_of
 from lotto.data.seeded import Key, Making
 from lotto.data.source import DataSource, Split
 
@@ -117,17 +117,9 @@ class Indexed(DataSource):
 
     def train_batches(self, seed: int, start: int, stop: int, batch_size: int) -> Iterator[Batch]:
         """See `DataSource`; an epoch's incomplete last batch is dropped."""
-        return self._read("train", self._training(seed, start, stop, batch_size), stop - start)
-
-    def _training(self, seed: int, start: int, stop: int, batch_size: int) -> Iterator[Key]:
-        size = self.size()
-        check_batch_size(batch_size, size)
-        epoch, order = -1, permutation(seed, 0, 0)
-        for step in range(start, stop):
-            at, within = divmod(step, size // batch_size)
-            if at != epoch:
-                epoch, order = at, permutation(seed, at, size)
-            yield Key(order[within * batch_size : (within + 1) * batch_size].tolist(), seed, "batch", step)
+        steps = batches_of(seed, start, stop, batch_size, self.size())
+        keys = (Key(chosen.tolist(), seed, "batch", step) for step, chosen in steps)
+        return self._read("train", keys, stop - start)
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """See `DataSource`; what it draws depends on the number of a batch's first example."""

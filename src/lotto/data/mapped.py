@@ -17,10 +17,11 @@ from torch import Tensor
 from lotto.core.check import checked
 from lotto.core.errors import DataError, UsageError
 from lotto.data.batch import Batch
-from lotto.data.convert import inputs_from, own_tensor, targets_from
+from lotto.data.convert import check_examples, check_splits, inputs_from, own_tensor, targets_from
 from lotto.data.file_digests import file_digests
-from lotto.data.in_memory import check_batch_size, normalisation, permutation, statistics_of
+from lotto.data.in_memory import normalisation, statistics_of
 from lotto.data.normalise import normalised
+from lotto.data.order import batches_of
 from lotto.data.source import DataSource, Split
 
 PIECE = 1 << 20
@@ -161,23 +162,14 @@ class MappedArrays(DataSource):
         self.name = name
         self.x = {"train": _rows(x_train, "x_train"), "test": _rows(x_test, "x_test")}
         self.y = {"train": _rows(y_train, "y_train"), "test": _rows(y_test, "y_test")}
-        for part in ("train", "test"):
-            if len(self.x[part]) != len(self.y[part]) or not len(self.x[part]):
-                raise UsageError(
-                    f"x_{part} has {len(self.x[part])} examples and y_{part} has {len(self.y[part])}; they must be "
-                    "equal and not 0."
-                )
-        if self.x["train"].shape[1:] != self.x["test"].shape[1:]:
-            raise UsageError(
-                f"Training inputs have shape {self.x['train'].shape[1:]}, test inputs {self.x['test'].shape[1:]}; they "
-                "must be equal."
-            )
+        check_splits({split: len(x) for split, x in self.x.items()}, {split: len(y) for split, y in self.y.items()})
+        first = {split: inputs_from(rows.take([0]), f"x_{split}") for split, rows in self.x.items()}
+        check_examples(first, {split: targets_from(rows.take([0]), f"y_{split}") for split, rows in self.y.items()})
         self._classes = self._read_once()
-        first = inputs_from(self.x["train"].take([0]), "x_train")
         self._scale: Tensor | None
         self._shift: Tensor | None
         self._scale, self._shift = normalisation(
-            first, mean, std, lambda: statistics_of(_pieces(self.x["train"], "x_train"))
+            first["train"], mean, std, lambda: statistics_of(_pieces(self.x["train"], "x_train"))
         )
 
     def _read_once(self) -> int:
@@ -219,14 +211,8 @@ class MappedArrays(DataSource):
 
     def train_batches(self, seed: int, start: int, stop: int, batch_size: int) -> Iterator[Batch]:
         """See `DataSource`; an epoch's incomplete last batch is dropped."""
-        size = self.size()
-        check_batch_size(batch_size, size)
-        epoch, order = -1, permutation(seed, 0, 0)
-        for step in range(start, stop):
-            at, within = divmod(step, size // batch_size)
-            if at != epoch:
-                epoch, order = at, permutation(seed, at, size)
-            yield self._batch("train", order[within * batch_size : (within + 1) * batch_size].tolist())
+        for _, chosen in batches_of(seed, start, stop, batch_size, self.size()):
+            yield self._batch("train", chosen.tolist())
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """See `DataSource`."""

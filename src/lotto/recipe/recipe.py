@@ -28,7 +28,8 @@ from lotto.core.watch import watched
 from lotto.data.augment import Augment, Augmentation, is_own
 from lotto.data.batch import Batch, call
 from lotto.data.image_folder import ImageFolder
-from lotto.data.in_memory import Arrays, check_batch_size
+from lotto.data.in_memory import Arrays
+from lotto.data.order import check_batch_size
 from lotto.data.source import Adapted, DataSource
 from lotto.pruning import masks
 from lotto.pruning.prunable import frozen_summary, summary
