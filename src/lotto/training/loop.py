@@ -192,14 +192,15 @@ def learner_of(
     kinds = LEARNERS if plain and is_one_of_ours(recipe.optimizer) else (Autograd,)
     if stacked:
         return Stacked(jobs, network, states)
-    free = recipe.arithmetic == "auto" and Convolutions in kinds and Convolutions.computes(jobs, network)
-    if free and isinstance(crossovers, Mapping):
-        return Convolutions(jobs, network, states, crossovers)
-    if free and crossovers is False:
-        kinds = tuple(kind for kind in kinds if kind is not Convolutions)
-    learner = next(kind for kind in kinds if kind.supports(jobs, network))(jobs, network, states)
-    if free and learner.crossovers is None:
-        learner.crossovers = False
+    chosen: Crossovers = None
+    if Convolutions in kinds and Convolutions.computes(jobs, network):
+        decided = recipe.arithmetic == "auto" and crossovers is not None
+        chosen = crossovers if decided else Convolutions.choice(jobs[0], network)
+        if isinstance(chosen, Mapping):
+            return Convolutions(jobs, network, states, chosen)
+    others = (kind for kind in kinds if kind is not Convolutions)
+    learner = next(kind for kind in others if kind.supports(jobs, network))(jobs, network, states)
+    learner.crossovers = chosen
     return learner
 
 

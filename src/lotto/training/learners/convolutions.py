@@ -34,7 +34,7 @@ class Convolutions(SingleLearner):
 
     Args:
         jobs, network, states: see `Learner`; the network is not trained but evaluated.
-        crossovers: see `Layers`; by default what is quicker, see `crossovers_of`.
+        crossovers: see `Layers`; by default what is quicker, see `choice`.
     """
 
     feature_major = True
@@ -53,8 +53,9 @@ class Convolutions(SingleLearner):
         module = network.module
         found = description_of(network, self.job.recipe.arrays.shape)
         assert found is not None  # `supports` has said so
-        self.crossovers = crossovers_of(self.job, network, found) if crossovers is None else crossovers
-        self.layers = Layers(module, found, self.job.mask or {}, self.crossovers)
+        chosen = self.choice(self.job, network) if crossovers is None else crossovers
+        self.crossovers = usual = chosen if isinstance(chosen, Mapping) else {}  # whoever names this learner means it
+        self.layers = Layers(module, found, self.job.mask or {}, usual)
         self.parameters = self.layers.parameters
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, {_ALL: self.layers.flat})
         self.restore(start.optimizer)
@@ -65,11 +66,15 @@ class Convolutions(SingleLearner):
     @classmethod
     def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
         """What `computes` says, where it is quicker."""
-        if not cls.computes(jobs, network):
-            return False
-        found = description_of(network, jobs[0].recipe.arrays.shape)
+        return cls.computes(jobs, network) and cls.choice(jobs[0], network) is not False
+
+    @staticmethod
+    def choice(job: Job, network: Network) -> Mapping[str, float] | bool:
+        """What is quicker here for a job that `computes` knows; see `training.job.Crossovers`."""
+        found = description_of(network, job.recipe.arrays.shape)
         assert found is not None
-        return crossovers_of(jobs[0], network, found) is not None
+        chosen = crossovers_of(job, network, found)
+        return False if chosen is None else chosen
 
     @classmethod
     def computes(cls, jobs: Sequence[Job], network: Network) -> bool:
