@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from lotto.inference.steps import AVERAGE, GREATEST, LAYER, MEAN, SUM, VIEW, Step
-from lotto.training.learners.operations import Operation, Unknown, operations_of
+from lotto.training.learners.operations import (
+    RESHAPES,
+    Operation,
+    Unknown,
+    check_mean_over_places,
+    is_sum_of_two,
+    operations_of,
+)
 
 WHOLE = 0.5
 """Density from which all weights of a layer are stored: a place takes as much as a weight."""
@@ -163,8 +170,7 @@ def _relu(reader: _Reader, operation: Operation) -> int:
 
 
 def _add(reader: _Reader, operation: Operation) -> int:
-    shapes = {reader.operations[i].shape for i in operation.inputs}
-    if len(operation.inputs) != 2 or len(shapes) != 1 or operation.arguments.get("alpha", 1) != 1:
+    if not is_sum_of_two(operation, reader.operations):
         raise Unknown("a sum of other things than two activations of one shape")
     earlier, later = sorted(operation.inputs, key=lambda i: reader.registers[i])
     number = reader.open_step(later) if reader.registers[earlier] != reader.registers[later] else None
@@ -181,10 +187,7 @@ def _view(reader: _Reader, operation: Operation) -> int:
 
 
 def _mean(reader: _Reader, operation: Operation) -> int:
-    dims = len(reader.operations[operation.inputs[0]].shape)
-    axes = sorted(axis % dims for axis in operation.arguments.get("dim") or [])
-    if dims < 3 or axes != [*range(2, dims)] or operation.arguments.get("dtype") is not None:
-        raise Unknown("a mean over other things than all places")
+    check_mean_over_places(operation, reader.operations)
     number = reader.add(Step(MEAN, reader.source(operation)))
     shape = operation.shape[1:]
     return number if len(shape) == 1 else reader.add(Step(VIEW, number, shape))
@@ -216,7 +219,7 @@ _READERS: Mapping[str, Callable[[_Reader, Operation], int]] = {
     "native_batch_norm": _norm,
     "relu": _relu,
     "add": _add,
-    **dict.fromkeys(("view", "_unsafe_view", "unsqueeze", "squeeze", "_reshape_alias"), _view),
+    **dict.fromkeys(RESHAPES, _view),
     "clone": lambda reader, operation: reader.source(operation),
     "mean": _mean,
     "max_pool2d_with_indices": _pooling,

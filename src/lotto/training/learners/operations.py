@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from lotto.core.rng import host_state, private_rng
 
+RESHAPES = ("view", "_unsafe_view", "unsqueeze", "squeeze", "_reshape_alias")
+"""Operators that give the same numbers in another shape."""
 SAME = {"detach", "alias"}
 """Operators whose outcome is their input; autograd calls `detach` for what it keeps."""
 
@@ -221,3 +223,18 @@ def _read_ones(operations: Sequence[Operation], last: int) -> list[Operation]:
         for i in inputs:
             found[i].readers.append(new[number])
     return found
+
+
+def is_sum_of_two(operation: Operation, operations: Sequence[Operation]) -> bool:
+    """Whether it is the sum of two activations of one shape, neither of them scaled."""
+    shapes = {operations[i].shape for i in operation.inputs}
+    plain = operation.arguments.get("alpha", 1) == 1
+    return operation.name == "add" and len(operation.inputs) == 2 and len(shapes) == 1 and plain
+
+
+def check_mean_over_places(operation: Operation, operations: Sequence[Operation]) -> None:
+    """Raise `Unknown` unless a mean is over all places of an activation."""
+    axes = len(operations[operation.inputs[0]].shape)
+    over = {axis % axes for axis in operation.arguments.get("dim") or ()}
+    if axes < 3 or over != {*range(2, axes)} or operation.arguments.get("dtype") is not None:
+        raise Unknown("a mean over something else than all places")

@@ -21,10 +21,17 @@ from lotto.training.learners.descriptions import (
     channels_and_size,
     is_simple,
 )
-from lotto.training.learners.operations import Operation, Unknown, operations_of
+from lotto.training.learners.operations import (
+    RESHAPES,
+    Operation,
+    Unknown,
+    check_mean_over_places,
+    is_sum_of_two,
+    operations_of,
+)
 
 _SHAPE = ("stride", "padding", "dilation")
-RESHAPES = {"view", "_unsafe_view", "unsqueeze", "squeeze", "clone", "_reshape_alias"}
+_RESHAPES = {*RESHAPES, "clone"}
 
 
 def traced(module: nn.Module, shape: Sequence[int]) -> Description:
@@ -108,7 +115,7 @@ class _Reader:
         readers: list[int] = []
         for reader in self.operations[number].readers:
             operation = self.operations[reader]
-            kept = self._keeps(number, operation) if operation.name in RESHAPES else self._is_nothing(operation)
+            kept = self._keeps(number, operation) if operation.name in _RESHAPES else self._is_nothing(operation)
             readers += self._from(reader).readers if kept else [reader]
         return _At(number, readers)
 
@@ -122,7 +129,7 @@ class _Reader:
     def _is_input(self, number: int) -> bool:
         """Whether it is the example in some shape."""
         operation = self.operations[number]
-        return number == 0 or (operation.name in RESHAPES and self._is_input(operation.inputs[0]))
+        return number == 0 or (operation.name in _RESHAPES and self._is_input(operation.inputs[0]))
 
     def _is_nothing(self, operation: Operation) -> bool:
         """Whether pooling is over single places."""
@@ -138,7 +145,7 @@ class _Reader:
 
     def _is_end(self, at: _At) -> bool:
         """Whether features follow: the mean over places, or all of them in a row."""
-        return self._only(at, "mean", "addmm", "mm", *RESHAPES) is not None
+        return self._only(at, "mean", "addmm", "mm", *_RESHAPES) is not None
 
     def _part(self, at: _At) -> tuple[list[UnitNames | BlockNames | Pooling], _At]:
         """The layers that read an activation."""
@@ -179,11 +186,8 @@ class _Reader:
         if len(ends) != 1:
             raise Unknown("ways that do not meet in a sum of two")
         (end,) = ends
-        total = self.operations[end]
-        if total.name != "add" or len(total.inputs) != 2 or total.arguments.get("alpha", 1) != 1:
+        if not is_sum_of_two(self.operations[end], self.operations):
             raise Unknown(self._what([end]))
-        if len({self.operations[i].shape for i in total.inputs}) != 1:
-            raise Unknown("a sum of different shapes")
         units = [way for way, _ in ways]
         main, shortcut = (units[0], None) if len(units) == 1 else sorted(units, key=len, reverse=True)
         if shortcut is not None and len(shortcut) != 1:
@@ -216,17 +220,10 @@ class _Reader:
     def _features(self, at: _At) -> tuple[bool, _At]:
         """Whether linear layers read all places, and what they read."""
         if (mean := self._only(at, "mean")) is not None:
-            self._check_mean(self.operations[mean])
+            check_mean_over_places(self.operations[mean], self.operations)
             return False, self._in_a_row(mean)
         shape = self.operations[at.number].shape
         return math.prod(shape[2:]) > 1, self._in_a_row(at.number)
-
-    def _check_mean(self, operation: Operation) -> None:
-        """That a mean is over all places."""
-        axes = len(self.operations[operation.inputs[0]].shape)
-        over = {axis % axes for axis in operation.arguments.get("dim") or ()}
-        if over != {*range(2, axes)} or operation.arguments.get("dtype") is not None:
-            raise Unknown("a mean over something else than all places")
 
     def _in_a_row(self, number: int) -> _At:
         """An outcome with one row of numbers for each example."""
@@ -236,7 +233,7 @@ class _Reader:
 
     def _row(self, reader: int, number: int) -> list[int]:
         operation = self.operations[reader]
-        if operation.name not in RESHAPES:
+        if operation.name not in _RESHAPES:
             return [reader]
         if operation.shape[0] != self.operations[number].shape[0]:
             raise Unknown(self._what([reader]))
