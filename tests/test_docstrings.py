@@ -23,7 +23,11 @@ MODULES = sorted(
     for path in ROOT.rglob("*.py")
     if ">>>" in path.read_text("utf-8")
 )
-OPTIONAL = {"lotto.integrations.lightning": "lightning", "lotto.integrations.huggingface": "transformers"}
+OPTIONAL = {
+    "lotto.integrations.lightning": "lightning",
+    "lotto.integrations.huggingface": "transformers",
+    "lotto.inference.onnx_graphs": "onnxruntime",
+}
 """Modules that need optional packages."""
 PACKAGES = [
     "lotto", "lotto.benchmarks", "lotto.core.statistics", "lotto.data", "lotto.execution", "lotto.inference",

@@ -540,6 +540,18 @@ def _surface() -> dict[str, Call]:
         "sparse_network": _with(
             lotto.inference.sparse_network, module=lambda c: c.module, example=lambda c: torch.zeros(2, 6), below=0.9
         ),
+        "to_onnx": _with(
+            lotto.inference.to_onnx,
+            module=lambda c: c.module,
+            example=lambda c: torch.zeros(2, 6),
+            path=lambda c: c.folder / "network.onnx",
+        ),
+        "to_torchscript": _with(
+            lotto.inference.to_torchscript,
+            module=lambda c: c.module,
+            example=lambda c: torch.zeros(2, 6),
+            path=lambda c: c.folder / "network.ts",
+        ),
         "load_trained": _with(export.load_trained, path=lambda c: c.saved),
         "engine.make": _with(
             lotto.execution.factory.make,

@@ -7,16 +7,13 @@ and what reads it can take the constant into its bias. Exact up to rounding; in 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from lotto.core.check import checked
-from lotto.core.errors import UsageError, text
-from lotto.core.pytree import flatten
-from lotto.data.batch import call, mapped
+from lotto.inference.checks import check_equal_outputs, check_readable
 from lotto.pruning.channels import Space, by_channel, channel_spaces, is_padded, traced
 
 
@@ -45,7 +42,7 @@ def compact(module: nn.Module, example: Tensor) -> fx.GraphModule:
     """
     training = module.training
     try:
-        check_example(module.eval(), example)
+        check_readable(module.eval(), example)
         own = copy.deepcopy(traced(module.eval()))  # with tensors of its own
         with torch.no_grad():
             for space in channel_spaces(own, example.clone()):
@@ -54,34 +51,6 @@ def compact(module: nn.Module, example: Tensor) -> fx.GraphModule:
     finally:
         module.train(training)
     return own
-
-
-def check_example(module: nn.Module, example: Tensor) -> None:
-    """Raise ``UsageError`` unless a network can read an example."""
-    try:
-        with torch.no_grad():
-            module(example.clone())
-    except Exception as error:  # whatever a forward may raise
-        said = text(str(error).split("\n")[0])[1:-1]
-        raise UsageError(
-            f"{type(module).__name__} cannot read the example, {text(example)}: {said}. Give a batch of its inputs."
-        ) from error
-
-
-def check_equal_outputs(module: nn.Module, other: Callable[..., Any], example: Any, how: str) -> None:
-    """Raise ``UsageError`` unless two networks in evaluation mode give equal outputs up to rounding."""
-    expected, found = (call(network, mapped(example, Tensor.clone)) for network in (module, other))
-    for one, two in zip(_tensors(expected), _tensors(found), strict=True):
-        scale = float(one.abs().max()) if one.numel() else 0.0
-        if not torch.allclose(one, two, rtol=1e-3, atol=1e-4 * max(scale, 1e-6), equal_nan=True):
-            raise UsageError(
-                f"{type(module).__name__} cannot be made {how}: on the example the outputs differ by up to "
-                f"{float((one - two).abs().max()):.3g}. Its forward does what is not understood; use it as it is."
-            )
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in flatten(outputs) if isinstance(leaf, Tensor)]
 
 
 def _shrink(graph: fx.GraphModule, space: Space) -> None:

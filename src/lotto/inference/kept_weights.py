@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lotto.core.check import checked
 from lotto.inference import sparse_operator as sparse_operator  # makes the operator known to torch
-from lotto.inference.compaction import check_equal_outputs, check_example
+from lotto.inference.checks import check_equal_outputs, check_readable
 from lotto.inference.steps import LAYER, Step, to_text
 from lotto.inference.traced_steps import Traced, traced_steps
 from lotto.models.plain import is_plain
@@ -113,7 +113,7 @@ def sparse_network(module: nn.Module, example: Tensor, below: float = BELOW) -> 
     """
     training = module.training
     try:
-        check_example(module.eval(), example)
+        check_readable(module.eval(), example)
         with torch.no_grad():
             made = _made(module, example, below)
             check_equal_outputs(module, made, example, "sparse")

@@ -14,9 +14,8 @@ from torch import nn
 from lotto.core import files
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
-from lotto.data.batch import count, mapped
-from lotto.data.batch import examples as some
-from lotto.inference.compaction import check_equal_outputs
+from lotto.data.batch import mapped
+from lotto.inference.checks import check_batches, first_line, resized
 from lotto.recipe.recipe import Recipe
 
 SIZES = (1, 2, 5)
@@ -28,11 +27,12 @@ def exported(module: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
 
     Args:
         module: in evaluation mode.
-        inputs: a batch of at least two examples, see `lotto.data.Batch`.
+        inputs: a batch, see `lotto.data.Batch`.
 
     Raises:
         UsageError: if it cannot.
     """
+    inputs = resized(inputs, 2)  # of one example the compiler would make a program for one
     named = dict(inputs) if isinstance(inputs, Mapping) else {}
     given = () if named else tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     batch = torch.export.Dim("batch")
@@ -42,7 +42,7 @@ def exported(module: nn.Module, inputs: Any) -> torch.export.ExportedProgram:
             warnings.simplefilter("ignore")  # of torch's about its own parts
             return torch.export.export(module, given, named, dynamic_shapes=shapes)
     except Exception as error:  # whatever the compiler does not understand
-        raise UsageError(f"torch.export cannot export this network: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"torch.export cannot export this network: {first_line(error)}.") from error
 
 
 @checked
@@ -57,13 +57,11 @@ def program_of(module: nn.Module, recipe: Recipe) -> bytes:
     x = examples_of(recipe, max(SIZES))
     buffer = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
-        program = exported(module, some(x, 0, 2))
+        program = exported(module, x)
         warnings.simplefilter("ignore")
         torch.export.save(program, buffer)
         loaded = torch.export.load(io.BytesIO(buffer.getvalue())).module()
-        for size in SIZES:
-            if size <= count(x):
-                check_equal_outputs(module, loaded, some(x, 0, size), "a program")
+        check_batches(module, loaded, x, "a program", SIZES)
     return buffer.getvalue()
 
 
@@ -78,6 +76,6 @@ def save_program(module: nn.Module, recipe: Recipe, path: Path) -> Path:
 
 
 def examples_of(recipe: Recipe, count: int) -> Any:
-    """So many inputs of the test set."""
+    """So many inputs of the test set, the first ones again where it has fewer."""
     x, _ = next(iter(recipe.arrays.evaluation("test", count)))
-    return some(x, 0, count)
+    return resized(x, count)

@@ -41,7 +41,7 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., inputs) to (..., outputs)."""
         flat = x.reshape(-1, self.in_features)
-        outputs = torch.addmm(self.bias[:, None].expand(-1, len(flat)), self.rows, flat.t()).t()
+        outputs = torch.addmm(self.bias[:, None].expand(-1, flat.shape[0]), self.rows, flat.t()).t()
         return outputs.reshape(*x.shape[:-1], self.out_features)
 
 
