@@ -66,9 +66,9 @@ def test_layers_are_lists_below_their_crossover(costs):
     job = job_of(0.3)
     sparse = sum(float(m.float().mean()) < 0.3 for m in job.mask.values() if m.dim() == 4)
     assert 0 < sparse < 9
-    assert learner_of([job]).describe() == f"convolutions, {sparse} of 9 layers sparse"
+    assert learner_of([job]).describe() == f"convolutions, {sparse} of 10 layers sparse"
     costs["all"] = QUICK._replace(all=1.0)
-    assert learner_of([job]).describe() == "convolutions, 9 of 9 layers sparse"
+    assert learner_of([job]).describe() == "convolutions, 9 of 10 layers sparse"
 
 
 def test_dense_layers_compute_where_they_are_quicker(costs):

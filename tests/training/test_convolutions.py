@@ -23,7 +23,7 @@ from lotto.pruning import masks
 from lotto.pruning.rule import prune
 from lotto.training import evaluation, loop
 from lotto.training.evaluation import evaluate_network
-from lotto.training.learners import batchnorm_kernels, conv_kernels, program
+from lotto.training.learners import batchnorm_kernels, conv_kernels, program, vector_blocks
 from lotto.training.learners.after_layers import Bias, BiasPass, Norm, NormPass, PoolingPass
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.batch_innermost import Pooling, Shape, Workspace
@@ -293,8 +293,14 @@ def test_a_step_of_another_network_is_that_of_float64_autograd(model, shape, den
         assert not moments[~mask].any()
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Kernels evaluate images, too, whatever processor this is."""
+    monkeypatch.setattr(vector_blocks, "WIDE", True)
+
+
 @pytest.mark.parametrize(("model", "shape"), OTHERS, ids=str)
-def test_outputs_of_another_network_are_its_own(model, shape, small_vgg):
+def test_outputs_of_another_network_are_its_own(model, shape, small_vgg, quick):
     recipe = recipe_of(shape, model=model)
     network = Network(recipe, train(masked_job(recipe, 0.3)).weights)
     network.module.eval()
@@ -380,11 +386,11 @@ def test_batches_of_unequal_size(sizes):
 
 
 def test_what_trained_is_recorded():
-    assert train(masked_job(recipe_of(), 1.0)).arithmetic == "convolutions, 0 of 15 layers sparse"
+    assert train(masked_job(recipe_of(), 1.0)).arithmetic == "convolutions, 0 of 16 layers sparse"
     job = masked_job(recipe_of(), 0.05)
     sparse = sum(float(m.float().mean()) < CROSSOVER for m in job.mask.values() if m.dim() == 3)
     assert sparse > 10
-    assert train(job).arithmetic == f"convolutions, {sparse} of 15 layers sparse"
+    assert train(job).arithmetic == f"convolutions, {sparse} of 16 layers sparse"
 
 
 def test_another_loss():
@@ -479,7 +485,7 @@ def trained_network(density=1.0, shape=SIGNALS, precision="float32"):
 
 @pytest.mark.parametrize("density", [1.0, 0.1])
 @pytest.mark.parametrize("shape", [SIGNALS, TWO, IMAGES], ids=str)
-def test_outputs_by_kernels_are_those_of_the_network(shape, density):
+def test_outputs_by_kernels_are_those_of_the_network(shape, density, quick):
     recipe, network = trained_network(density, shape)
     _, exact = trained_network(density, shape, "float64")
     by_kernels = outputs_of(recipe, network)

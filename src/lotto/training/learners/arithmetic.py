@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from lotto.training.job import Job
 from lotto.training.learners.break_even import costs_of
 from lotto.training.learners.channel_skipping import compacted
-from lotto.training.learners.descriptions import Description, layers_of, of_images
+from lotto.training.learners.descriptions import Description, Layer, LinearLayer, layers_of, linear_layers_of, of_images
 from lotto.training.learners.network_layers import are_quicker
+from lotto.training.learners.sparse_linear import SMALL
 from lotto.training.network import Network
 
 
 def crossovers_of(job: Job, network: Network, found: Description) -> Mapping[str, float] | None:
-    """The densities below which layers are lists of single weights, by name, where not `CROSSOVER`; None if dense
+    """The densities below which layers are lists of single weights, by name, where not the usual ones; None if dense
     layers, or those of the channels that something reads, are quicker.
 
     Networks of signals are always quicker by kernels: torch's operators are busy with being called.
@@ -26,7 +27,8 @@ def crossovers_of(job: Job, network: Network, found: Description) -> Mapping[str
     recipe, module = job.recipe, network.module
     if recipe.arithmetic == "sparse" or not of_images(module):
         return {}
-    layers = layers_of(module, found, recipe.arrays.shape)
+    linear = {n: layer for n, layer in linear_layers_of(module, found).items() if layer.inputs * layer.outputs > SMALL}
+    layers: dict[str, Layer | LinearLayer] = {**layers_of(module, found, recipe.arrays.shape), **linear}
     costs = costs_of(layers, recipe.batch_size)
     if costs is None:  # not to be measured each time
         return {} if are_quicker(module) else None

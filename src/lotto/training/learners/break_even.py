@@ -1,8 +1,8 @@
 """Whether kernels or torch's dense layers are quicker, layer by layer: measured once on a machine, and kept.
 
-A unit's step (convolution, BatchNorm, ReLU, all gradients) is timed on a few rows of places: by torch, by dense
-kernels, and by kernels of single weights at two densities, between which it grows in proportion. What is kept is never
-measured again, so that a training has the same bits whenever it goes on.
+A unit's step (convolution, BatchNorm, ReLU, all gradients) is timed on a few rows of places, a linear layer's on a few
+outputs: by torch, by dense kernels, and by kernels of single weights at two densities, between which it grows in
+proportion. What is kept is never measured again, so that a training has the same bits whenever it goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +24,12 @@ from torch.nn import functional as F
 from lotto.core import files
 from lotto.core.errors import StorageError
 from lotto.core.locks import PathLock
-from lotto.training.learners.descriptions import Layer
+from lotto.training.learners.descriptions import Layer, LinearLayer
+from lotto.training.learners.linear_head import DenseLinear, Linear, SparseLinear
 
-WORK, ROWS = 3e8, 4
-"""Of a large layer as many rows of places are timed as are so many multiplications, but at least so many rows."""
+WORK, ROWS, OUTPUTS = 3e8, 4, 64
+"""Of a large layer as many rows of places, or outputs, are timed as are so many multiplications, but at least so many
+rows or outputs."""
 TURNS, SECONDS = 3, 0.5
 """The best of so many turns counts, or of those that fit into the time; the first is not counted."""
 FEW, MANY = 1 / 32, 1 / 4
@@ -58,11 +60,13 @@ class Costs(NamedTuple):
         return self.none + density * (self.all - self.none) if density < self.crossover else self.dense
 
 
-def costs_of(layers: Mapping[str, Layer], batch: int, folder: Path | None = None) -> dict[str, Costs] | None:
+def costs_of(
+    layers: Mapping[str, Layer | LinearLayer], batch: int, folder: Path | None = None
+) -> dict[str, Costs] | None:
     """The costs of layers by name; None where they cannot be kept.
 
     Args:
-        layers: see `Layer`.
+        layers: see there.
         batch: its size.
         folder: where they are kept; by default in the user's cache.
     """
@@ -105,12 +109,20 @@ def _machine() -> str:
     return hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
 
 
-def measured(layer: Layer, batch: int) -> Costs:
-    """Time a unit's step."""
+def measured(layer: Layer | LinearLayer, batch: int) -> Costs:
+    """Time a unit's step, or a linear layer's."""
+    if isinstance(layer, LinearLayer):
+        outputs = min(layer.outputs, max(OUTPUTS, round(WORK / (layer.inputs * batch))))
+        return _costs(_linear_contenders(layer._replace(outputs=outputs), batch), layer.outputs / outputs)
     work = math.prod(layer.shape.kernel) * layer.inputs * layer.outputs * layer.size[1] * batch
     height = min(layer.size[0], max(ROWS, round(WORK / work)))
     small = layer._replace(size=(height, layer.size[1]))
     contenders = [_by_torch(small, batch), *(_by_kernels(small, batch, density) for density in (1.0, FEW, MANY))]
+    return _costs(contenders, layer.size[0] / height)
+
+
+def _costs(contenders: Sequence[Callable[[], object]], times: float) -> Costs:
+    """The costs of so many times a step by torch, by dense kernels, and by lists of few and of many weights."""
     best, first = [float("inf")] * len(contenders), time.perf_counter()
     for turn in range(TURNS + 1):
         if turn > 1 and time.perf_counter() - first > SECONDS:
@@ -119,7 +131,7 @@ def measured(layer: Layer, batch: int) -> Costs:
             began = time.perf_counter()
             step()
             best[i] = min(best[i], time.perf_counter() - began) if turn else best[i]
-    by_torch, dense, few, many = (seconds * layer.size[0] / height for seconds in best)
+    by_torch, dense, few, many = (seconds * times for seconds in best)
     slope = max(0.0, (many - few) / (MANY - FEW))
     none = max(0.0, few - FEW * slope)
     return Costs(by_torch, dense, none, none + slope)
@@ -164,3 +176,30 @@ def _by_kernels(layer: Layer, batch: int, density: float) -> Callable[[], object
     vectors = (values, np.zeros_like(values), running)
     constants = np.array([[0.1, 1e-5]])
     return lambda: program.run(instructions, memory, *vectors, moments, lists, places, constants, space.packed)
+
+
+def _linear_contenders(layer: LinearLayer, batch: int) -> list[Callable[[], object]]:
+    """A linear layer's step by torch, by products of whole matrices here, and by lists of few and of many weights."""
+    x, given = torch.ones(layer.inputs, batch), torch.ones(layer.outputs, batch)
+    weight, bias = torch.ones(layer.outputs, layer.inputs), torch.ones(layer.outputs)
+    tensors = (weight, bias, torch.zeros_like(weight), torch.zeros_like(bias))
+    random = np.random.default_rng(0)
+
+    def by_lists(density: float) -> SparseLinear:
+        return SparseLinear(Linear(*tensors, torch.from_numpy(random.random(weight.shape) < density)))
+
+    def step(made: DenseLinear | SparseLinear) -> Callable[[], object]:
+        def run() -> object:
+            made.forward(x)
+            made.set_gradients(given, x)
+            return made.input_gradient(given, x, relu=False)
+
+        return run
+
+    leaves = [tensor.detach().requires_grad_() for tensor in (x.t().contiguous(), weight, bias)]
+
+    @torch.enable_grad()
+    def by_torch() -> object:
+        return torch.autograd.grad(F.linear(*leaves).sum(), leaves)
+
+    return [by_torch, *(step(made) for made in (DenseLinear(Linear(*tensors, None)), by_lists(FEW), by_lists(MANY)))]

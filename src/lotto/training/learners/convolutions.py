@@ -59,7 +59,7 @@ class Convolutions(SingleLearner):
         self.parameters = self.layers.parameters
         self.optimizer_state = OptimizerState(self.job.recipe.optimizer, {_ALL: self.layers.flat})
         self.restore(start.optimizer)
-        self.loss = loss_of(self.job, outputs=len(self.layers.network.head.layers[-1].weight))
+        self.loss = loss_of(self.job, outputs=self.layers.network.head.outputs)
         self.made = NetworkPass
         self.passes: dict[int, Any] = {}
 
@@ -122,7 +122,7 @@ class Convolutions(SingleLearner):
         return self.passes[batch]
 
     def describe(self) -> str:
-        return f"convolutions, {self.layers.sparse} of {self.layers.convolutions} layers sparse"
+        return f"convolutions, {self.layers.sparse} of {self.layers.count} layers sparse"
 
     def weights(self) -> dict[str, Tensor]:
         found = self.layers.tensors()

@@ -73,6 +73,23 @@ class Layer(NamedTuple):
     groups: int = 1
 
 
+class LinearLayer(NamedTuple):
+    """A linear layer, as it is timed.
+
+    Attributes:
+        inputs, outputs: features.
+    """
+
+    inputs: int
+    outputs: int
+
+
+def linear_layers_of(module: nn.Module, found: Description) -> dict[str, LinearLayer]:
+    """The linear layers of a network by name."""
+    layers: dict[str, Any] = {name: module.get_submodule(name) for name in found.linear}
+    return {name: LinearLayer(layer.in_features, layer.out_features) for name, layer in layers.items()}
+
+
 def channels_and_size(shape: Sequence[int]) -> tuple[int, Pair]:
     """Of inputs (positions,), (channels, positions) or (channels, height, width): channels, and (height, width)."""
     channels, *size = shape if len(shape) > 1 else (1, *shape)

@@ -1,16 +1,29 @@
-"""The linear layers at the end of a convolutional network, over inputs of shape (features, batch)."""
+"""The linear layers at the end of a convolutional network, over inputs of shape (features, batch).
+
+Where few enough weights are left, these alone are multiplied, by the kernels of `sparse_linear`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lotto.training.learners.sparse_linear import compressed, kernels
+
 
 class Linear(NamedTuple):
-    """Weight (outputs, inputs), bias or None, their gradients, and the weight's mask as numbers, or None."""
+    """A linear layer as its tensors.
+
+    Attributes:
+        weight: shape (outputs, inputs).
+        bias: shape (outputs,), or None.
+        by_weight, by_bias: their gradients.
+        mask: of the weight; None = all are trained.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -19,16 +32,83 @@ class Linear(NamedTuple):
     mask: Tensor | None
 
 
+class DenseLinear:
+    """A layer that multiplies all its weights; see `Linear`."""
+
+    def __init__(self, layer: Linear) -> None:
+        self.layer = layer
+        self.mask = None if layer.mask is None or bool(layer.mask.all()) else layer.mask.to(layer.weight.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (inputs, batch) to (outputs, batch)."""
+        layer = self.layer
+        return layer.weight @ x if layer.bias is None else torch.addmm(layer.bias[:, None], layer.weight, x)
+
+    def set_gradients(self, given: Tensor, x: Tensor) -> None:
+        """Of the parameters, from that of the outputs, shape (outputs, batch)."""
+        torch.mm(given, x.t(), out=self.layer.by_weight)
+        if self.mask is not None:
+            self.layer.by_weight.mul_(self.mask)
+        if self.layer.by_bias is not None:
+            torch.sum(given, 1, out=self.layer.by_bias)
+
+    def input_gradient(self, given: Tensor, x: Tensor, relu: bool) -> Tensor:
+        """Shape (inputs, batch); with ``relu`` 0 where ``x`` is not above 0."""
+        found = torch.mm(self.layer.weight.t(), given)
+        return torch.ops.aten.threshold_backward.default(found, x, 0) if relu else found
+
+
+class SparseLinear:
+    """A layer that multiplies its unpruned weights alone; see `DenseLinear`. Gradients of others are not written."""
+
+    def __init__(self, layer: Linear) -> None:
+        assert layer.mask is not None
+        self.layer, (outputs, self.inputs) = layer, layer.weight.shape
+        self.rows, self.columns = compressed(layer.mask)
+        self.indices = layer.mask.flatten().nonzero().squeeze(1)
+        self.values, self.by_values = (layer.weight.new_empty(len(self.indices)) for _ in range(2))
+        self.bias = layer.weight.new_zeros(outputs) if layer.bias is None else layer.bias
+        self.by_bias = torch.empty_like(self.bias) if layer.by_bias is None else layer.by_bias
+        self.kernels = kernels(self.values.numpy().dtype)
+        self.zero = np.float32(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `DenseLinear.forward`."""
+        torch.index_select(self.layer.weight.view(-1), 0, self.indices, out=self.values)
+        outputs = x.new_empty(len(self.bias), x.shape[1])
+        arrays = (self.values.numpy(), self.bias.numpy(), x.contiguous().numpy())
+        self.kernels.multiply(*self.rows, *arrays, False, outputs.numpy())
+        return outputs
+
+    def set_gradients(self, given: Tensor, x: Tensor) -> None:
+        """See `DenseLinear.set_gradients`."""
+        found = (self.by_values.numpy(), self.by_bias.numpy())
+        self.kernels.outer(*self.rows, given.contiguous().numpy(), x.contiguous().numpy(), *found, self.zero)
+        self.layer.by_weight.view(-1).index_copy_(0, self.indices, self.by_values)
+
+    def input_gradient(self, given: Tensor, x: Tensor, relu: bool) -> Tensor:
+        """See `DenseLinear.input_gradient`; of the weights that `forward` has multiplied."""
+        found = given.new_empty(self.inputs, given.shape[1])
+        arrays = (self.values.numpy(), given.contiguous().numpy(), x.contiguous().numpy())
+        self.kernels.multiply_transposed(*self.columns, *arrays, relu, found.numpy())
+        return found
+
+
 class Head:
     """Linear layers with ReLU between them.
 
     Args:
-        layers: see `Linear`.
+        layers: one after another.
     """
 
-    def __init__(self, layers: Sequence[Linear]) -> None:
+    def __init__(self, layers: Sequence[DenseLinear | SparseLinear]) -> None:
         self.layers = layers
         self.inputs: list[Tensor] = []
+
+    @property
+    def outputs(self) -> int:
+        """How many there are."""
+        return len(self.layers[-1].layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (classes, batch); the inputs of all layers are kept for `backward`."""
@@ -36,25 +116,12 @@ class Head:
         for layer in self.layers:
             x = x.relu_() if self.inputs else x
             self.inputs.append(x)
-            x = layer.weight @ x if layer.bias is None else torch.addmm(layer.bias[:, None], layer.weight, x)
+            x = layer.forward(x)
         return x
 
     def backward(self, given: Tensor) -> Tensor:
         """Set the gradients, from those of the outputs; returns that of the inputs."""
         for i, layer in reversed([*enumerate(self.layers)]):
-            torch.mm(given, self.inputs[i].t(), out=layer.by_weight)
-            if layer.mask is not None:
-                layer.by_weight.mul_(layer.mask)
-            if layer.by_bias is not None:
-                torch.sum(given, 1, out=layer.by_bias)
-            given = torch.mm(layer.weight.t(), given)
-            if i:
-                given.mul_(self.inputs[i] > 0)
+            layer.set_gradients(given, self.inputs[i])
+            given = layer.input_gradient(given, self.inputs[i], relu=i > 0)
         return given
-
-    def outputs(self, x: Tensor) -> Tensor:
-        """Outputs (examples, classes) for inputs of shape (examples, features)."""
-        for i, layer in enumerate(self.layers):
-            x = x.relu_() if i else x
-            x = x @ layer.weight.t() if layer.bias is None else torch.addmm(layer.bias, x, layer.weight.t())
-        return x

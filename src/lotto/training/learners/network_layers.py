@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lotto.training.learners.batch_innermost import Pooling
 from lotto.training.learners.descriptions import BlockNames, Description, UnitNames, of_images, shape_of
-from lotto.training.learners.linear_head import Head, Linear
+from lotto.training.learners.linear_head import DenseLinear, Head, Linear, SparseLinear
+from lotto.training.learners.sparse_linear import SMALL, SPARSE, is_faster_sparse
 
 if TYPE_CHECKING:
     from lotto.training.learners import after_layers, conv_layers, network_pass
@@ -33,6 +34,11 @@ def are_quicker(module: nn.Module) -> bool:
     return WIDE and torch.get_num_threads() == 1
 
 
+def linear_crossover(weight: Tensor) -> float:
+    """Share of a linear layer's weights below which single ones are quicker, where nothing is measured."""
+    return SPARSE if weight.numel() > SMALL else 0.0
+
+
 class Layers:
     """A network's parameters and running statistics as vectors, and its layers as places in them.
 
@@ -40,7 +46,7 @@ class Layers:
         module: its tensors are copied.
         found: what it computes.
         mask: of the parameters, by name.
-        crossovers: by name of convolution, of those that have another one than `CROSSOVER`.
+        crossovers: by name of layer, of those that have another one than `CROSSOVER`, or that of linear layers.
 
     Attributes:
         flat: all parameters, with their gradient.
@@ -48,7 +54,7 @@ class Layers:
         statistics: views of all running statistics, by name.
         steps: of each BatchNorm, ``num_batches_tracked``.
         network: the layers.
-        sparse, convolutions: how many there are.
+        sparse, count: of convolutions and linear layers, how many are lists of single weights, and how many there are.
     """
 
     def __init__(
@@ -73,7 +79,7 @@ class Layers:
             name: int(view.storage_offset()) for name, view in (*self.parameters.items(), *self.statistics.items())
         }
         self._constants: list[tuple[float, float]] = []
-        self.sparse = self.convolutions = 0
+        self.sparse = self.count = 0
         self.network = self._network(module, found)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -108,12 +114,16 @@ class Layers:
         vectors = Vectors(self.flat.numpy(), self.flat.grad.numpy(), self.running.numpy(), constants)
         return Network(parts, found.flat, head, vectors)
 
-    def _linear(self, name: str) -> Linear:
+    def _linear(self, name: str) -> DenseLinear | SparseLinear:
         weight, bias = self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias")
         gradients = self.gradients()
         by_weight, by_bias = gradients[f"{name}.weight"], gradients.get(f"{name}.bias")
         mask = self._mask.get(f"{name}.weight")
-        return Linear(weight, bias, by_weight, by_bias, None if mask is None else mask.to(torch.float32))
+        layer = Linear(weight, bias, by_weight, by_bias, mask)
+        sparse = mask is not None and is_faster_sparse(mask, self._crossovers.get(name, linear_crossover(weight)))
+        self.sparse += sparse
+        self.count += 1
+        return SparseLinear(layer) if sparse else DenseLinear(layer)
 
     def _unit(self, module: nn.Module, names: UnitNames) -> network_pass.Unit:
         from lotto.training.learners.after_layers import Bias
@@ -126,13 +136,14 @@ class Layers:
         return Unit(convolution, bias, norm, names.relu)
 
     def _convolution(self, name: str, layer: Any) -> conv_layers.Convolution:
-        from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution
+        from lotto.training.learners.conv_layers import DENSE, Convolution
+        from lotto.training.learners.conv_layers import SPARSE as SINGLE
 
         shape, weight = shape_of(layer), layer.weight
         mask = self._mask.get(f"{name}.weight", torch.ones_like(weight, dtype=torch.bool))
-        rows = SPARSE if float(mask.float().mean()) < self._crossovers.get(name, CROSSOVER) else DENSE
-        self.sparse += rows == SPARSE
-        self.convolutions += 1
+        rows = SINGLE if float(mask.float().mean()) < self._crossovers.get(name, CROSSOVER) else DENSE
+        self.sparse += rows == SINGLE
+        self.count += 1
         kept = mask.reshape(*weight.shape[:2], *shape.kernel).numpy()
         return Convolution(shape, self._places[f"{name}.weight"], kept, rows, layer.groups)
 

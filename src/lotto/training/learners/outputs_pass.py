@@ -68,14 +68,13 @@ class OutputsPass:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs, shape (examples, classes), of inputs of shape (examples, ...)."""
-        head = self.network.head
-        return torch.cat([head.outputs(self._features(part).t()) for part in x.flatten(1).split(self.space.batch)])
+        return torch.cat([self._outputs(part) for part in x.flatten(1).split(self.space.batch)])
 
-    def _features(self, x: Tensor) -> Tensor:
-        """Shape (features, examples); with running statistics an example's do not depend on the others."""
-        channels, height, width, _ = self.inputs.shape
+    def _outputs(self, x: Tensor) -> Tensor:
+        """Shape (examples, classes); with running statistics an example's do not depend on the others."""
+        channels, height, width, batch = self.inputs.shape
         self.inputs[..., : len(x)].copy_(x.t().reshape(channels, height, width, len(x)))
         values, gradients, running, constants = self.network.vectors
         tables = (self.moments, self.lists, self.places, constants, self.space.packed)
         program.run(self.program, self.memory, values, gradients, running, *tables)
-        return self.features.reshape(-1, self.space.batch)[:, : len(x)]
+        return self.network.head.forward(self.features.reshape(-1, batch))[:, : len(x)].t()

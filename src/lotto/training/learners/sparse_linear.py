@@ -36,12 +36,7 @@ class SparseLayer:
         self.indices = mask.flatten().nonzero().squeeze(1)
         self.weight = weight.flatten()[self.indices]
         self.weight.grad, self.bias.grad = torch.zeros_like(self.weight), torch.zeros_like(bias)
-        # Compressed rows: the weights of row i are values[ends[i]:ends[i + 1]], in these columns. The same by columns,
-        # whose weights are values[order].
-        outputs, inputs = mask.nonzero().numpy().T.astype(np.int32)
-        order = np.argsort(inputs, kind="stable").astype(np.int32)
-        self._rows = (_ends(outputs, len(mask)), inputs)
-        self._columns = (_ends(inputs, mask.shape[1]), outputs[order], order)
+        self._rows, self._columns = compressed(mask)
         self._values, self._offsets = self.weight.numpy(), bias.numpy()
         self._gradients = (self.weight.grad.numpy(), self.bias.grad.numpy())
         self._kernels, self._zero = kernels(self._values.dtype), self._values.dtype.type(0)
@@ -57,7 +52,7 @@ class SparseLayer:
         """Shape (outputs, batch) to (inputs, batch), 0 where ReLU made ``x`` 0; valid until the next call."""
         inputs = self._buffer(1, gradient)
         self._kernels.multiply_transposed(
-            *self._columns, self._values, gradient.contiguous().numpy(), x.numpy(), inputs.numpy()
+            *self._columns, self._values, gradient.contiguous().numpy(), x.numpy(), True, inputs.numpy()
         )
         return inputs
 
@@ -79,6 +74,35 @@ class SparseLayer:
         if found is None or found.shape[1] != like.shape[1]:
             found = self._buffers[axis] = like.new_empty(self.shape[axis], like.shape[1])
         return found
+
+
+class Rows(NamedTuple):
+    """Compressed rows: the weights of row i are ``values[ends[i]:ends[i + 1]]``, in these columns."""
+
+    ends: np.ndarray
+    columns: np.ndarray
+
+
+class Columns(NamedTuple):
+    """The same by columns: the weights of column i are ``values[order[ends[i]:ends[i + 1]]]``, in these rows."""
+
+    ends: np.ndarray
+    rows: np.ndarray
+    order: np.ndarray
+
+
+def compressed(mask: Tensor) -> tuple[Rows, Columns]:
+    """Where the unpruned weights of a layer are, by rows and by columns.
+
+    Args:
+        mask: shape (outputs, inputs).
+
+    >>> compressed(torch.tensor([[True, False], [True, True]]))[0].ends.tolist()
+    [0, 1, 3]
+    """
+    outputs, inputs = mask.nonzero().numpy().T.astype(np.int32)
+    order = np.argsort(inputs, kind="stable").astype(np.int32)
+    return Rows(_ends(outputs, len(mask)), inputs), Columns(_ends(inputs, mask.shape[1]), outputs[order], order)
 
 
 def _ends(lines: np.ndarray, count: int) -> np.ndarray:
@@ -131,8 +155,8 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
                     row[j] = zero if row[j] < zero else row[j]  # NaN stays
 
     @jit
-    def multiply_transposed(ends, rows, order, values, gradient, x, out):  # type: ignore[no-untyped-def]
-        """``out = values.T @ gradient``, 0 where ``x`` is not above 0; four weights at a time."""
+    def multiply_transposed(ends, rows, order, values, gradient, x, relu, out):  # type: ignore[no-untyped-def]
+        """``out = values.T @ gradient``, with ``relu`` 0 where ``x`` is not above 0; four weights at a time."""
         batch = x.shape[1]
         for i in range(len(ends) - 1):
             row, seen, k, end = out[i], x[i], ends[i], ends[i + 1]
@@ -149,8 +173,9 @@ def kernels(dtype: np.dtype[Any]) -> Kernels:
                 for j in range(batch):
                     row[j] += a * ga[j]
                 k += 1
-            for j in range(batch):
-                row[j] = zero if seen[j] <= zero else row[j]
+            if relu:
+                for j in range(batch):
+                    row[j] = zero if seen[j] <= zero else row[j]
 
     @jit
     def outer(ends, columns, gradient, x, out, sums, rate):  # type: ignore[no-untyped-def]
