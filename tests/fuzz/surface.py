@@ -215,6 +215,9 @@ def _surface() -> dict[str, Call]:
         "Recipe.initial": _with(lambda c_, **k: c_.initial(**k), c_=recipe, seed=1),
         "recipes.get": _with(lotto.recipes.get, name="mlp-mnist1d"),
         "models.build": _with(lotto.models.build, name="mlp-5-4", shape=(6,), classes=3),
+        "models.huggingface": _with(
+            lotto.models.huggingface, model=lambda c: lambda: torch.nn.Linear(6, 3), architecture=None
+        ),
         "Pruning": _fields(lotto.pruning.Pruning),
         "Plan": _fields(lotto.Plan),
         "Geometric": _with(lotto.pruning.Geometric, rate=0.2, levels=3),
@@ -307,6 +310,7 @@ def _surface() -> dict[str, Call]:
             seed=0,
             adaptive=False,
             particles=1,
+            start=None,
             engine=lambda c: c.engine,
             jobs=1,
             store=lambda c: c.store,

@@ -16,7 +16,7 @@ from lotto.core.errors import UsageError
 from lotto.core.rng import derived_seed
 from lotto.execution.engine import JobFinished
 from lotto.execution.serial import Serial
-from lotto.lottery.plan import make_plan
+from lotto.lottery.plan import REINIT_CONTROL, make_plan
 from lotto.pruning import masks
 from lotto.training.loop import train
 
@@ -266,3 +266,30 @@ def test_a_ticket_trains_as_it_did_when_it_was_found(tmp_path, order):
         assert not any(event.trained for event in trained if isinstance(event, JobFinished))
     other = lotto.train(recipe, order_seed=9, start=ticket, engine=engine)
     assert not same_tensors(other.weights, run.weights)
+
+
+def test_a_start_is_where_level_0_begins_and_a_ticket_s_mask_is_what_it_has(engine):
+    recipe = small_recipe()
+    source = train(Job(recipe, init_seed=7, order_seed=9))
+    for start in (source, source.weights):
+        result = lotto.imp(recipe, levels=1, rate=0.5, rewind_to="4it", replicates=2, start=start, engine=engine)
+        for replicate, (dense, level) in enumerate(result.replicates):
+            expected = train(Job(recipe, order_seed=replicate, start=lotto.State(source.weights), keep=(4,)))
+            assert same_tensors(dense.run.weights, expected.weights)
+            mask = lotto.pruning.prune(expected.weights, masks.ones(recipe), rate=0.5)
+            by_hand = Job(
+                recipe, order_seed=replicate, start=lotto.State(expected.at(4)), mask=mask, from_step=4
+            )  # fmt: skip
+            assert same_tensors(level.run.weights, train(by_hand).weights)
+            drawn = train(Job(recipe, replicate + REINIT_CONTROL, replicate, mask=mask))
+            assert same_tensors(level.controls["reinit"].weights, drawn.weights), "its weights are new"
+    ticket = result.ticket(1, 0)
+    further = lotto.imp(recipe, levels=1, rate=0.5, replicates=1, controls=(), start=ticket, engine=engine)
+    level_0, level_1 = further.replicates[0]
+    expected = train(Job(recipe, start=lotto.State(ticket.start), mask=ticket.mask))
+    assert same_tensors(level_0.run.weights, expected.weights)
+    assert same_tensors(level_0.mask, ticket.mask)
+    assert same_tensors(level_1.mask, lotto.pruning.prune(expected.weights, ticket.mask, rate=0.5))
+    assert further.table()["density"].tolist() == pytest.approx([0.5, 0.25], abs=1e-3)
+    with pytest.raises(UsageError, match="fc1"):
+        lotto.imp(recipe.replace(model="mlp-8"), levels=1, replicates=1, start=ticket, engine=engine)

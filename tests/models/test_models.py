@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import lotto
 from lotto.core.errors import UsageError
 from lotto.models import build
 from lotto.pruning import masks
@@ -59,6 +60,31 @@ def test_torchvision_is_asked_only_when_needed_and_missed_in_one_sentence(monkey
         build("torchvision/resnet50", (3, 224, 224), 1000)
     with pytest.raises(UsageError, match="cannot read inputs"):
         build("torchvision/resnet50", (40,), 1000)
+
+
+def test_timm_models_are_untrained_and_see_the_data_s_channels(monkeypatch):
+    asked = []
+
+    def create_model(name, **options):
+        asked.append((name, options))
+        return nn.Sequential(
+            nn.Conv2d(options["in_chans"], options["num_classes"], 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+
+    package = types.ModuleType("timm")
+    package.create_model, package.list_models = create_model, lambda: ["vit_tiny_patch16_224", "resnet10t"]
+    package.is_model = lambda name: name in package.list_models()
+    monkeypatch.setitem(sys.modules, "timm", package)
+    assert parameters("timm/vit_tiny_patch16_224", (1, 28, 28)) == (20, 10)
+    assert asked[0] == ("vit_tiny_patch16_224", {"pretrained": False, "in_chans": 1, "num_classes": 10})
+    with pytest.raises(UsageError, match="Did you mean 'resnet10t'"):
+        build("timm/resnet10", (3, 224, 224), 10)
+    images = lotto.data.load("digits")
+    run = lotto.train(lotto.Recipe("timm/resnet10t", images, batch_size=100, steps="2it"))
+    assert run.steps == (0, 2)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UsageError, match=r"'timm/resnet10t' needs timm.*pip install timm"):
+        build("timm/resnet10t", (3, 224, 224), 10)
 
 
 def test_torchvision_models_are_untrained_and_without_auxiliary_outputs(monkeypatch):

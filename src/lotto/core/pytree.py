@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ def flatten(tree: Any) -> list[Any]:
 
 
 def unflatten(tree: Any, leaves: Iterable[Any]) -> Any:
-    """A tree of the same shape with other leaves, in the order of `flatten`; named tuples keep their type.
+    """A tree of the same shape with other leaves, in the order of `flatten`; named tuples and kinds of dict stay such.
 
     >>> unflatten({"a": [1, (2, 3)], "b": {}, "c": 4}, "wxyz")
     {'a': ['w', ('x', 'y')], 'b': {}, 'c': 'z'}
@@ -40,7 +41,13 @@ def unflatten(tree: Any, leaves: Iterable[Any]) -> Any:
 
 def _filled(tree: Any, leaves: Iterator[Any]) -> Any:
     if isinstance(tree, dict):
-        return {name: _filled(part, leaves) for name, part in tree.items()}
+        parts_of = {name: _filled(part, leaves) for name, part in tree.items()}
+        if type(tree) is dict:
+            return parts_of
+        made = copy.copy(tree)  # whose entries may be attributes as well
+        for name, part in parts_of.items():
+            made[name] = part
+        return made
     if isinstance(tree, list | tuple):
         parts = [_filled(part, leaves) for part in tree]
         return parts if isinstance(tree, list) else type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)

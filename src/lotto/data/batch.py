@@ -6,6 +6,7 @@ Every tensor has the examples along its first axis; a number without axes, and w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,24 @@ class Batch(NamedTuple):
     targets: Any
 
 
+class Labelled(NamedTuple):
+    """Inputs of a network that computes its own loss.
+
+    Attributes:
+        inputs: as in a batch.
+        labels: given beside them, as ``labels=``.
+    """
+
+    inputs: Any
+    labels: Any
+
+
+def labelled(batch: Batch) -> Batch:
+    """A batch whose inputs carry the targets as labels; inputs by name that have ``labels`` stay as they are."""
+    x, y = batch
+    return batch if isinstance(x, Mapping) and "labels" in x else Batch(Labelled(x, y), y)
+
+
 def call(module: Callable[..., Any], inputs: Any) -> Any:
     """Call a module with a batch's inputs.
 
@@ -40,6 +59,8 @@ def call(module: Callable[..., Any], inputs: Any) -> Any:
     """
     if isinstance(inputs, Tensor):
         return module(inputs)
+    if isinstance(inputs, Labelled):
+        return call(partial(module, labels=inputs.labels), inputs.inputs)
     if isinstance(inputs, Mapping):
         return module(**inputs)
     if isinstance(inputs, tuple | list):
@@ -131,6 +152,8 @@ def described(tree: Any) -> str:
     """Shapes, for sentences: ``(128, 3, 32, 32)``, or ``ids (8, 64), mask (8, 64)``."""
     if isinstance(tree, Tensor):
         return str(tuple(tree.shape))
+    if isinstance(tree, Labelled):
+        return described(tree.inputs)
     if isinstance(tree, Mapping):
         return ", ".join(f"{name} {described(part)}" for name, part in tree.items())
     if isinstance(tree, tuple | list):

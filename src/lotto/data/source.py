@@ -16,7 +16,7 @@ from lotto.core.errors import UsageError
 from lotto.core.pytree import flatten
 from lotto.core.weights import digest
 from lotto.data.augment import Augmentation, changed, is_own
-from lotto.data.batch import Batch, as_batch, count, examples, mapped, moved
+from lotto.data.batch import Batch, as_batch, count, examples, labelled, mapped, moved
 
 Split = Literal["train", "validation", "test"]
 ENDLESS = 10**18
@@ -105,10 +105,11 @@ class Adapted:
     Args:
         source: a data source.
         device: where its batches are delivered.
+        labels: whether inputs carry the targets, for a network that computes its own loss.
     """
 
-    def __init__(self, source: DataSource, device: torch.device | None = None) -> None:
-        self.source, self.device = source, device or torch.device("cpu")
+    def __init__(self, source: DataSource, device: torch.device | None = None, labels: bool = False) -> None:
+        self.source, self.device, self.labels = source, device or torch.device("cpu"), labels
         self.name = source.name if source.name != DataSource.name else type(source).__name__
         splits: tuple[Split, ...] = ("train", "test")
         for split in splits:
@@ -143,8 +144,8 @@ class Adapted:
 
     @property
     def has_tensors(self) -> bool:
-        """Whether inputs and targets are one tensor each."""
-        return all(isinstance(part, Tensor) for part in self.example)
+        """Whether inputs and targets are one tensor each, and that is all a network is given."""
+        return not self.labels and all(isinstance(part, Tensor) for part in self.example)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -219,7 +220,7 @@ class Adapted:
 
     def to(self, device: torch.device) -> Adapted:
         """The same source, delivered to another device."""
-        return self if device == self.device else Adapted(self.source, device)
+        return self if device == self.device else Adapted(self.source, device, self.labels)
 
     def batches(
         self, seed: int, start: int, stop: int, batch_size: int, augment: Augmentation | None = None
@@ -229,8 +230,14 @@ class Adapted:
         Raises:
             UsageError: if the source ends before, or gives no batch.
         """
+        found = self._unlabelled(seed, start, stop, batch_size, augment)
+        yield from map(labelled, found) if self.labels else found
+
+    def _unlabelled(
+        self, seed: int, start: int, stop: int, batch_size: int, augment: Augmentation | None
+    ) -> Iterator[Batch]:
         if is_own(augment):
-            yield from changed(self.batches(seed, start, stop, batch_size), augment, seed, start)
+            yield from changed(self._unlabelled(seed, start, stop, batch_size, None), augment, seed, start)
             return
         if augment is not None:
             raise UsageError(
@@ -263,7 +270,8 @@ class Adapted:
             found += count(batch)
             if found > size:
                 break
-            yield moved(batch, self.device)
+            batch = moved(batch, self.device)
+            yield labelled(batch) if self.labels else batch
         if found != size and size != ENDLESS:
             raise UsageError(
                 f"{self.name} gives {'more' if found > size else 'only ' + str(found)} of the {size} {split} examples "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ class SettledPlan:
         left_out: those of the controls that would be none for this model, see `check_reinit`; their columns are empty.
         first_look: with ``replicates="auto"``, how many the first look has; the second has twice as many. 0: there is
             one look.
+        start_mask: what is left at level 0; None = everything.
         scored: whether the score reads the network and its data, so that every cut has a computation of its own.
 
     >>> plan = make_plan(recipe, levels=2, rate=0.5, rewind_to="1ep", replicates=2)
@@ -84,6 +85,7 @@ class SettledPlan:
     left_out: tuple[str, ...] = ()
     first_look: int = 0
     scored: bool = False
+    start_mask: Mask | None = field(default=None, compare=False)
 
     if not TYPE_CHECKING:  # to type checkers, and in this package, an option is `plan.options.NAME`
 
@@ -130,7 +132,12 @@ class SettledPlan:
     @cached_property
     def densities(self) -> list[float]:
         """What is left at each level from 1 on; empty for adaptive pruning, which does not know beforehand."""
-        return [] if self.adaptive else densities_of(self.schedule, self.pruning, masks.ones(self.recipe))
+        return [] if self.adaptive else densities_of(self.schedule, self.pruning, self.first_mask)
+
+    @property
+    def first_mask(self) -> Mask:
+        """What is left at level 0."""
+        return masks.ones(self.recipe) if self.start_mask is None else self.start_mask
 
     def next_cut(self, mask: Mask, level: int) -> Pruning | None:
         """The cut that follows a level; None where the schedule ends."""
@@ -180,13 +187,16 @@ def order_seed(seed: int, order: str, replicate: int, level: int) -> int:
 
 @made_from_plan
 @checked
-def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
+def make_plan(
+    recipe: Recipe, plan: Plan | int | None = None, *, start_mask: masks.MaskLike | None = None
+) -> SettledPlan:
     """Settle a plan for a recipe; what does not fit is found before anything is trained.
 
     Args:
         recipe: what is trained.
         plan: what is asked; default made from the other arguments.
         {options}
+        start_mask: what is left at level 0; default everything.
 
     Raises:
         UsageError: for whatever cannot be done.
@@ -200,7 +210,8 @@ def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
         recipe = with_validation(recipe)
     number, first_look = number_of_replicates(recipe, plan.replicates)
     rewind_step = _rewind_step(recipe, plan)
-    rule, mask = base_rule(recipe, plan), masks.ones(recipe)
+    rule, mask = base_rule(recipe, plan), masks.ones(recipe) if start_mask is None else Mask(start_mask)
+    masks.check_fits(mask, masks.ones(recipe))
     # One cut of the initial weights, so that a score, a rate or a layer that does not fit is noticed now.
     first = recipe.initial(plan.seed)
     scored = check_score(recipe, rule, first, mask, first, plan.seed)
@@ -221,7 +232,7 @@ def make_plan(recipe: Recipe, plan: Plan | int | None = None) -> SettledPlan:
     last = max(0.01 * recipe.optimizer.lr, recipe.learning_rate(recipe.total - 1))
     return SettledPlan(
         recipe, plan, schedule, rule, levels, rewind_step, number, chosen, plan.finetune_lr or last, left_out,
-        first_look, scored,
+        first_look, scored, None if start_mask is None else mask,
     )  # fmt: skip
 
 

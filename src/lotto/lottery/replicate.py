@@ -155,18 +155,19 @@ def _drawn_anew(recipe: Recipe) -> Recipe:
 def trained_replicate(plan: SettledPlan, index: int) -> Procedure[Replicate]:
     """Train level 0, which keeps the rewind point; its other particles part from it there."""
     recipe, order, label = plan.recipe, plan.order_seed(index, 0), _label(index, "dense")
-    (run,) = yield [Job(recipe, plan.options.seed + index, order, keep=(plan.rewind_step,), label=label)]
+    mask, kept_there = plan.first_mask, plan.start_mask
+    (run,) = yield [
+        Job(recipe, plan.options.seed + index, order, mask=kept_there, keep=(plan.rewind_step,), label=label)
+    ]
     if run.diverged:
-        return Replicate(plan, index, Level(0, masks.ones(recipe), run), State({}))
+        return Replicate(plan, index, Level(0, mask, run), State({}))
     kept = run.state(plan.rewind_step)
     rewound = kept if plan.options.rewind_optimizer else kept.without_optimizer
-    mask = masks.ones(recipe)
+    rerun = Job(recipe, order_seed=order, start=rewound, mask=kept_there, from_step=plan.rewind_step, label=label)
     if plan.options.restart_dense and plan.rewind_step:
-        step = plan.rewind_step
-        (run,) = yield [Job(recipe, order_seed=order, start=rewound, from_step=step, keep=(step,), label=label)]
+        (run,) = yield [replace(rerun, keep=(plan.rewind_step,))]
     if plan.options.particles == 1:
         return Replicate(plan, index, Level(0, mask, run), rewound)
-    rerun = Job(recipe, order_seed=order, start=rewound, from_step=plan.rewind_step, label=label)
     average, runs = yield from averaged_procedure(_particles(plan, rerun)[1:], [run])
     return Replicate(plan, index, Level(0, mask, run, particles=runs, average=average), rewound)
 

@@ -64,10 +64,11 @@ class NetworkMeasurements:
 
     @property
     def loss(self) -> Callable[[Any, Any], Tensor]:
-        """The recipe's loss."""
+        """The recipe's loss, of what the model returns."""
         if self.recipe.loop is not None:
             no_data("scores that call the loss (gradients and hvp do it for them)")
-        return self.recipe.loss_function
+        recipe = self.recipe
+        return lambda outputs, targets: recipe.loss_function(recipe.read(outputs), targets)
 
     @property
     def batches(self) -> _Batches:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from lotto.core.check import checked
 from lotto.core.errors import DivergedError
@@ -23,7 +24,9 @@ from lotto.lottery.procedure import SecondLook, level_procedure
 from lotto.lottery.replicate import Level
 from lotto.lottery.result import ImpResult
 from lotto.pruning import masks
+from lotto.pruning.ticket import Ticket
 from lotto.recipe.recipe import Recipe
+from lotto.training.job import Run
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ def imp(
     recipe: Recipe,
     plan: Plan | int | None = None,
     *,
+    start: Mapping[str, Tensor] | Ticket | Run | None = None,
     engine: Engine | None = None,
     jobs: int | str = "auto",
     store: Store | str | os.PathLike[str] | None = None,
@@ -46,6 +50,9 @@ def imp(
         recipe: what is trained; its ``pruning`` gives score, allocation, per-layer rates and excluded layers.
         plan: what is asked; default made from the options. Given beside it, they change it.
         {options}
+        start: where level 0 of every replicate begins instead of at new weights: a state dict, the trained weights of
+            a run, or a ticket, whose mask is then what is left at level 0. Replicates differ in the data order, and
+            the control ``reinit`` draws new weights.
         engine: how jobs are run; default made from ``jobs`` and ``store``.
         jobs: worker processes, see `lotto.engine.make`.
         store: where runs are remembered; default ``LOTTO_STORE``, or the user's cache. An engine has its own.
@@ -65,11 +72,17 @@ def imp(
     [1.0, 0.5, 0.25]
     """
     recipe = on_device(recipe, device)
-    settled = make_plan(recipe, plan)
+    if start is not None:
+        recipe = recipe.replace(pretrained=_weights(start))
+    settled = make_plan(recipe, plan, start_mask=start.mask if isinstance(start, Ticket) else None)
     if left_out := masks.left_out(recipe):
         asked = all(it.reason in ("excluded", "frozen") for it in left_out)
         log.log(logging.INFO if asked else logging.WARNING, "%s", recipe.left_out)
     return run_plan(settled, chosen_engine(recipe, engine, store, jobs), progress)
+
+
+def _weights(start: Mapping[str, Tensor] | Ticket | Run) -> Mapping[str, Tensor]:
+    return start.start if isinstance(start, Ticket) else start.weights if isinstance(start, Run) else start
 
 
 def run_plan(plan: SettledPlan, engine: Engine, progress: Progress | bool | None = None) -> ImpResult:

@@ -10,11 +10,12 @@ from torch import nn
 from lotto.core.errors import UsageError, unknown
 from lotto.core.errors import text as _text
 from lotto.models.conv import Conv, Conv1d
+from lotto.models.from_transformers import huggingface
 from lotto.models.fully_connected import mlp
 from lotto.models.resnet import ResNet
 from lotto.models.resnet1d import ResNet1d
 from lotto.models.vgg import PLANS, VGG
-from lotto.models.vision import torchvision_model
+from lotto.models.vision import timm_model, torchvision_model
 
 NAMES = (
     "lenet-300-100",
@@ -32,8 +33,11 @@ NAMES = (
     "vgg-16",
     "vgg-19",
     "torchvision/NAME",
+    "timm/NAME",
+    "transformers/FOLDER",
 )
-"""The names that `build` understands; capital letters stand for whole numbers, NAME for a model of torchvision."""
+"""The names that a recipe understands; capital letters stand for whole numbers, NAME for a model of the package, FOLDER
+for where `save_pretrained` of transformers has written one."""
 
 
 def _resnet(depth: str, width: str | None, shape: Sequence[int], classes: int) -> nn.Module:
@@ -77,6 +81,8 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
             lambda m: VGG(int(m[1]), shape[0], classes),
         ),
         (r"torchvision/(\w+)", images, lambda m: torchvision_model(m[1], classes)),
+        (r"timm/([\w.-]+)", images, lambda m: timm_model(m[1], shape[0], classes)),
+        (r"transformers/(.+)", True, lambda m: huggingface(m[1])()),
     ]
     for pattern, supported, make in patterns:
         if match := re.fullmatch(pattern, name):

@@ -1,4 +1,4 @@
-"""Architectures of torchvision, which is an optional extra and imported only when one is built."""
+"""Architectures of torchvision and of timm, which are optional extras and imported only when one is built."""
 
 from __future__ import annotations
 
@@ -29,4 +29,23 @@ def torchvision_model(name: str, classes: int) -> nn.Module:
         raise unknown("model of torchvision", name, known)
     more = {"aux_logits": False, "init_weights": True} if name in AUXILIARY else {}
     built: nn.Module = models.get_model(name, weights=None, num_classes=classes, **more)
+    return built
+
+
+def timm_model(name: str, channels: int, classes: int) -> nn.Module:
+    """Build ``name`` of timm (``resnet10t``, ``vit_tiny_patch16_224``, ...) with untrained weights.
+
+    Raises:
+        UsageError: if timm cannot be imported, or has no such model.
+    """
+    try:
+        import timm
+    except (ImportError, RuntimeError, OSError) as error:
+        raise UsageError(
+            f"The model 'timm/{name}' needs timm, which cannot be imported here ({str(error).splitlines()[0]}). "
+            "Install it and the torchvision that goes with your torch: pip install timm."
+        ) from error
+    if not timm.is_model(name):
+        raise unknown("model of timm", name, timm.list_models())
+    built: nn.Module = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=classes)
     return built

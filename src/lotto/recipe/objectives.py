@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lotto.core.errors import UsageError
+from lotto.recipe.outputs import prediction
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 IGNORED = -100
@@ -24,6 +25,7 @@ def misclassification(outputs: Tensor, targets: Tensor, ignore_index: int = IGNO
     Raises:
         UsageError: if the targets are not integer classes.
     """
+    outputs = prediction(outputs)
     if targets.is_floating_point() or targets.shape != (*outputs.shape[:1], *outputs.shape[2:]):
         raise UsageError(
             f"Misclassification needs integer targets, one class for each prediction; got {targets.dtype} of shape "
@@ -35,10 +37,13 @@ def misclassification(outputs: Tensor, targets: Tensor, ignore_index: int = IGNO
 
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error; integer classes count as one-hot vectors."""
+    outputs = prediction(outputs)
     if not targets.is_floating_point():
         targets = F.one_hot(targets, outputs.shape[-1]).to(outputs.dtype)
     return F.mse_loss(outputs, targets.reshape(outputs.shape))
 
 
 LOSSES: dict[str, Objective] = {"cross-entropy": F.cross_entropy, "mse": mse}
+BY_MODEL = "model"
+"""The loss that the network computes by itself; see `lotto.recipe.model_loss`."""
 ERRORS: dict[str, Objective] = {"misclassification": misclassification, "mse": mse}

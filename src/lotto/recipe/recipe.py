@@ -31,17 +31,20 @@ from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
 from lotto.data.order import check_batch_size
 from lotto.data.source import Adapted, DataSource
+from lotto.models.from_transformers import PREFIX, HuggingFace, huggingface
 from lotto.pruning import masks
 from lotto.pruning.prunable import frozen_summary, summary
 from lotto.pruning.rule import Pruning, patterns
 from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
 from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
+from lotto.recipe.model_loss import ModelLoss, model_loss
 from lotto.recipe.module_state import check_state
-from lotto.recipe.objectives import ERRORS, IGNORED, LOSSES, Objective, misclassification
+from lotto.recipe.objectives import BY_MODEL, ERRORS, IGNORED, LOSSES, Objective, misclassification
 from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
+from lotto.recipe.outputs import Entry, OfPrediction, WithLoss, prediction, with_loss
 from lotto.recipe.own_loop import UNKNOWN, OwnLoop, Pretrained, check_change, no_loss
 from lotto.recipe.tolerance import POINTS, RELATIVE, Tolerance
-from lotto.recipe.totals import ignored, target_weight
+from lotto.recipe.totals import ignored, reads_tensor, target_weight
 
 Data = Arrays | ImageFolder | Adapted
 """What the loops read."""
@@ -69,7 +72,8 @@ class Recipe:
 
     Attributes:
         model: an architecture's name (``lenet-300-100``, ``resnet-20``, ...), or a class or function that
-            builds a module without arguments.
+            builds a module without arguments, see also `lotto.models.huggingface`; ``torchvision/NAME``, ``timm/NAME``
+            and ``transformers/FOLDER`` are models of these packages.
         data: a data set's name (``mnist``, ``cifar10``, ...), `lotto.data.Arrays`, `lotto.data.ImageFolder`, or any
             `lotto.data.DataSource`.
         optimizer: `SGD`, `Adam`, `AdamW` or `RMSprop`.
@@ -84,9 +88,13 @@ class Recipe:
             mixup; what is evaluated is not changed.
         loss: ``cross-entropy``, ``mse``, or a function (outputs, targets) of a batch to a number, such as
             ``torch.nn.CrossEntropyLoss(weight=...)``.
+            ``model``: the loss that the model computes by itself, given the targets as ``labels=``.
         error: what is reported: ``misclassification`` (percent; what the loss leaves out is left out), ``mse``, or a
             function like a loss; None takes ``mse`` for floating targets, else ``misclassification``. Losses and
             errors of a split are those of all its outputs at once, see `lotto.recipe.totals`.
+        output: which entry of what the network returns is the prediction, by name or place, for networks that return
+            more than a tensor; None = ``logits``, else the first tensor. A loss of your own is given all that the
+            network returns, or this entry where it is named.
         precision: ``float32``, ``bfloat16`` (autocast; weights stay float32) or ``float64``.
         channels_last: memory layout of image batches; None = with bfloat16.
         validation: training examples held out.
@@ -157,6 +165,7 @@ class Recipe:
     loop: OwnLoop | None = field(
         default=None, metadata=affects("training", unless=None, of=lambda r: r.loop.entry("run"))
     )
+    output: Entry | None = field(default=None, metadata=affects("loss", unless=None))
     include: InitVar[str | Sequence[str]] = ()
     exclude: InitVar[str | Sequence[str]] = ()
 
@@ -169,7 +178,7 @@ class Recipe:
         ):
             if value not in choices:
                 raise unknown(what, value, choices)
-        for what, objective, known in (("loss", self.loss, LOSSES), ("error", self.error, ERRORS)):
+        for what, objective, known in (("loss", self.loss, (*LOSSES, BY_MODEL)), ("error", self.error, ERRORS)):
             if isinstance(objective, str) and objective not in known:
                 raise unknown(what, objective, known)
         if isinstance(self.model, nn.Module):
@@ -177,6 +186,11 @@ class Recipe:
                 "model is a class or a function that builds the network (model=MyNet, not model=MyNet()), so "
                 "that every replicate gets an initialisation of its own."
             )
+        if isinstance(self.model, str) and self.model.startswith(PREFIX):
+            object.__setattr__(self, "model", huggingface(self.model.removeprefix(PREFIX)))
+        if isinstance(self.model, HuggingFace) and (found := self.model.weights()):
+            object.__setattr__(self, "model", self.model.without_weights)  # so that `pretrained` says where to begin
+            object.__setattr__(self, "pretrained", self.pretrained or Pretrained(found))
         if isinstance(self.data, str) and self.data not in datasets.NAMES:
             raise unknown("data set", self.data, datasets.NAMES)
         for what, given in (("include", include), ("exclude", exclude)):
@@ -248,7 +262,10 @@ class Recipe:
         with torch.device("cpu"):
             loaded = datasets.load(self.data) if isinstance(self.data, str) else self.data
             whole = loaded if isinstance(loaded, Arrays | ImageFolder) else Adapted(loaded)
-            return whole.hold_out(self.validation)
+            held = whole.hold_out(self.validation)
+            if self.loss != BY_MODEL:
+                return held
+            return Adapted(held.source if isinstance(held, Adapted) else held, labels=True)
 
     @cached_property
     def per_epoch(self) -> int:
@@ -315,15 +332,36 @@ class Recipe:
         """The loss: (outputs, targets) of a batch to a number."""
         if self.loop is not None:
             return no_loss
+        if self.loss == BY_MODEL:
+            return model_loss(self.build(), next(self.arrays.evaluation("test", 2)))
         return LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
 
     @cached_property
     def error_function(self) -> Objective:
         """The error: (outputs, targets) to a number."""
+        objective = self._objective_of_error
+        return (
+            OfPrediction(objective, self.loss_function.shift)
+            if isinstance(self.loss_function, ModelLoss)
+            else objective
+        )
+
+    @property
+    def _objective_of_error(self) -> Objective:
         name = self.error_name
         if name == "misclassification" and (left_out := ignored(self.loss_function)) != IGNORED:
             return functools.partial(misclassification, ignore_index=left_out)  # what the loss leaves out, it does
         return ERRORS[name] if isinstance(name, str) else name
+
+    def read(self, outputs: Any) -> Any:
+        """What losses and errors are given of what a network returned; see ``output``."""
+        if isinstance(outputs, Tensor | WithLoss):
+            return outputs
+        if self.loss == BY_MODEL:
+            return with_loss(outputs, self.output)
+        if self.output is None and not isinstance(self.loss, str) and not reads_tensor(self.loss_function):
+            return outputs
+        return prediction(outputs, self.output)
 
     @cached_property
     def target_weight(self) -> Callable[[Tensor], Tensor] | None:
@@ -403,7 +441,7 @@ class Recipe:
             module = self.build()
             for (x, y), has_error in self._samples() if stated is None else stated:
                 for training in (True, False):
-                    outputs = call(module.train(training), x)
+                    outputs = self.read(call(module.train(training), x))
                     self.loss_function(outputs, y)
                     if has_error:
                         self.error_function(outputs, y)

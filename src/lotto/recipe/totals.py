@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lotto.recipe.model_loss import ModelLoss
 from lotto.recipe.objectives import IGNORED, Objective, misclassification, mse
+from lotto.recipe.outputs import OfPrediction
 
 Totals = Callable[[Tensor, Tensor], tuple[Tensor, "Tensor | float"]]
 """From (outputs, targets) of a batch to a sum (or the mean) and its weight."""
@@ -91,12 +93,22 @@ def _divided(total: Tensor, weight: Tensor | float) -> tuple[Tensor, Tensor | fl
 
 def weight(objective: Objective) -> Weight | None:
     """What the objective's mean over a batch is divided by; None where that is not known."""
+    if isinstance(objective, ModelLoss):
+        return lambda outputs, targets: objective.weight(targets)
+    if isinstance(objective, OfPrediction):
+        inner, aligned = weight(objective.objective), objective.aligned
+        return None if inner is None else lambda outputs, targets: inner(*aligned(outputs, targets))
     what, options = _known(objective)
     if what in BY_EXAMPLES and options.get("reduction", "mean") in ("mean", "batchmean"):
         return lambda outputs, targets: len(targets)
     if what in BY_TARGETS and options.get("reduction", "mean") == "mean":
         return functools.partial(_by_targets, ignored=ignored(objective), classes=options.get("weight"))
     return None
+
+
+def reads_tensor(objective: Objective) -> bool:
+    """Whether an objective is known to read one tensor of outputs."""
+    return _known(objective)[0] in BY_TARGETS | BY_EXAMPLES
 
 
 def in_nats(objective: Objective) -> bool:
@@ -116,6 +128,8 @@ def target_weight(objective: Objective, seen: Callable[[int], bool]) -> Callable
         objective: a loss.
         seen: whether a class is among the targets.
     """
+    if isinstance(objective, ModelLoss):
+        return lambda targets: torch.as_tensor(objective.weight(targets), dtype=torch.float64)
     what, options = _known(objective)
     if what not in BY_TARGETS or options.get("reduction", "mean") != "mean":
         return None

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,10 @@ from lotto.core.pytree import flatten
 from lotto.core.rng import private_rng, torch_seed
 from lotto.core.weights import digest
 from lotto.data.augment import is_own
-from lotto.data.batch import described, moved
+from lotto.data.batch import call, described, mapped, moved
 from lotto.data.source import Adapted, same
 from lotto.recipe.optimizers import OptimizerState
+from lotto.recipe.outputs import WithLoss, chosen
 from lotto.recipe.recipe import Recipe
 from lotto.training.diagnosis import check_labels, check_targets, loss_of, reason
 from lotto.training.evaluation import adds_up, evaluate_network, number
@@ -58,7 +60,7 @@ def check_trainable(recipe: Recipe) -> float:
             x, y = moved((x, y), network.device)
             optimizer = OptimizerState(recipe.optimizer, trainable_parameters(network.module))
             outputs = network(x)
-            _check_outputs(recipe, outputs)
+            _say_output(recipe, network, x)
             check_labels(recipe, outputs)
             loss = loss_of(recipe, outputs, y)
             number(loss)
@@ -149,13 +151,17 @@ def _not_repeatable(module: nn.Module, what: str) -> UsageError:
     )
 
 
-def _check_outputs(recipe: Recipe, outputs: object) -> None:
-    if isinstance(recipe.loss, str) and not isinstance(outputs, Tensor):
-        raise UsageError(
-            f"The network returns a {type(outputs).__name__}, and loss={recipe.loss!r} reads one tensor: return it "
-            "alone, or give functions for both, such as loss=lambda outputs, targets: cross_entropy(outputs[0], "
-            "targets) and error=..."
-        )
+def _say_output(recipe: Recipe, network: Network, x: Any) -> None:
+    """Say once which entry of what the network returns has been taken for the prediction, where nobody named it."""
+    if recipe.output is not None:
+        return
+    with private_rng(), torch.no_grad():
+        whole = call(network.module, mapped(x, network.cast))
+    if isinstance(recipe.read(whole), Tensor | WithLoss) and not isinstance(whole, Tensor):
+        log.warning(
+            "The network returns %s; the prediction is its entry %r. Another one: output=...",
+            type(whole).__name__, chosen(whole),
+        )  # fmt: skip
 
 
 def _check_gradients(network: Network) -> None:

@@ -24,6 +24,8 @@ OF_CLASSES = (F.cross_entropy, F.nll_loss)
 """Losses whose integer targets are classes, ``ignore_index`` apart; also as modules and partial functions."""
 
 KNOWN = {
+    "unexpected keyword argument 'labels'": "loss='model' gives the targets to the model as labels=, which its forward "
+    "does not take",
     "only for scalar outputs": "the loss gives a number for every example, and one is expected: take its mean",
     "does not require grad": "no trained parameter has a part in the loss: all are frozen (requires_grad=False) or the "
     "forward detaches its outputs",

@@ -19,7 +19,8 @@ from lotto.data.batch import examples as some
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
 from lotto.data.source import ENDLESS
-from lotto.recipe.objectives import misclassification
+from lotto.recipe.objectives import Objective, misclassification
+from lotto.recipe.outputs import OfPrediction
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import totals_of
 from lotto.training.batch_size import eval_batch
@@ -153,7 +154,10 @@ class Tally:
     """
 
     def __init__(self, recipe: Recipe, keep_mistakes: bool = False) -> None:
-        self.wrong: list[Tensor] | None = [] if keep_mistakes and recipe.error_function is misclassification else None
+        self.wrong: list[Tensor] | None = (
+            [] if keep_mistakes and _plain(recipe.error_function) is misclassification else None
+        )
+        self.read = recipe.read
         self.objectives = (recipe.loss_function, recipe.error_function)
         self.totals = tuple(map(totals_of, self.objectives))
         self.sums: list[Any] = [0.0, 0.0]
@@ -162,7 +166,8 @@ class Tally:
         self.bytes, self.device = 0, torch.device("cpu")
 
     def add(self, outputs: Any, y: Any) -> None:
-        """Count one batch."""
+        """Count one batch of what the network returned."""
+        outputs = self.read(outputs)
         for i, totals in enumerate(self.totals):
             if totals is not None:
                 total, weight = totals(outputs, y)
@@ -205,6 +210,10 @@ class Tally:
             else:
                 found.append(float(total / weight))
         return Metrics(*found)
+
+
+def _plain(error: Objective) -> Objective:
+    return error.objective if isinstance(error, OfPrediction) else error
 
 
 def number(value: Any) -> float:

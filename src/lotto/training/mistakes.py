@@ -14,6 +14,7 @@ from torch import Tensor
 from lotto.core.check import checked
 from lotto.core.shown import shown
 from lotto.recipe.objectives import IGNORED
+from lotto.recipe.outputs import WithLoss
 
 
 @checked
@@ -73,6 +74,7 @@ def wrong_predictions(outputs: Tensor, targets: Tensor) -> Tensor | None:
 
     None where an example is no single prediction of a class, or has none that counts: then there is no right or wrong.
     """
+    outputs = outputs.prediction if isinstance(outputs, WithLoss) else outputs
     if (
         not isinstance(outputs, Tensor)
         or outputs.dim() != 2

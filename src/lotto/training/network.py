@@ -41,8 +41,8 @@ def has_own_data(recipe: Recipe) -> bool:
 
 
 def is_ours(recipe: Recipe) -> bool:
-    """The same for all that runs in a step; models of torchvision may have dropout."""
-    named = isinstance(recipe.model, str) and not recipe.model.startswith("torchvision/")
+    """The same for all that runs in a step; models of torchvision and timm may have dropout."""
+    named = isinstance(recipe.model, str) and not recipe.model.startswith(("torchvision/", "timm/"))
     return named and isinstance(recipe.loss, str) and has_own_data(recipe)
 
 
@@ -99,6 +99,7 @@ class Network:
         self.described: Any = None  # once it is known; see `learners.conv_networks`
         self.device = device_of(recipe)
         self.dtype = PRECISIONS[recipe.precision]
+        self.read = recipe.read
         self.layout = torch.channels_last if recipe.uses_channels_last else torch.contiguous_format
         self.module: nn.Module = recipe.build()
         if self.dtype == torch.float64:
@@ -135,9 +136,9 @@ class Network:
         """Outputs in float32 (float64 for that precision); for inputs of several tensors see `Batch`."""
         given = self.cast(inputs) if isinstance(inputs, Tensor) else mapped(inputs, self.cast)
         if self.dtype != torch.bfloat16:
-            return call(self.module, given)
+            return self.read(call(self.module, given))
         with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = call(self.module, given)
+            outputs = self.read(call(self.module, given))
         if isinstance(outputs, Tensor):
             return outputs.float()
         whole = [leaf.float() if isinstance(leaf, Tensor) else leaf for leaf in flatten(outputs)]
