@@ -10,9 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lotto.core.check import checked
 from lotto.core.errors import UsageError, text
-from lotto.core.rng import private_rng
 
 PREFIX = "transformers/"
 """Of a recipe's model that is a folder."""
@@ -39,14 +37,11 @@ class HuggingFace:
         made: nn.Module = self._kind()(self._config())
         return made
 
-    def weights(self) -> dict[str, Tensor] | None:
-        """The weights in the folder as a state dict, a new head drawn once; None if there is no folder."""
-        if not self.folder:
-            return None
-        with private_rng(0):
-            module = self._kind().from_pretrained(
-                self.folder, config=self._config(), local_files_only=True, ignore_mismatched_sizes=True
-            )
+    def weights(self) -> dict[str, Tensor]:
+        """The weights in the folder as a state dict, a new head drawn by torch's generator."""
+        module = self._kind().from_pretrained(
+            self.folder, config=self._config(), local_files_only=True, ignore_mismatched_sizes=True
+        )
         found: dict[str, Tensor] = module.float().state_dict()
         return found
 
@@ -56,7 +51,7 @@ class HuggingFace:
         return replace(self, folder="")
 
     def _kind(self) -> Any:
-        kind = getattr(_transformers(), self.architecture, None)
+        kind = getattr(_transformers(), str(self.architecture), None)
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise UsageError(f"transformers has no architecture {self.architecture!r}, such as {EXAMPLE!r}.")
         return kind
@@ -68,7 +63,6 @@ class HuggingFace:
 EXAMPLE = "BertForSequenceClassification"
 
 
-@checked
 def huggingface(model: Any, architecture: str | None = None, **changes: Any) -> HuggingFace | Callable[[], nn.Module]:
     """A model of transformers for a recipe: ``lotto.Recipe(lotto.models.huggingface(...), data)``.
 

@@ -188,7 +188,9 @@ class Recipe:
             )
         if isinstance(self.model, str) and self.model.startswith(PREFIX):
             object.__setattr__(self, "model", huggingface(self.model.removeprefix(PREFIX)))
-        if isinstance(self.model, HuggingFace) and (found := self.model.weights()):
+        if isinstance(self.model, HuggingFace) and self.model.folder:
+            with private_rng(torch_seed(0, "module")):  # a new head is the same wherever it is made
+                found = self.model.weights()
             object.__setattr__(self, "model", self.model.without_weights)  # so that `pretrained` says where to begin
             object.__setattr__(self, "pretrained", self.pretrained or Pretrained(found))
         if isinstance(self.data, str) and self.data not in datasets.NAMES:
