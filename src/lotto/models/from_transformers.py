@@ -84,12 +84,12 @@ def huggingface(model: Any, architecture: str | None = None, **changes: Any) -> 
     if hasattr(model, "to_dict"):
         return _of_config(model.to_dict(), architecture, changes)
     if isinstance(model, str | Path):
-        path = Path(model).expanduser()
         try:
+            path = Path(model).expanduser()
             stored = json.loads((path / "config.json").read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise UsageError(
-                f"{path} is no folder of model.save_pretrained(folder): {text(str(error))}. A model of a hub is "
+                f"{text(str(model))} is no folder of model.save_pretrained(folder): {text(str(error))}. A model of a hub is "
                 "downloaded first: AutoModel.from_pretrained(name).save_pretrained(folder)."
             ) from error
         return _of_config(stored, architecture, changes, str(path))
