@@ -89,8 +89,8 @@ def huggingface(model: Any, architecture: str | None = None, **changes: Any) -> 
             stored = json.loads((path / "config.json").read_text())
         except (OSError, ValueError, RuntimeError) as error:
             raise UsageError(
-                f"{text(str(model))} is no folder of model.save_pretrained(folder): {text(str(error))}. A model of a hub is "
-                "downloaded first: AutoModel.from_pretrained(name).save_pretrained(folder)."
+                f"{text(str(model))} is no folder of model.save_pretrained(folder): {text(str(error))}. A model of a "
+                "hub is downloaded first: AutoModel.from_pretrained(name).save_pretrained(folder)."
             ) from error
         return _of_config(stored, architecture, changes, str(path))
     if callable(model) and not isinstance(model, nn.Module) and architecture is None and not changes:
