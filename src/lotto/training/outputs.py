@@ -35,7 +35,7 @@ def outputs_of(recipe: Recipe, network: Network) -> Callable[[Tensor], Tensor]:
 
     def outputs(x: Tensor) -> Tensor:
         """Shape (examples, classes)."""
-        return by_kernels(x) if _fits(recipe, x) else network(x)
+        return by_kernels(x) if fits(recipe, x) else network(x)
 
     return outputs
 
@@ -49,7 +49,7 @@ def batch_statistics(recipe: Recipe, network: Network, x: Any) -> dict[str, Tens
         network: all its BatchNorms are trained.
         x: at least two examples.
     """
-    possible = recipe.arithmetic != "dense" and _fits(recipe, x) and len(x) > 1
+    possible = recipe.arithmetic != "dense" and fits(recipe, x) and len(x) > 1
     if not possible or (found := _found(recipe, network)) is None:
         return None
     from lotto.training.learners.outputs_pass import OutputsPass
@@ -71,5 +71,6 @@ def _layers(network: Network, found: Description) -> Layers:
     return Layers(network.module, found, {name: p.detach() != 0 for name, p in network.module.named_parameters()})
 
 
-def _fits(recipe: Recipe, x: Any) -> bool:
+def fits(recipe: Recipe, x: Any) -> bool:
+    """Whether inputs are such as kernels read."""
     return isinstance(x, Tensor) and x.dtype == torch.float32 and x.shape[1:] == recipe.arrays.shape

@@ -89,29 +89,39 @@ class LossOfRecipe(MeanLoss):
     def __init__(self, recipe: Recipe, network: Network, split: Split, examples: int | None) -> None:
         super().__init__(recipe, network, split, examples)
         self._mean = mean_of(recipe.loss_function)
-        self._all = examples or recipe.arrays.size(split)
+        self.count = examples or recipe.arrays.size(split)
 
-    def batches(self) -> Iterator[Batch]:
-        """See `MeanLoss`, as for all."""
-        yield from examples_of(self.recipe, self.network, self.split, self.examples)
+    @property
+    def adds_up(self) -> bool:
+        """Whether it is known to be a mean, of batches of any size."""
+        return self._mean is not None
+
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        """See `MeanLoss`, as for all; of a size, or that of an evaluation."""
+        yield from examples_of(self.recipe, self.network, self.split, self.examples, size)
 
     def of(self, batch: Batch) -> tuple[Tensor, float]:
         """By the recipe's loss."""
         x, y = batch
         if self._mean is None:
             return self.recipe.loss_function(self.network(x), y), examples_in(x)
-        loss, weight = self._mean(self.network(x), y)
+        return self.of_outputs(self.network(x), y)
+
+    def of_outputs(self, outputs: Any, y: Any) -> tuple[Tensor, float]:
+        """The mean loss of outputs and its weight, if it `adds_up`."""
+        assert self._mean is not None
+        loss, weight = self._mean(outputs, y)
         return loss, float(weight)
 
     @property
     def is_small(self) -> bool:
         """By examples, and by the memory of their activations."""
-        return self._all <= min(HELD_EXAMPLES, HELD_BATCHES * eval_batch(self.recipe, self.network))
+        return self.count <= min(HELD_EXAMPLES, HELD_BATCHES * eval_batch(self.recipe, self.network))
 
     def examples_to_split(self, batch: Batch) -> int:
         """Of a loss of the user's own."""
         size = examples_in(batch.inputs)
-        return size if self._mean is None and size < self._all else 0
+        return size if self._mean is None and size < self.count else 0
 
 
 class LossOfLoop(MeanLoss):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from torch import Tensor, nn
+
+from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job
 from lotto.training.learners.break_even import costs_of
 from lotto.training.learners.channel_skipping import compacted
@@ -17,14 +20,34 @@ def crossovers_of(job: Job, network: Network, found: Description) -> Mapping[str
     """The densities below which layers are lists of single weights, by name, where not the usual ones; None if dense
     layers, or those of the channels that something reads, are quicker.
 
-    Networks of signals are always quicker by kernels: torch's operators are busy with being called.
-
     Args:
         job: tells the mask, the batch size and how the recipe chooses.
         network: what is trained.
         found: what it computes.
     """
-    recipe, module = job.recipe, network.module
+
+    def fraction() -> float:
+        small = compacted(job, network)
+        return 1.0 if small is None else small.fraction
+
+    return crossovers_where_quicker(job.recipe, network.module, found, job.mask or {}, fraction)
+
+
+def crossovers_where_quicker(
+    recipe: Recipe, module: nn.Module, found: Description, mask: Mapping[str, Tensor],
+    fraction: Callable[[], float] = lambda: 1.0,
+) -> Mapping[str, float] | None:  # fmt: skip
+    """See `crossovers_of`.
+
+    Networks of signals are always quicker by kernels: torch's operators are busy with being called.
+
+    Args:
+        recipe: tells the batch size and how it chooses.
+        module: the network.
+        found: what it computes.
+        mask: of its parameters, by name.
+        fraction: what share of its multiplications dense layers need; called only if that matters.
+    """
     if recipe.arithmetic == "sparse" or not of_images(module):
         return {}
     linear = {n: layer for n, layer in linear_layers_of(module, found).items() if layer.inputs * layer.outputs > SMALL}
@@ -32,10 +55,9 @@ def crossovers_of(job: Job, network: Network, found: Description) -> Mapping[str
     costs = costs_of(layers, recipe.batch_size)
     if costs is None:  # not to be measured each time
         return {} if are_quicker(module) else None
-    mask = {name: (job.mask or {}).get(f"{name}.weight") for name in layers}
-    density = {name: 1.0 if kept is None else float(kept.float().mean()) for name, kept in mask.items()}
-    small = compacted(job, network)
-    dense = sum(cost.torch for cost in costs.values()) * (1.0 if small is None else small.fraction)
+    kept = {name: mask.get(f"{name}.weight") for name in layers}
+    density = {name: 1.0 if k is None else float(k.float().mean()) for name, k in kept.items()}
+    dense = sum(cost.torch for cost in costs.values()) * fraction()
     if sum(cost.by_kernels(density[name]) for name, cost in costs.items()) >= dense:
         return None
     return {name: cost.crossover for name, cost in costs.items()}

@@ -134,27 +134,31 @@ class ConvolutionPass:
         self.lists = [self._numbers(list_, workspace) for list_ in layer.forward_entries(x)]
         parts = [] if back is None else layer.backward_entries(self.given)
         self.parts = [(part.first, [self._numbers(list_, workspace) for list_ in part.entries]) for part in parts]
-        stride, padding = layer.shape.stride, layer.shape.padding
-        self.read = (x.start - padding[0] * x.row - padding[1] * x.column, stride[0] * x.row, stride[1] * x.column)
+
+    @property
+    def _read(self) -> tuple[int, int, int]:
+        """Where the first output reads, and from there the distances of rows and columns."""
+        x, stride, padding = self.x, self.layer.shape.stride, self.layer.shape.padding
+        return x.start - padding[0] * x.row - padding[1] * x.column, stride[0] * x.row, stride[1] * x.column
 
     def _numbers(self, list_: Entries, workspace: Workspace) -> tuple[int, ...]:
         """The part of an instruction that says which weights."""
         weight = (self.layer.weight, self.layer.weight + self.layer.size)
         return (list_.rows, len(list_.begins), len(list_.places), *workspace.add(list_), *weight)
 
-    def forward(self) -> Iterator[np.ndarray]:
-        """Set the outputs."""
+    def forward(self, more: bool = False) -> Iterator[np.ndarray]:
+        """Set the outputs, or add to them."""
         out = self.out
-        geometry = (*out.size, self.vectors, *self.read, out.start, out.row, out.column, out.channel)
+        geometry = (*out.size, self.vectors, *self._read, out.start, out.row, out.column, out.channel)
         for i, list_ in enumerate(self.lists):
-            yield program.row(program.CORRELATE, *geometry, *list_, i > 0)
+            yield program.row(program.CORRELATE, *geometry, *list_, more or i > 0)
 
-    def weight_gradient(self) -> Iterator[np.ndarray]:
-        """Set the weight's gradient."""
+    def weight_gradient(self, more: bool = False) -> Iterator[np.ndarray]:
+        """Set the weight's gradient, or add to it."""
         g = self.given
-        geometry = (*self.out.size, self.vectors, *self.read, g.start, g.row, g.column, g.channel)
+        geometry = (*self.out.size, self.vectors, *self._read, g.start, g.row, g.column, g.channel)
         for list_ in self.lists:
-            yield program.row(program.PRODUCTS, *geometry, *list_)
+            yield program.row(program.PRODUCTS, *geometry, *list_, more)
 
     def input_gradient(self, more: bool) -> Iterator[np.ndarray]:
         """Set the inputs' gradient, or add to it."""

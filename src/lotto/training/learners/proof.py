@@ -34,7 +34,7 @@ def check_alike(module: nn.Module, found: Description, shape: Sequence[int]) -> 
     from lotto.training.learners.outputs_pass import OutputsPass
 
     with private_rng(SEED):
-        module = copy.deepcopy(module).train()
+        module = copy.deepcopy(module).train().requires_grad_()  # what is frozen has gradients, too
         with torch.no_grad():
             for tensor in (*module.parameters(), *(b for b in module.buffers() if b.is_floating_point())):
                 noise = torch.randn_like(tensor) * (tensor.abs().mean() + 0.1)
