@@ -451,7 +451,7 @@ def test_loading_by_name_gives_the_same_object_again():
 
 def test_an_unknown_data_set_lists_the_choices():
     text = r"^Unknown data set 'minst1d'\. Choices: cifar10, cifar100, digits, fashion-mnist, imagenet, imagenet-299, mnist, "
-    with pytest.raises(UsageError, match=text + r"mnist1d, mnist1d-50k\. Did you mean 'mnist1d'\?$"):
+    with pytest.raises(UsageError, match=text + r"mnist1d, mnist1d-50k, spam-assassin\. Did you mean 'mnist1d'\?$"):
         load("minst1d")
 
 
@@ -463,6 +463,7 @@ def test_the_published_sets_have_the_published_shapes():
         "fashion-mnist": (60_000, 10_000, (1, 28, 28)),
         "cifar10": (50_000, 10_000, (3, 32, 32)),
         "cifar100": (50_000, 10_000, (3, 32, 32)),
+        "spam-assassin": (4_819, 1_000, (128,)),
     }
     assert set(PUBLISHED) == set(expected)
     assert set(NAMES) == set(expected) | {"digits", "imagenet", "imagenet-299"}

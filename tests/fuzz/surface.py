@@ -32,6 +32,7 @@ import lotto.landscape.curvature.pruning_limit as pruning_limit
 import lotto.landscape.subspace as subspace
 import lotto.papers as papers
 import lotto.recipe.initializers
+import lotto.recipe.pretrained
 from lotto.core import statistics, weights
 from lotto.core.errors import LottoError
 from lotto.experiments import claims, results
@@ -198,6 +199,7 @@ def _surface() -> dict[str, Call]:
             lambda c_, **k: dataclasses.replace(c_, **k),
             lambda c: {"c_": c.recipe} | {f.name: getattr(c.recipe, f.name) for f in dataclasses.fields(c.recipe)},
         ),
+        "Pretrained": _with(lotto.recipe.pretrained.Pretrained, weights=lambda c: dict(c.run.weights), new=()),
         "Recipe.replace": (
             lambda **k: Context.shared.recipe.replace(**k),
             lambda c: {

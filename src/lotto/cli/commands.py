@@ -20,7 +20,7 @@ COMMANDS = {
     "power": "Count the replicates that decide whether a level matches, from the dense network alone.",
     "run": "Run an experiment of the papers: stabilizing.distances, unmasking.connectivity, ... or unmasking.all.",
     "claims": "Decide the claims of a paper from stored results.",
-    "data": "Download a data set into the cache, or list the sets.",
+    "data": "Download a data set or pretrained weights into the cache, or list what there is.",
     "recipes": "List the presets, and the recipes of installed packages.",
     "ls": "List the results below a folder, a line each: recipe, density reached, verdict, date.",
     "report": "Make report.html again from a folder of results, and print its table.",

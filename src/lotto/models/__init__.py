@@ -9,6 +9,7 @@ from torch import nn
 
 from lotto.core.errors import UsageError, unknown
 from lotto.core.errors import text as _text
+from lotto.models.bert import Bert
 from lotto.models.conv import Conv, Conv1d
 from lotto.models.from_transformers import huggingface
 from lotto.models.fully_connected import mlp
@@ -32,6 +33,8 @@ NAMES = (
     "vgg-13",
     "vgg-16",
     "vgg-19",
+    "minilm-l6",
+    "minilm-l6-tN",
     "torchvision/NAME",
     "timm/NAME",
     "transformers/FOLDER",
@@ -80,6 +83,7 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
             images,
             lambda m: VGG(int(m[1]), shape[0], classes),
         ),
+        (r"minilm-l6(?:-t(\d+))?", len(shape) == 1, lambda m: Bert(classes, reads=int(m[1]) if m[1] else None)),
         (r"torchvision/(\w+)", images, lambda m: torchvision_model(m[1], classes)),
         (r"timm/([\w.-]+)", images, lambda m: timm_model(m[1], shape[0], classes)),
         (r"transformers/(.+)", True, lambda m: huggingface(m[1])()),

@@ -8,10 +8,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lotto.recipe.lr_schedules import Schedule
     from lotto.recipe.optimizers import Optimizer
+    from lotto.recipe.pretrained import Pretrained
     from lotto.recipe.recipe import PRECISIONS, Recipe
 
-__all__ = ["PRECISIONS", "Optimizer", "Recipe", "Schedule"]
+__all__ = ["PRECISIONS", "Optimizer", "Pretrained", "Recipe", "Schedule"]
 
 __getattr__, __dir__ = lazy_face(
-    __name__, {"lr_schedules": ["Schedule"], "optimizers": ["Optimizer"], "recipe": ["PRECISIONS", "Recipe"]}
+    __name__,
+    {
+        "lr_schedules": ["Schedule"],
+        "optimizers": ["Optimizer"],
+        "pretrained": ["Pretrained"],
+        "recipe": ["PRECISIONS", "Recipe"],
+    },
 )

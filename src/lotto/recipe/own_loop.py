@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lotto.core.check import checked
 from lotto.core.duration import MOST
-from lotto.core.errors import UsageError, text
-from lotto.core.weights import check_alike, clone, digest
+from lotto.core.errors import UsageError
 from lotto.data.source import DataSource, Split
 
 UNKNOWN = MOST
@@ -115,46 +113,3 @@ def check_change(fields: Collection[str]) -> None:
             f"{unseen[0]} of a loop of your own (lotto.Trainable) is what its code says: another value here would "
             "change nothing. Change the loop, or describe the training as a lotto.Recipe."
         )
-
-
-class Pretrained:
-    """Weights at which a training begins, told from others by their content.
-
-    Args:
-        weights: a state dict, or a safetensors file of one.
-    """
-
-    def __init__(self, weights: Mapping[str, Tensor] | str | Path) -> None:
-        self.weights: Mapping[str, Tensor] = (
-            clone({name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)})
-            if isinstance(weights, Mapping)
-            else _read(Path(weights))
-        )
-        self.digest = digest(self.weights)
-
-    def initial(self, module: nn.Module) -> dict[str, Tensor]:
-        """The state dict; raises ``UsageError`` if it is not that of the module."""
-        check_alike(module.state_dict(), self.weights)
-        return clone(self.weights)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pretrained) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def __repr__(self) -> str:
-        return f"Pretrained({len(self.weights)} tensors, {self.digest[:8]})"
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as failed:
-        raise UsageError(
-            f"{path} cannot be read as safetensors ({text(str(failed))}). Pretrained weights are a state dict or a "
-            "safetensors file of one: safetensors.torch.save_file(model.state_dict(), path)."
-        ) from failed

@@ -17,7 +17,8 @@ from lotto.core.errors import UsageError, text
 from lotto.data.augment import Augment
 from lotto.pruning.rule import Pruning
 from lotto.recipe.lr_schedules import Exponential, Linear, MultiStep
-from lotto.recipe.optimizers import SGD, Adam, RMSprop
+from lotto.recipe.optimizers import SGD, Adam, AdamW, RMSprop
+from lotto.recipe.pretrained import Pretrained
 from lotto.recipe.recipe import UNNAMED, Recipe
 from lotto.recipe.titles import ENTRY_POINTS
 
@@ -383,6 +384,33 @@ def squeezenet_imagenet() -> Recipe:
         evaluations=30,
         rewind_to="10ep",
     )
+
+
+@preset
+def minilm_spam() -> Recipe:
+    """MiniLM, six layers of a pretrained BERT, on SpamAssassin's mails: AdamW 5e-5, two epochs; encoder pruned.
+
+    Weights are rewound to the pretrained ones; the classifier is new in each replicate. Embeddings, half of all
+    parameters, and the classifier are not pruned.
+    """
+    return Recipe(
+        model="minilm-l6",
+        data="spam-assassin",
+        pretrained=Pretrained("minilm-l6", new=("classifier",)),
+        optimizer=AdamW(5e-5, weight_decay=0.01),
+        schedule=Linear(warmup="30it"),
+        batch_size=32,
+        steps="2ep",
+        evaluations=0,
+        pruning=Pruning(0.3, exclude=("classifier",)),
+        tolerance=0.5,
+    )
+
+
+@preset
+def minilm_spam_short() -> Recipe:
+    """The same in 60 iterations at twice the rate, of each mail its first 48 tokens: minutes on a CPU."""
+    return minilm_spam().replace(model="minilm-l6-t48", steps="60it", schedule__warmup="10it", optimizer__lr=1e-4)
 
 
 @checked

@@ -42,7 +42,8 @@ from lotto.recipe.module_state import check_state
 from lotto.recipe.objectives import BY_MODEL, ERRORS, IGNORED, LOSSES, Objective, misclassification
 from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
 from lotto.recipe.outputs import Entry, OfPrediction, WithLoss, prediction, with_loss
-from lotto.recipe.own_loop import UNKNOWN, OwnLoop, Pretrained, check_change, no_loss
+from lotto.recipe.own_loop import UNKNOWN, OwnLoop, check_change, no_loss
+from lotto.recipe.pretrained import Pretrained
 from lotto.recipe.tolerance import POINTS, RELATIVE, Tolerance
 from lotto.recipe.totals import ignored, reads_tensor, target_weight
 
@@ -116,8 +117,9 @@ class Recipe:
         compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
         name: what tables call the recipe. Not part of a run's fingerprint.
-        pretrained: the weights at which every training begins, a state dict or a safetensors file, instead of new
-            ones; replicates then differ in the data order, and the control ``reinit`` draws new weights.
+        pretrained: the weights at which every training begins, instead of new ones: a state dict, a safetensors file, a
+            name (``minilm-l6``), or a `lotto.recipe.Pretrained`, which may leave some layers new; replicates differ in
+            these and in the data order, and the control ``reinit`` draws all weights.
         loop: a training loop of one's own, see `lotto.Trainable`, which makes such recipes.
 
     >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
@@ -406,9 +408,8 @@ class Recipe:
     @checked
     def initial(self, seed: int) -> dict[str, Tensor]:
         """The initial weights of ``seed``, or the pretrained ones: a state dict."""
-        if isinstance(self.pretrained, Pretrained):
-            return self.pretrained.initial(self.build(seed))
-        return initial_weights(self.build(seed), self.init, self.norm_init, seed)
+        drawn = initial_weights(self.build(seed), self.init, self.norm_init, seed)
+        return self.pretrained.initial(drawn) if isinstance(self.pretrained, Pretrained) else drawn
 
     # --- fingerprint ----------------------------------------------------------------------------------
 

