@@ -19,7 +19,7 @@ from lotto.data.augment import Augment
 from lotto.data.in_memory import Arrays, image_statistics
 from lotto.data.normalise import normalised, picker
 from lotto.data.order import check_batch_size, permutation
-from lotto.data.sources.catalog import PUBLISHED, Download
+from lotto.data.sources.catalog import PUBLISHED, Download, Packages
 from lotto.data.sources.synthetic import digits
 
 
@@ -450,7 +450,7 @@ def test_loading_by_name_gives_the_same_object_again():
 
 
 def test_an_unknown_data_set_lists_the_choices():
-    text = r"^Unknown data set 'minst1d'\. Choices: cifar10, cifar100, digits, fashion-mnist, imagenet, imagenet-299, mnist, "
+    text = r"^Unknown data set 'minst1d'\. Choices: cifar10, cifar100, diamonds, digits, fashion-mnist, imagenet, imagenet-299, japanese-vowels, mnist, "
     with pytest.raises(UsageError, match=text + r"mnist1d, mnist1d-50k, spam-assassin\. Did you mean 'mnist1d'\?$"):
         load("minst1d")
 
@@ -464,16 +464,18 @@ def test_the_published_sets_have_the_published_shapes():
         "cifar10": (50_000, 10_000, (3, 32, 32)),
         "cifar100": (50_000, 10_000, (3, 32, 32)),
         "spam-assassin": (4_819, 1_000, (128,)),
+        "diamonds": (43_794, 10_000, (26,)),
+        "japanese-vowels": (270, 370, (13, 29)),
     }
     assert set(PUBLISHED) == set(expected)
     assert set(NAMES) == set(expected) | {"digits", "imagenet", "imagenet-299"}
     for name, (train, test, image) in expected.items():
-        shapes = PUBLISHED[name].shapes
+        shapes, target = PUBLISHED[name].shapes, () if PUBLISHED[name].classes else (1,)
         assert shapes == {
             "x_train": (train, *image),
-            "y_train": (train,),
+            "y_train": (train, *target),
             "x_test": (test, *image),
-            "y_test": (test,),
+            "y_test": (test, *target),
         }
 
 
@@ -483,7 +485,11 @@ def test_every_published_set_can_be_verified(published):
     assert len(published.mean) == len(published.std) == (image[0] if len(image) == 3 else 0)
     assert all(0.2 < v < 0.6 for v in (*published.mean[1:], *published.std))
     downloads = [s for s in published.sources if isinstance(s, Download)]
-    assert downloads[:1] == list(published.sources[:1]) or not image[1:]
+    packs = [s for s in published.sources if isinstance(s, Packages)]
+    assert downloads[:1] == list(published.sources[:1]) or packs or not image[1:]
+    for archive in (a for source in packs for a in source.archives):
+        assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
+        assert archive.file.endswith({"npm": ".tgz", "PyPI": ".whl"}[archive.registry])
     for source in downloads:
         assert all(m.startswith("https://") and not m.endswith("/") for m in source.mirrors)
         assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in source.checksums.values())

@@ -76,5 +76,5 @@ def download_display(console: Console) -> Iterator[DataProgress]:
 
 
 def brief(error: float) -> str:
-    """An error with two decimals, or three digits where these would be zeros."""
-    return f"{error:.2f}" if error >= 0.1 or error == 0 else f"{error:.3g}"
+    """An error with two decimals, or three digits of one below 1."""
+    return f"{error:.2f}" if error >= 1 or error == 0 else f"{error:.3g}"

@@ -28,6 +28,8 @@ PROCEDURAL = {"digits": synthetic.digits}
 IMAGENET = {"imagenet": (224, 256), "imagenet-299": (299, 342)}
 """Size and shorter side of ImageNet's images; a folder of the user's, which nothing downloads."""
 NAMES = (*PROCEDURAL, *PUBLISHED, *IMAGENET)
+NUMBERS = frozenset(name for name, published in PUBLISHED.items() if not published.classes)
+"""Those whose targets are numbers, not classes."""
 
 __all__ = [
     "NAMES",

@@ -13,6 +13,7 @@ from lotto.models.bert import Bert
 from lotto.models.conv import Conv, Conv1d
 from lotto.models.from_transformers import huggingface
 from lotto.models.fully_connected import mlp
+from lotto.models.gru import Gru
 from lotto.models.resnet import ResNet
 from lotto.models.resnet1d import ResNet1d
 from lotto.models.vgg import PLANS, VGG
@@ -33,6 +34,7 @@ NAMES = (
     "vgg-13",
     "vgg-16",
     "vgg-19",
+    "gru-N",
     "minilm-l6",
     "minilm-l6-tN",
     "torchvision/NAME",
@@ -83,6 +85,7 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
             images,
             lambda m: VGG(int(m[1]), shape[0], classes),
         ),
+        (r"gru-(\d+)", len(shape) == 2 and shape[0] > 1, lambda m: Gru(shape[0], classes, int(m[1]))),
         (r"minilm-l6(?:-t(\d+))?", len(shape) == 1, lambda m: Bert(classes, reads=int(m[1]) if m[1] else None)),
         (r"torchvision/(\w+)", images, lambda m: torchvision_model(m[1], classes)),
         (r"timm/([\w.-]+)", images, lambda m: timm_model(m[1], shape[0], classes)),

@@ -43,7 +43,12 @@ def mse(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(outputs, targets.reshape(outputs.shape))
 
 
+def rmse(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Root of the mean squared error, in the unit of the targets; of a split it is that of all its examples at once."""
+    return mse(prediction(outputs).double(), targets.double() if targets.is_floating_point() else targets).sqrt()
+
+
 LOSSES: dict[str, Objective] = {"cross-entropy": F.cross_entropy, "mse": mse}
 BY_MODEL = "model"
 """The loss that the network computes by itself; see `lotto.recipe.model_loss`."""
-ERRORS: dict[str, Objective] = {"misclassification": misclassification, "mse": mse}
+ERRORS: dict[str, Objective] = {"misclassification": misclassification, "mse": mse, "rmse": rmse}

@@ -413,6 +413,43 @@ def minilm_spam_short() -> Recipe:
     return minilm_spam().replace(model="minilm-l6-t48", steps="60it", schedule__warmup="10it", optimizer__lr=1e-4)
 
 
+@preset
+def mlp_diamonds() -> Recipe:
+    """A perceptron that tells the price of a diamond: regression, error and tolerance in logarithms of the price."""
+    return Recipe(
+        model="mlp-64-64",
+        data="diamonds",
+        optimizer=Adam(1e-2),
+        schedule=Linear(),
+        batch_size=256,
+        steps="8ep",
+        init="kaiming-normal",
+        loss="mse",
+        error="rmse",
+        evaluations=4,
+        pruning=Pruning(0.4),
+        rewind_to="1ep",
+        tolerance=0.003,
+    )
+
+
+@preset
+def gru_vowels() -> Recipe:
+    """A recurrent network that knows nine speakers by two vowels: series of unequal lengths, padded, with a mask."""
+    return Recipe(
+        model="gru-32",
+        data="japanese-vowels",
+        optimizer=Adam(1e-2),
+        schedule=Linear(),
+        batch_size=27,
+        steps="20ep",
+        evaluations=4,
+        pruning=Pruning(0.5, exclude=("fc",)),
+        rewind_to="20it",
+        tolerance=1.0,
+    )
+
+
 @checked
 def get(name: str, **overrides: Any) -> Recipe:
     """A recipe by its command-line name: a preset's, an installed package's, or ``package.module:recipe``.

@@ -302,8 +302,9 @@ class Recipe:
         """The error, with its default settled by the targets."""
         if self.error is not None:
             return self.error
-        classes = isinstance(self.data, str) or self.arrays.class_targets  # all sets with names have classes
-        classes = classes or (isinstance(self.arrays, Adapted) and self.arrays.tests_classes)
+        if isinstance(self.data, str):  # known before it is loaded
+            return "mse" if self.data in datasets.NUMBERS else "misclassification"
+        classes = self.arrays.class_targets or (isinstance(self.arrays, Adapted) and self.arrays.tests_classes)
         return "misclassification" if classes else "mse"
 
     @property

