@@ -18,7 +18,7 @@ import pytest
 import lotto
 from conftest import small_recipe
 from lotto.execution import progress as module
-from lotto.execution.events import JobAdvanced, JobFinished, JobStarted
+from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, KernelsCompiled, KernelsCompiling
 from lotto.execution.progress import Bars, NotebookBars, callback, showing
 from lotto.training.job import Job
 
@@ -182,3 +182,36 @@ def test_a_real_terminal(tmp_path):
     assert "all jobs" in seen
     assert "a net" in seen
     assert "before" not in seen
+
+
+def test_compiling_is_on_the_screen_while_nothing_else_happens(recipe, terminal):
+    job = Job(recipe)
+    with Bars(module._console(), 1, 60.0) as bars:
+        bars(KernelsCompiling(job))
+        assert module.COMPILATION in bars.tasks
+        bars(KernelsCompiled(job, 7.5))
+        assert not bars.tasks
+    assert module.COMPILING in terminal.getvalue()
+
+
+def test_compiling_is_in_a_notebooks_lines(recipe):
+    bars = NotebookBars(1)
+    bars._show = lambda text: None
+    bars(KernelsCompiling(Job(recipe)))
+    assert module.COMPILING in bars.text()
+    bars(KernelsCompiled(Job(recipe), 7.5))
+    assert module.COMPILING not in bars.text()
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+def test_the_command_line_says_once_how_long_compiling_took(recipe, interactive):
+    from rich.console import Console
+
+    from lotto.cli.display import Display
+
+    text = io.StringIO()
+    with Display(Console(file=text, force_terminal=interactive, force_interactive=interactive, width=80)) as display:
+        display(KernelsCompiling(Job(recipe)))
+        display(KernelsCompiled(Job(recipe), 7.54))
+    assert text.getvalue().count("compiled kernels, once for this machine, in 7.5 s\n") == 1
+    assert ("compiling kernels, once for this machine …\n" in text.getvalue()) is not interactive

@@ -88,7 +88,7 @@ def work_off(instructions, space, values, gradients, running=None, constants=Non
         np.zeros((0, 2)) if constants is None else constants,
     )
     rows = program.rows(instructions)
-    program.run(rows, memory, values, gradients, running, moments, lists, places, constants, space.packed)
+    program.runner(rows)(rows, memory, values, gradients, running, moments, lists, places, constants, space.packed)
 
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -549,9 +549,10 @@ def test_inputs_of_another_shape_are_the_networks_own():
 
 
 def test_compiled_kernels_are_kept_on_disk():
-    assert program.run.stats.cache_path
-    # Only where all that it calls is part of what tells editions apart.
-    assert program.edition() in [cell.cell_contents for cell in program.run.py_func.__closure__]
+    for run in map(program.runner, (program.rows([]), program.rows([program.row(program.POOL)]))):
+        assert run.stats.cache_path
+        # Only where all that it calls is part of what tells editions apart.
+        assert program.edition() in [cell.cell_contents for cell in run.py_func.__closure__]
     assert not any(
         hasattr(f.stats, "cache_path") and f.stats.cache_path
         for f in (conv_kernels.correlate, batchnorm_kernels.normalise)

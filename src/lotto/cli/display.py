@@ -19,8 +19,8 @@ from rich.progress import (
 
 from lotto.cli.screen import say
 from lotto.data import Progress as DataProgress
-from lotto.execution.events import JobFinished
-from lotto.execution.progress import Bars
+from lotto.execution.events import JobFinished, KernelsCompiled, KernelsCompiling
+from lotto.execution.progress import COMPILING, Bars
 from lotto.lottery.procedure import LevelFinished, SecondLook
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,10 @@ class Display(Bars):
         match event:
             case JobFinished(job, _, True) if not self.console.is_interactive and not self.errors:
                 self._line(job.label)
+            case KernelsCompiling() if not self.console.is_interactive:  # else a bar says so
+                self._line(f"{COMPILING} …")
+            case KernelsCompiled(_, seconds):
+                self._line(f"compiled kernels, once for this machine, in {seconds:.1f} s")
             case SecondLook(level, replicates):
                 self.more_jobs(2)
                 self._line(f"level {level} is borderline: a second look, with {replicates} replicates")

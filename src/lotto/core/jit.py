@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -42,6 +43,39 @@ def jit_part(function: Callable[..., Any]) -> Any:
     from numba import njit
 
     return njit(fastmath=FASTMATH, nogil=True)(function)
+
+
+@contextmanager
+def watched(began: Callable[[], None]) -> Iterator[None]:
+    """Within a block, say when the first function is compiled, rather than read from disk.
+
+    Args:
+        began: called before it is, at most once.
+
+    >>> with watched(lambda: print("compiling")):
+    ...     3 + 4
+    7
+    """
+    if not can_compile():
+        yield
+        return
+    from numba.core import event
+
+    class First(event.Listener):
+        """Nothing but the first beginning is of interest."""
+
+        seen = False
+
+        def on_start(self, event: object) -> None:
+            if not self.seen:
+                self.seen = True
+                began()
+
+        def on_end(self, event: object) -> None:
+            pass
+
+    with event.install_listener("numba:compile", First()):
+        yield
 
 
 def warm_up() -> None:

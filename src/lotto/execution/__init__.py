@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from lotto.core.errors import WorkerError
     from lotto.core.signals import held
     from lotto.execution.engine import Engine
-    from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
+    from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, KernelsCompiled, KernelsCompiling, Progress
     from lotto.execution.factory import available_cores, make
     from lotto.execution.procedures import Procedure, gather
     from lotto.execution.processes import Processes
@@ -24,6 +24,8 @@ __all__ = [
     "JobAdvanced",
     "JobFinished",
     "JobStarted",
+    "KernelsCompiled",
+    "KernelsCompiling",
     "Procedure",
     "Processes",
     "Progress",
@@ -43,7 +45,7 @@ __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "engine": ["Engine", "WorkerError", "held"],
-        "events": ["JobAdvanced", "JobFinished", "JobStarted", "Progress"],
+        "events": ["JobAdvanced", "JobFinished", "JobStarted", "KernelsCompiled", "KernelsCompiling", "Progress"],
         "factory": ["available_cores", "make"],
         "procedures": ["Procedure", "gather"],
         "processes": ["Processes"],

@@ -50,6 +50,9 @@ class Engine(ABC):
     [(0, 40), (0, 40)]
     """
 
+    on_this_machine = False
+    """Whether workers read what this process has compiled: it then compiles their kernels before there are any."""
+
     def __init__(self, store: Store, threads: int = 1, stack: int | None = 1, *, workers: int = 1) -> None:
         self.store, self.threads, self.stack, self.workers = store, threads, stack, workers
         self._admission = Admission()

@@ -56,5 +56,32 @@ class JobFinished:
     __repr__ = shown
 
 
+@dataclass(frozen=True)
+class KernelsCompiling:
+    """Compiled functions that a training calls are not on this machine yet: they are made, before it goes to a worker.
+
+    >>> KernelsCompiling(lotto.Job(recipe)).job.recipe.name
+    'small'
+    """
+
+    job: WorkItem
+
+    __repr__ = shown
+
+
+@dataclass(frozen=True)
+class KernelsCompiled:
+    """They are there, for all processes and the next runs, after so many ``seconds``.
+
+    >>> KernelsCompiled(lotto.Job(recipe), seconds=7.5).seconds
+    7.5
+    """
+
+    job: WorkItem
+    seconds: float
+
+    __repr__ = shown
+
+
 Progress = Callable[[object], None]
 """Called with the events above, and with those of an experiment."""

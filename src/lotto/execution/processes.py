@@ -46,6 +46,8 @@ class Processes(Engine):
     2
     """
 
+    on_this_machine = True
+
     def __init__(self, store: Store, workers: int, threads: int = 1, stack: int | None = 1) -> None:
         super().__init__(store, threads, stack, workers=workers)
         self.template: Template | None = None

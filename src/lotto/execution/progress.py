@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
+from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, KernelsCompiled, KernelsCompiling, Progress
 from lotto.execution.store import WorkItem
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 DELAY, INTERVAL = 0.5, 0.1
 """Seconds before a call shows anything, and between two drawings."""
+COMPILING, COMPILATION = "compiling kernels, once for this machine", 0
+"""What is drawn meanwhile, and what stands for it among the identities of jobs."""
 MOST = 12
 """Jobs on their way that are drawn one by one."""
 
@@ -43,6 +45,7 @@ class Display:
     def __init__(self, jobs: int | None = None, delay: float = DELAY) -> None:
         self.jobs, self.trained, self.remembered = jobs, 0, 0
         self.under_way: dict[int, tuple[WorkItem, int, float]] = {}
+        self.compiling = False
         self.began = time.monotonic()
         self.next = self.began + delay
 
@@ -64,6 +67,9 @@ class Display:
                 self.under_way.pop(id(job), None)
                 self.trained += trained
                 self.remembered += not trained
+            case KernelsCompiling() | KernelsCompiled():
+                self.compiling = isinstance(event, KernelsCompiling)
+                self.next = 0.0  # nothing else happens meanwhile that would draw it
         if (now := time.monotonic()) >= self.next:
             self.next = now + INTERVAL
             self.draw()
@@ -122,7 +128,9 @@ class Bars(Display):
             self.total = self.bars.add_task("all jobs", total=self.jobs, note="")
             self.bars.start()
         self.bars.update(self.total, completed=self.done)
-        for gone in self.tasks.keys() - self.under_way.keys():
+        if self.compiling and COMPILATION not in self.tasks:
+            self.tasks[COMPILATION] = self.bars.add_task(COMPILING, total=None, note="")
+        for gone in self.tasks.keys() - self.under_way.keys() - ({COMPILATION} if self.compiling else set()):
             self.bars.remove_task(self.tasks.pop(gone))
         for key, (job, step, loss) in [*self.under_way.items()][:MOST]:
             if key not in self.tasks:
@@ -148,7 +156,7 @@ class NotebookBars(Display):
 
     def text(self) -> str:
         """Where it stands, as HTML."""
-        lines = [_line("all jobs", self.done, self.jobs, "")]
+        lines = [_line("all jobs", self.done, self.jobs, ""), *[html.escape(COMPILING)] * self.compiling]
         for job, step, loss in [*self.under_way.values()][:MOST]:
             lines.append(_line(_name(job), step - job.from_step, job.length, _note(loss)))
         return "<br>".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic
@@ -12,7 +13,7 @@ from weakref import WeakValueDictionary
 from lotto.core.errors import UsageError, WorkerError, text
 from lotto.execution.autotune import measured_width
 from lotto.execution.compute import lookup
-from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
+from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, KernelsCompiled, KernelsCompiling, Progress
 from lotto.execution.procedures import Position, Procedure, T
 from lotto.execution.stacking import stacks
 from lotto.execution.store import Result, WorkItem
@@ -21,6 +22,7 @@ from lotto.execution.worker import Answer, Assignment, named
 from lotto.recipe.recipe import Recipe
 from lotto.training.check import check_trainable
 from lotto.training.job import Job, Run
+from lotto.training.kernels import compile_kernels, has_sparse_layers
 
 if TYPE_CHECKING:
     from lotto.execution.engine import Engine, Reply
@@ -36,12 +38,28 @@ class Admission:
         # By the identity of a recipe's parts; an entry goes with its recipe, before other objects can take an identity.
         self._checked: WeakValueDictionary[tuple[object, ...], Recipe] = WeakValueDictionary()
         self._step_seconds: dict[tuple[object, ...], float] = {}
+        self._compiled: WeakValueDictionary[tuple[object, ...], Recipe] = WeakValueDictionary()
 
     def check(self, recipe: Recipe) -> None:
         """Take one real step; what is remembered needs none."""
         if (kind := _kind(recipe)) not in self._checked:
             self._step_seconds[kind] = check_trainable(recipe)
             self._checked[kind] = recipe
+
+    def compile(self, job: Job, emit: Progress) -> None:
+        """Compile the kernels that a training calls and this machine has not yet: said, as it may take long."""
+        if (kind := (*_kind(job.recipe), has_sparse_layers(job))) in self._compiled:
+            return
+        began: list[float] = []
+
+        def say() -> None:
+            began.append(time.monotonic())
+            emit(KernelsCompiling(job))
+
+        compile_kernels(job, say)
+        self._compiled[kind] = job.recipe
+        if began:
+            emit(KernelsCompiled(job, time.monotonic() - began[0]))
 
     def seconds(self, item: WorkItem) -> float:
         """About how long something takes that has been looked at; infinite if only computing it would tell."""
@@ -117,6 +135,8 @@ class Schedule(Generic[T]):
                 continue
             if isinstance(job, Job):
                 self.admission.check(job.recipe)
+                if engine.on_this_machine:
+                    self.admission.compile(job, self.emit)
                 if engine.stack is None:
                     engine.stack, why = measured_width(job.recipe, engine.store, engine.threads)
                     log.info("%s", why)

@@ -25,6 +25,8 @@ class Serial(Engine):
     (0, 10)
     """
 
+    on_this_machine = True
+
     def __init__(self, store: Store, threads: int = 1, stack: int | None = 1, *, workers: int = 1) -> None:
         if workers != 1:
             raise UsageError(f"The engine 'serial' trains in this process, with jobs=1; got jobs={workers}.")

@@ -83,7 +83,7 @@ class Workspace:
         return torch.zeros(self.packed + rounded_up(self.scratch, LANES))
 
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Memory, moments, lists and places, as `program.run` takes them."""
+        """Memory, moments, lists and places, as `program.runner`'s functions take them."""
         lists, places = (
             np.concatenate([np.zeros(0, a), *b]) for a, b in ((np.int64, self._lists), (np.int32, self._places))
         )

@@ -175,7 +175,8 @@ def _by_kernels(layer: Layer, batch: int, density: float) -> Callable[[], object
     values, running = np.ones(2 * count + mask.size, np.float32), np.ones(2 * count, np.float32)
     vectors = (values, np.zeros_like(values), running)
     constants = np.array([[0.1, 1e-5]])
-    return lambda: program.run(instructions, memory, *vectors, moments, lists, places, constants, space.packed)
+    run = program.runner(instructions)
+    return lambda: run(instructions, memory, *vectors, moments, lists, places, constants, space.packed)
 
 
 def _linear_contenders(layer: LinearLayer, batch: int) -> list[Callable[[], object]]:

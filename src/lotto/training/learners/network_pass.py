@@ -251,6 +251,7 @@ class NetworkPass:
         backward = [row for part in reversed(passes) for row in part.backward()]
         self.forward_program = program.rows([*forward, *pool(program.POOL, last)])
         self.backward_program = program.rows([*pool(program.POOL_BACK, given), *backward])
+        self.work_off = program.runner(np.concatenate([self.forward_program, self.backward_program]))
         self.inputs = first.view()
         mean = space.memory[pooled : pooled + last.channels * batch].view(last.channels, batch)
         self.features, self.by_features = (last.view(), given.view()) if network.flat else (mean, mean)
@@ -260,7 +261,7 @@ class NetworkPass:
         """Work off instructions."""
         values, gradients, running, constants = self.network.vectors
         tables = (self.moments, self.lists, self.places, constants, self.workspace.packed)
-        program.run(instructions, self.memory, values, gradients, running, *tables)
+        self.work_off(instructions, self.memory, values, gradients, running, *tables)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (classes, batch) of inputs (features, batch)."""

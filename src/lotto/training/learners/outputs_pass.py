@@ -38,6 +38,7 @@ class OutputsPass:
         mean = space.memory[pooled : pooled + last.channels * batch].view(last.channels, batch)
         self.inputs, self.features = first.view(), last.view() if network.flat else mean
         self.program = program.rows(self._rows)
+        self.work_off = program.runner(self.program)
         self.memory, self.moments, self.lists, self.places = space.tables()
 
     def _part(self, name: str, part: Unit | Block | Pooling, x: Plane, reach: Reach) -> Plane:
@@ -76,5 +77,5 @@ class OutputsPass:
         self.inputs[..., : len(x)].copy_(x.t().reshape(channels, height, width, len(x)))
         values, gradients, running, constants = self.network.vectors
         tables = (self.moments, self.lists, self.places, constants, self.space.packed)
-        program.run(self.program, self.memory, values, gradients, running, *tables)
+        self.work_off(self.program, self.memory, values, gradients, running, *tables)
         return self.network.head.forward(self.features.reshape(-1, batch))[:, : len(x)].t()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,8 @@ from lotto.training.learners.pooling_kernels import (
 
 CORRELATE, PRODUCTS, NORMALISE, NORMALISE_BACK, SHIFT, SHIFT_BACK, GREATEST, GREATEST_BACK, POOL, POOL_BACK = range(10)
 AVERAGE, AVERAGE_BACK = 10, 11
+SELDOM = (SHIFT, SHIFT_BACK, GREATEST, GREATEST_BACK, AVERAGE, AVERAGE_BACK)
+"""Of networks without BatchNorm, or with pooling inside."""
 NUMBERS = 40
 """Of a row."""
 
@@ -43,12 +46,25 @@ def row(*numbers: int) -> np.ndarray:
 
 
 def rows(instructions: Iterable[np.ndarray]) -> np.ndarray:
-    """Instructions as `run` takes them."""
+    """Instructions in one array."""
     return np.array([*instructions], np.int64).reshape(-1, NUMBERS)
 
 
-def _compiled(digest: str) -> Any:
-    """The function that works off instructions; ``digest`` tells it from one that calls other code."""
+def runner(instructions: np.ndarray) -> Any:
+    """The compiled function that works off such instructions, see `rows`; it is made when it is first called.
+
+    One that knows no instructions of `SELDOM` takes two thirds of the time to compile, and is all that a ResNet needs.
+    """
+    return _runner(bool(np.isin(instructions[:, 0], SELDOM).any()))
+
+
+@cache
+def _runner(seldom: bool) -> Any:
+    return _compiled(edition(), seldom)
+
+
+def _compiled(digest: str, seldom: bool) -> Any:
+    """The function; ``digest`` tells it from one that calls other code; ``seldom``: whether it knows `SELDOM`."""
 
     def run(program, memory, values, gradients, running, moments, lists, places, constants, packed):  # type: ignore[no-untyped-def]
         """Work off a program.
@@ -97,14 +113,14 @@ def _compiled(digest: str) -> Any:
                 else:
                     found = (gradients[weight], gradients[bias])
                     normalise_back(memory, x, out, given, back, shape, values[weight], found, batch, relu)
-            elif op in (SHIFT, SHIFT_BACK):
+            elif seldom and op in (SHIFT, SHIFT_BACK):
                 shape, channels, out = (p[1], p[2], p[3]), p[4], (p[13], p[14], p[15], p[16])
                 read, written = (p[5], p[6], p[7], p[8]), (p[9], p[10], p[11], p[12])
                 if op == SHIFT:
                     shift(memory, read, written, shape, values[p[17] : p[17] + channels], p[18] != 0)
                 else:
                     shift_back(memory, read, written, out, shape, gradients[p[17] : p[17] + channels], p[18] != 0)
-            elif op in (GREATEST, GREATEST_BACK, AVERAGE, AVERAGE_BACK):
+            elif seldom and op in (GREATEST, GREATEST_BACK, AVERAGE, AVERAGE_BACK):
                 shape, channels, whole = (p[1], p[2], p[3]), p[4], (p[21], p[22])
                 block = (p[23], p[24], p[25], p[26], p[27], p[28])
                 x, out = (p[5], p[6], p[7], p[8]), (p[9], p[10], p[11], p[12])
@@ -129,13 +145,10 @@ def _compiled(digest: str) -> Any:
 
 
 MODULES = (vector_blocks, conv_kernels, batchnorm_kernels, pooling_kernels)
-"""What is compiled into `run`."""
+"""What is compiled into `runner`'s functions."""
 
 
 def edition(modules: Sequence[ModuleType] = MODULES) -> str:
     """A digest of kernels' code."""
     files = [Path(str(module.__file__)).read_bytes() for module in modules]
     return hashlib.blake2b(b"".join(files), digest_size=8).hexdigest()
-
-
-run = _compiled(edition())
