@@ -1,4 +1,4 @@
-# make demo: find a winning ticket in one to two minutes (SEED=100: from other seeds).   make test: the tests.   make lint: style and types.
+# make demo: the papers' phenomenon in about two minutes (SEED=100: from other seeds).   make test: the tests.   make lint: style and types.
 # make test-extras: longer tests, and a campaign of kills, faults and damaged files on the store, in about a quarter of an hour.
 # make golden BASE=COMMIT: keys, bits, rows and printed texts against a former commit, on this machine.
 PYTHON ?= python3
@@ -17,7 +17,7 @@ $(READY): constraints.txt pyproject.toml
 
 SEED ?= 0
 demo: $(READY)
-	$(BIN)/lotto imp mlp-mnist1d-50k --rate 0.45 --levels 6 --control-levels 4,6 --seed $(SEED) --out lotto-results/demo
+	$(BIN)/lotto run stabilizing.sparsity resnet20-mnist1d --rewind-to 0it,100it --densities 0.35,0.12,0.06 --control-steps none --seed $(SEED) --out lotto-results/demo
 
 # One process per core: nearly every test uses one thread.
 test: $(READY)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from lotto.cli.common import whole_numbers, writable
+from lotto.cli.common import numbers, whole_numbers, writable
 from lotto.cli.options import Changes, Execution
 from lotto.cli.screen import console, say
 from lotto.cli.stopping import stopping
@@ -27,6 +27,7 @@ def run(
     replicates: int | None = None,
     rewind_to: str | None = None,
     levels: int = 10,
+    densities: str | None = None,
     orders: int = 3,
     points: int = 30,
     examples: int | None = None,
@@ -49,6 +50,7 @@ def run(
         replicates: initialisations (default: 5 on MNIST and MNIST-1D, 8 on CIFAR-10 but for VGGs, 3 elsewhere).
         rewind_to: rewind steps, separated by commas: 0it,500it,2ep (default: the experiment's or the recipe's).
         levels: pruning levels to the density that is evaluated.
+        densities: what is left after each level, instead of levels: 0.35,0.12,0.06.
         orders: data orders of each measure; their pairs are its samples.
         points: positions on a path between networks.
         examples: at most so many examples of each split on a path.
@@ -56,14 +58,17 @@ def run(
         random_chain: whether connectivity also trains nested random masks, as a control.
         restart_dense: whether level 0, too, is trained from the rewind point with a new optimizer, as in OPENLTH.
         eval_levels: levels that subnetworks evaluates: 5,10 (default: half of them and all).
-        control_steps: rewind steps at which sparsity trains controls: 0it,100it (default: all).
+        control_steps: rewind steps at which sparsity trains controls: 0it,100it, or none (default: all).
         config: a TOML file of options by name, such as levels = 8; what is typed here wins.
     """
     check_name(recipe)  # before what takes seconds to import
     import_pandas()
     from lotto import papers
     from lotto.cli.display import Display
+    from lotto.experiments.gaps import gap_table
+    from lotto.report.against_dense import readable_gaps, sentences
     from lotto.report.experiments import Figures, places_of, readable, save_experiment
+    from lotto.report.metric import Metric
     from lotto.report.table import frame_table
 
     stopping.unwind()
@@ -74,6 +79,7 @@ def run(
         "replicates": replicates,
         "rewind_to": tuple(rewind_to.split(",")) if rewind_to else (),
         "levels": levels,
+        "densities": tuple(numbers(densities, "--densities")) if densities else (),
         "orders": orders,
         "points": points,
         "examples": examples,
@@ -98,7 +104,14 @@ def run(
             page = save_experiment(experiment, options, frame, folder, command, seconds, known, figures)
             rows = page.parent / f"{experiment.name}.csv"
             watching.artifact(rows)
-            console.print(frame_table(readable(frame), f"{experiment.title} ({experiment.source})"))
+            title = f"{experiment.title} ({experiment.source})"
+            gaps = gap_table(frame, chosen.margin) if experiment.compares else None
+            if gaps is None or gaps.empty:
+                console.print(frame_table(readable(frame), title))
+            else:
+                console.print(frame_table(readable_gaps(gaps, Metric.of(chosen)), title))
+                for sentence in sentences(frame, gaps, Metric.of(chosen)):
+                    say(sentence, "bold")
             say(f"Rows    {rows}\nReport  {page}")
             say(f"{display.trained} computed, {display.remembered} remembered, {seconds:.1f} s.")
     if chosen.left_out:

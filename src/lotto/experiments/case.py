@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from lotto.core.errors import DivergedError
@@ -84,8 +84,16 @@ class Case:
 
     def plan_of(self, **changes: Any) -> SettledPlan:
         """The plan of IMP rewound to ``k``, without controls unless `make_plan` is given some."""
-        given = {"replicates": self.options.replicates, "controls": (), "seed": self.options.seed, **changes}
-        return make_plan(self.recipe, self.options.levels, rewind_to=self.k, **given)
+        asked, densities = self.options, self.options.densities
+        given: dict[str, Any] = {"replicates": asked.replicates, "controls": (), "seed": asked.seed, **changes}
+        if not densities:
+            given["levels"] = asked.levels
+        elif changes.get("one_shot"):
+            given["density"] = densities[-1]
+        else:
+            given["densities"] = densities
+        # All rewind steps share one dense training.
+        return replace(make_plan(self.recipe, rewind_to=self.k, **given), also_keep=asked.rewind_steps)
 
     def levels(self, *, partial: bool = False, **changes: Any) -> Procedure[list[Level]]:
         """Train the levels of this replicate.

@@ -47,6 +47,7 @@ class Experiment:
         paper: the package of the paper.
         plot: from means and spreads of the rows and the recipe's tolerance to the figure; None = a table only.
         chooses: whether it chooses by errors, so that it holds examples out for that, see `with_validation`.
+        compares: whether what it shows is errors against density: then levels have verdicts, see `gap_table`.
 
     >>> def measure(case):
     ...     run = yield lotto.Job(case.recipe, case.seed, case.seed)
@@ -65,6 +66,7 @@ class Experiment:
     paper: str = ""
     plot: Plot | None = None
     chooses: bool = False
+    compares: bool = False
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -133,6 +135,7 @@ def experiment(
     plot: Plot | None = None,
     rewind_to: tuple[str, ...] = (),
     chooses: bool = False,
+    compares: bool = False,
 ) -> Callable[[Measured], Experiment]:
     """Make an experiment of a generator that measures one case.
 
@@ -149,7 +152,7 @@ def experiment(
 
     def made(procedure: Measured) -> Experiment:
         paper = procedure.__module__.split(".")[-2:][0]
-        return Experiment(name, title, source, procedure, rewind_to, paper, plot, chooses)
+        return Experiment(name, title, source, procedure, rewind_to, paper, plot, chooses, compares)
 
     return made
 

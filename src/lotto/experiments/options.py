@@ -12,9 +12,12 @@ from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.lottery.plan import number_of_replicates
 from lotto.pruning import masks
+from lotto.pruning.density import Explicit
 from lotto.recipe.recipe import Recipe
 
 MAX_ORDERS = 1000
+NO_CONTROLS = ("none",)
+"""In the place of the rewind steps at which controls are trained."""
 SHARED = ("orders", "points", "examples", "eval_levels", "control_steps", "random_chain", "restart_dense")
 """Options that several experiments have; one that lacks any of them leaves it, so that all can be asked at once."""
 
@@ -29,6 +32,7 @@ class Options:
         replicates: initialisations; None = as many as `imp` takes on such data.
         rewind_to: rewind steps, as text; empty = the recipe's own.
         levels: pruning levels to the density that is evaluated.
+        densities: what is left after each level, instead of cuts of the recipe's rate; empty = these.
         seed: replicate r uses the seeds ``seed + r``.
         own: further options by name, such as ``points=11``, which are the experiment's own.
 
@@ -43,6 +47,7 @@ class Options:
     replicates: int
     rewind_to: tuple[str | int, ...]
     levels: int
+    densities: tuple[float, ...]
     seed: int
     own: Mapping[str, Any]
 
@@ -53,6 +58,7 @@ class Options:
         rewind_to: tuple[str | int, ...] = (),
         levels: int = 10,
         *,
+        densities: Sequence[float] = (),
         seed: int = 0,
         **own: Any,
     ) -> None:
@@ -60,7 +66,8 @@ class Options:
             warnings.warn("The option look_at is eval_levels now.", DeprecationWarning, stacklevel=3)
             own["eval_levels"] = own.pop("look_at")
         number = number_of_replicates(recipe)[0] if replicates is None else replicates
-        given = {"recipe": recipe, "replicates": number, "rewind_to": rewind_to, "levels": levels, "seed": seed}
+        given = {"recipe": recipe, "replicates": number, "rewind_to": rewind_to, "seed": seed}
+        given |= {"densities": tuple(densities), "levels": len(densities) or levels}
         for name, value in {**given, "own": own}.items():
             object.__setattr__(self, name, value)
         self._check(**own)
@@ -83,10 +90,12 @@ class Options:
             )
         if not 2 <= orders <= MAX_ORDERS:
             raise UsageError(f"A distance needs at least 2 data orders, and at most {MAX_ORDERS}; got {orders}.")
+        if self.densities:
+            Explicit(self.densities)  # says what is wrong with them
         for level in eval_levels:
             if not 1 <= level <= self.levels:
                 raise UsageError(f"There are the levels 1 to {self.levels} to look at; got {level}.")
-        for step in control_steps:
+        for step in control_steps if tuple(control_steps) != NO_CONTROLS else ():
             if self.recipe.step(step) not in self.rewind_steps:
                 raise UsageError(
                     f"Controls are trained at some of the rewind steps, {', '.join(map(str, self.rewind_steps))}; "
@@ -124,5 +133,6 @@ class Options:
             "replicates": self.replicates,
             "rewind_to": list(self.rewind_steps),
             "levels": self.levels,
+            **({"densities": list(self.densities)} if self.densities else {}),
             "seed": self.seed,
         }

@@ -67,6 +67,8 @@ class SettledPlan:
             one look.
         start_mask: what is left at level 0; None = everything.
         scored: whether the score reads the network and its data, so that every cut has a computation of its own.
+        also_keep: steps that the dense training stores beside the rewind step, so that plans which go back to these
+            share it.
 
     >>> plan = make_plan(recipe, levels=2, rate=0.5, rewind_to="1ep", replicates=2)
     >>> plan.rewind_step, plan.densities, plan.control_levels
@@ -86,6 +88,7 @@ class SettledPlan:
     first_look: int = 0
     scored: bool = False
     start_mask: Mask | None = field(default=None, compare=False)
+    also_keep: tuple[int, ...] = ()
 
     if not TYPE_CHECKING:  # to type checkers, and in this package, an option is `plan.options.NAME`
 

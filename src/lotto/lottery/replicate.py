@@ -155,10 +155,8 @@ def _drawn_anew(recipe: Recipe) -> Recipe:
 def trained_replicate(plan: SettledPlan, index: int) -> Procedure[Replicate]:
     """Train level 0, which keeps the rewind point; its other particles part from it there."""
     recipe, order, label = plan.recipe, plan.order_seed(index, 0), _label(index, "dense")
-    mask, kept_there = plan.first_mask, plan.start_mask
-    (run,) = yield [
-        Job(recipe, plan.options.seed + index, order, mask=kept_there, keep=(plan.rewind_step,), label=label)
-    ]
+    mask, kept_there, keep = plan.first_mask, plan.start_mask, (plan.rewind_step, *plan.also_keep)
+    (run,) = yield [Job(recipe, plan.options.seed + index, order, mask=kept_there, keep=keep, label=label)]
     if run.diverged:
         return Replicate(plan, index, Level(0, mask, run), State({}))
     kept = run.state(plan.rewind_step)

@@ -16,11 +16,15 @@ from lotto.core.errors import UsageError
 from lotto.core.result_files import RESULT
 from lotto.execution.entries import versions
 from lotto.experiments.experiment import Experiment, Plot, summary
+from lotto.experiments.gaps import gap_table
 from lotto.experiments.measures import BARRIER, ERROR, IMP, NOT_CONVERGED, ONLY_DRAWN, RANDOM, UNITS
 from lotto.experiments.options import Options
 from lotto.experiments.results import FORMAT, StoredResult, read
+from lotto.recipe.tolerance import Tolerance
 from lotto.report import plots
+from lotto.report.against_dense import readable_gaps, sentences
 from lotto.report.folders import MADE_BY, OTHERS, PAGE, Place, made_by, saving
+from lotto.report.metric import Metric
 from lotto.report.pages import render
 from lotto.report.table import OF_ALL, measured, percent
 
@@ -38,8 +42,24 @@ class Figures:
         """The figure of a result's rows."""
         rows = result.path, hashlib.sha256(result.path.read_bytes()).digest()
         if rows not in self._drawn:
-            self._drawn[rows] = plots.svg(draw(summary(result.frame), result.tolerance))
+            means, gaps = summary(result.frame), gaps_of(result)
+            if gaps is not None and len(gaps):
+                gaps = gaps[["kind", "rewind_step", "level", "gap", "gap_low", "gap_high"]]
+                means = means.merge(gaps, how="left", on=["kind", "rewind_step", "level"])
+            self._drawn[rows] = plots.svg(draw(means, result.tolerance))
         return self._drawn[rows]
+
+
+def gaps_of(result: StoredResult) -> pd.DataFrame | None:
+    """The gaps of a result's levels, if its experiment compares them with the dense network."""
+    if not result.about.get("compares"):
+        return None
+    return gap_table(result.frame, margin_of(result))
+
+
+def margin_of(result: StoredResult) -> Tolerance:
+    """The tolerance of a result's recipe."""
+    return Tolerance.of(result.about["recipe"]["tolerance"])
 
 
 @checked
@@ -76,6 +96,7 @@ def save_experiment(
         "paper": experiment.paper,
         "title": experiment.title,
         "source": experiment.source,
+        "compares": experiment.compares,
         "command": command,
         "seconds": seconds,
         "recipe": options.recipe.describe(),
@@ -137,10 +158,20 @@ def write_experiments(folder: Path, known: Sequence[Experiment], figures: Figure
 
 def _section(result: StoredResult, draw: Plot | None, figures: Figures) -> dict[str, Any]:
     """What the page shows of a result."""
-    table, plot = readable(result.frame), ""
+    table, plot, said = readable(result.frame), "", list[str]()
+    gaps = gaps_of(result)
+    if gaps is not None and len(gaps):
+        metric = Metric("error", " %", margin_of(result))
+        table, said = readable_gaps(gaps, metric), sentences(result.frame, gaps, metric)
     if draw is not None and set(result.frame["unit"]) <= set(UNITS):  # axes and limits are in these units
         plot = figures.of(result, draw)
-    return {**result.about, "plot": plot, "titles": list(table.columns), "rows": table.to_numpy().tolist()}
+    return {
+        **result.about,
+        "plot": plot,
+        "said": said,
+        "titles": list(table.columns),
+        "rows": table.to_numpy().tolist(),
+    }
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from lotto.execution.procedures import Procedure, gather
 from lotto.experiments.case import At, Case, Row
 from lotto.experiments.experiment import experiment
 from lotto.experiments.measures import BARRIERS, DENSE, ERROR, IMP, ONE_SHOT, RANDOM, REINIT, Kind, Measure
+from lotto.experiments.options import NO_CONTROLS
 from lotto.landscape.stability import (
     Instability,
     data_order_procedure,
@@ -132,13 +133,15 @@ def subnetworks(
 
 @experiment(
     "sparsity", title="Error against density for each rewind step", source="STAB, figure 5",
-    rewind_to=("0it", "500it"), plot=plots.against_density,
+    rewind_to=("0it", "500it"), plot=plots.against_density, compares=True,
 )  # fmt: skip
 def sparsity(case: Case, *, control_steps: Sequence[str | int] = ()) -> Procedure[list[Row]]:
     """STAB figure 5: error against density for each rewind step, with both controls.
 
-    The controls are trained at the rewind steps ``control_steps``; empty = at all.
+    The controls are trained at the rewind steps ``control_steps``; empty = at all, ``("none",)`` = nowhere.
     """
+    if tuple(control_steps) == NO_CONTROLS:
+        return (yield from _errors(case, {IMP: Retraining.WEIGHTS}))
     controlled = {case.recipe.step(k) for k in control_steps} or {case.k}
     return (yield from _errors(case, {IMP: Retraining.WEIGHTS}, CONTROLS if case.k in controlled else ()))
 
@@ -157,7 +160,7 @@ def oneshot(case: Case) -> Procedure[list[Row]]:
 
 @experiment(
     "retraining", title="Weight rewinding, learning-rate rewinding and fine-tuning at equal budgets",
-    source="Renda et al., figure 1", plot=plots.against_density,
+    source="Renda et al., figure 1", plot=plots.against_density, compares=True,
 )  # fmt: skip
 def retraining(case: Case) -> Procedure[list[Row]]:
     """Renda et al. (2003.02389): weight rewinding, learning-rate rewinding and fine-tuning, equally long."""

@@ -67,6 +67,9 @@ def oneshot(means: pd.DataFrame, tolerance: float) -> Figure:
 def against_density(means: pd.DataFrame, tolerance: float) -> Figure:
     """Error against density: a colour for each rewind step, from early to late, a dash for each kind of network.
 
+    Around IMP lie the bounds of its paired gap, where they are known, so that a level matches where its band is below
+    the dotted line; elsewhere bars of one standard deviation.
+
     The grey lines are the dense network's mean error, and the tolerance above it. The error axis is logarithmic where
     some networks err many times as often as others.
     """
@@ -81,7 +84,12 @@ def against_density(means: pd.DataFrame, tolerance: float) -> Figure:
         colour = plots.ramp(steps.index(step), len(steps)) if len(steps) > 1 else f"C{number}"
         name = TITLES.get(kind, kind)
         label = f"{name}, k = {step}" if len(steps) > 1 else name
-        plots.line(axis, part, "density", colour, label, ls=plots.DASHES[number % len(plots.DASHES)])
+        bounded = kind == IMP and "gap_high" in part and bool(part["gap_high"].notna().any())
+        if bounded:
+            ends = [part["mean"] + part[end] - part["gap"] for end in ("gap_low", "gap_high")]
+            axis.fill_between(part["density"], *ends, color=colour, alpha=0.18, lw=0)
+        shown = part.assign(std=0.0) if bounded else part
+        plots.line(axis, shown, "density", colour, label, ls=plots.DASHES[number % len(plots.DASHES)])
     plots.density_axis(axis, list(means["density"].unique()))
     plots.error_axis(axis, means["mean"])
     axis.set_ylabel("test error, points")
