@@ -32,7 +32,7 @@ def _compiled(digest: str) -> Any:
     """See `program._compiled`."""
 
     def run(program, memory, values, gradients, lists, places, packed):  # type: ignore[no-untyped-def]
-        """Work off a program; see `program.run`. Weight gradients may be added to those that are there."""
+        """Work off a program; see `program.runner`. Weight gradients may be added to those that are there."""
         digest  # noqa: B018
         for i in range(len(program)):
             p = program[i]
