@@ -73,7 +73,11 @@ class Machine:
     stack: str = "auto"
     """Jobs that train together in each worker: a number, measured, or auto (measured on a GPU, else 1)."""
     backend: str | None = None
-    """What runs the jobs: serial, processes, the name of an installed package's engine, or package.module:name."""
+    """What runs the jobs: serial, processes, ray, the name of an installed package's engine, or package.module:name."""
+    address: str | None = None
+    """A running cluster of the backend's (ray: auto, HOST:6379); default: RAY_ADDRESS, or this machine."""
+    gpus_per_job: float | None = None
+    """GPUs of each job of the backend ray: 0.25 lets four share one."""
     store: Path | None = None
     """Folder where runs are remembered (default: LOTTO_STORE or the user's cache)."""
 
@@ -91,7 +95,11 @@ class Machine:
         from lotto.execution.store import Store
 
         find_modules_of(self.backend)
-        engine = make(self.jobs, Store(self.store), self.threads, self.stack, recipe.device, backend=self.backend)
+        options = {"address": self.address, "gpus_per_job": self.gpus_per_job}
+        given = {name: value for name, value in options.items() if value is not None}
+        engine = make(
+            self.jobs, Store(self.store), self.threads, self.stack, recipe.device, backend=self.backend, **given
+        )
         if isinstance(engine, Processes):
             engine.template = template
         return engine

@@ -20,18 +20,23 @@ if TYPE_CHECKING:
     from lotto.execution.admin import Entry
     from lotto.execution.entries import StoreFolder
 
-ARGUMENTS = {"ls": range(2), "show": range(1, 2), "verify": range(100), "gc": range(1), "explain": range(2, 3)}
+ARGUMENTS = {
+    "ls": range(2), "show": range(1, 2), "verify": range(100), "gc": range(1), "explain": range(2, 3),
+    "pack": range(1, 100), "unpack": range(1, 2),
+}  # fmt: skip
 USAGE = {
     "ls": "lotto store ls [KEY]",
     "show": "lotto store show KEY",
     "verify": "lotto store verify [KEY ...]",
     "gc": "lotto store gc [--older-than 30d] [--unfinished] [--keep-ends] [--dry-run]",
     "explain": "lotto store explain KEY KEY",
+    "pack": "lotto store pack FILE [KEY ...]",
+    "unpack": "lotto store unpack FILE",
 }
 
 
 def store(
-    action: Positional[Literal["ls", "show", "verify", "gc", "explain"]],
+    action: Positional[Literal["ls", "show", "verify", "gc", "explain", "pack", "unpack"]],
     keys: Positional[tuple[str, ...]] = (),
     /,
     *,
@@ -41,15 +46,16 @@ def store(
     dry_run: bool = False,
     store: Path | None = None,
 ) -> None:
-    """Look at what is remembered, verify it, remove what is of no use, see what two runs differ in.
+    """Look at what is remembered, verify it, remove what is of no use, see what two runs differ in, take it elsewhere.
 
     ls lists the entries; show says all of one; verify reads every checksum; gc removes entries of former versions, what
     was set aside because it was damaged and what killed processes left, and what its options name, but nothing that a
-    running process works on; explain says what differs between what two keys were made of. A key may be cut short.
+    running process works on; explain says what differs between what two keys were made of; pack writes entries, or all,
+    to one file, and unpack takes them into another store, beside what it holds. A key may be cut short.
 
     Args:
-        action: ls, show, verify, gc or explain.
-        keys: of which entries; the first digits will do.
+        action: ls, show, verify, gc, explain, pack or unpack.
+        keys: of which entries; the first digits will do. Of pack and unpack the file comes first.
         older_than: gc removes finished entries of this age too: 90m, 12h, 30d, 2w; with the next two, only such.
         unfinished: gc removes what has not been finished too, checkpoints among it.
         keep_ends: gc removes all states of finished trainings but the last.
@@ -60,7 +66,7 @@ def store(
     from lotto.execution.entries import StoreFolder
 
     if len(keys) not in ARGUMENTS[action]:
-        raise UsageError(f"It is: {USAGE[action]}; got {len(keys)} keys.")
+        raise UsageError(f"It is: {USAGE[action]}; got {len(keys)} arguments.")
     if action != "gc" and (older_than or unfinished or keep_ends or dry_run):
         raise UsageError(f"--older-than, --unfinished, --keep-ends and --dry-run belong to gc: {USAGE['gc']}.")
     stopping.unwind()
@@ -73,6 +79,10 @@ def store(
         _show(find(opened, keys[0]))
     elif action == "ls":
         _list(opened, keys)
+    elif action == "pack":
+        _pack(opened, Path(keys[0]), keys[1:])
+    elif action == "unpack":
+        _unpack(opened, Path(keys[0]))
     else:
         _verify(opened, keys)
 
@@ -163,6 +173,39 @@ def _explain(a: Entry, b: Entry) -> None:
         if not number:
             say("Beside the keys:")
         say(f"  {path}: {x} | {y}")
+
+
+def _pack(store: StoreFolder, path: Path, prefixes: Sequence[str]) -> None:
+    from lotto.core import files
+    from lotto.execution.admin import find
+    from lotto.execution.transfer import keys_of, pack
+
+    keys = [find(store, prefix).key for prefix in prefixes] or keys_of(store)
+    with files.replacing(path) as temporary, temporary.open("wb") as out:
+        count = pack(store, out, keys)
+    say(f"{path}: {_entries(count)} of {store.root}, {size_words(path.stat().st_size)}.")
+
+
+def _unpack(store: StoreFolder, path: Path) -> None:
+    from lotto.core import files
+    from lotto.execution.transfer import unpack
+
+    if not files.is_file(path):
+        raise UsageError(f"There is no file {path}.")
+    with files.attempting(f"read {path}"), path.open("rb") as source:
+        received = unpack(source, store)
+    for key, problem in received.refused.items():
+        say(f"{key}: {problem}")
+    parts = {"added": received.added, "extended": received.extended, "known": received.known}
+    counts = [f"{len(found)} {word}" for word, found in parts.items() if found]
+    counts += [f"{len(received.refused)} refused"] if received.refused else []
+    say(f"{store.root}: {', '.join(counts) or 'no entries'}.")
+    if received.refused:
+        sys.exit(1)
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
 
 
 def _date(modified: float) -> str:

@@ -57,6 +57,19 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
+def check_private(folder: Path) -> None:
+    """Raise ``UsageError`` unless a folder is this user's and nobody else can write to it: what lies there is run."""
+    with attempting(f"read {folder}"):
+        about = folder.lstat()
+    if not hasattr(os, "getuid"):
+        return
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise UsageError(
+            f"{folder} belongs to somebody else, or others can write to it: what lies there would be run. "
+            f"Remove it, or: chmod go-w {folder}."
+        )
+
+
 def is_unwritable(error: StorageError) -> bool:
     """Whether the system said that nothing can be written there at all: a full disk, a read-only file system."""
     cause = error.__cause__

@@ -24,12 +24,15 @@ class Scratch:
 
     Beside it stands its lock: made before it, removed after it, and held as long as it is there.
 
+    Args:
+        parent: where it is made; default: the system's folder for temporary files.
+
     Raises:
         StorageError: if it cannot be made.
     """
 
-    def __init__(self) -> None:
-        parent = Path(tempfile.gettempdir())
+    def __init__(self, parent: Path | None = None) -> None:
+        parent = Path(tempfile.gettempdir()) if parent is None else parent
         sweep(parent)
         self.folder = parent / f"{PREFIX}{secrets.token_hex(8)}"
         self._lock = PathLock(_lock_of(self.folder))

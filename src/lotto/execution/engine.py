@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from lotto.core.check import checked
 from lotto.core.errors import DivergedError, UsageError, WorkerError, text
@@ -50,8 +50,10 @@ class Engine(ABC):
     [(0, 40), (0, 40)]
     """
 
-    on_this_machine = False
+    on_this_machine: ClassVar[bool] = False
     """Whether workers read what this process has compiled: it then compiles their kernels before there are any."""
+    sizes_itself: ClassVar[bool] = False
+    """Whether ``workers=None`` is taken, by which the engine finds out how many there can be."""
 
     def __init__(self, store: Store, threads: int = 1, stack: int | None = 1, *, workers: int = 1) -> None:
         self.store, self.threads, self.stack, self.workers = store, threads, stack, workers

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
@@ -57,6 +58,7 @@ def make(
     device: str = "cpu",
     *,
     backend: str | None = None,
+    **options: Any,
 ) -> Engine:
     """Make an engine.
 
@@ -71,8 +73,9 @@ def make(
             up to rounding, and their last bits may depend on what was trained with them: a stack that was cut off
             goes on from its checkpoints, but need not end in the same bits.
         device: the recipe's.
-        backend: ``serial`` (in this process), ``processes``, one that an installed package has named (an entry point
-            ``lotto.engines``), or ``package.module:name``; default: ``serial`` for one job, else ``processes``.
+        backend: ``serial`` (in this process), ``processes``, ``ray``, one that an installed package has named (an entry
+            point ``lotto.engines``), or ``package.module:name``; default: ``serial`` for one job, else ``processes``.
+        options: of the backend, such as ``address`` and ``gpus_per_job`` of ``ray``.
 
     Raises:
         UsageError: if ``jobs``, ``threads`` or ``stack`` is not a positive number, or there is no such backend.
@@ -84,6 +87,7 @@ def make(
     2
     """
     on_gpu = device != "cpu" and torch.cuda.is_available()
+    workers: int | None
     if jobs == "auto":
         workers = 1 if on_gpu or backend == "serial" else available_cores()
     elif _is_count(jobs):
@@ -103,10 +107,23 @@ def make(
     engine = registry.find("engine", name, OURS, ENTRY_POINTS)
     if not (isinstance(engine, type) and issubclass(engine, Engine)):
         raise UsageError(f"A backend is a subclass of lotto.engine.Engine; {name!r} is {text(engine)}.")
-    made = engine(store or Store(), workers=workers, threads=threads, stack=width)
+    accepted = dict(_accepted(engine, name, options))
+    if not (jobs == "auto" and engine.sizes_itself):
+        accepted["workers"] = workers
+    made = engine(store or Store(), threads=threads, stack=width, **accepted)
     if isinstance(made, Processes) and jobs == "auto" and backend is None:
         made.short_seconds = SHORT_SECONDS
     return made
+
+
+def _accepted(engine: type[Engine], name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options of an engine, those that its constructor names beside what all have."""
+    parameters = inspect.signature(engine).parameters
+    known = {n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY} - {"workers"}
+    if wrong := [n for n in options if n not in known]:
+        has = f"has {', '.join(sorted(known))}" if known else "has none"
+        raise UsageError(f"The engine {name!r} has no option {wrong[0]!r}; it {has}.")
+    return options
 
 
 def _is_count(value: int | str) -> bool:

@@ -20,10 +20,10 @@ from lotto.execution.store import WorkItem
 
 
 class Spooled:
-    """What stands in a job for its data: where a worker finds them, and how it reads them."""
+    """What stands in a job for its data: the file in the scratch folder, and how a worker reads it."""
 
     def __init__(self, path: Path, read: Callable[..., Any], *how: Any) -> None:
-        self.path, self.read, self.how = str(path), read, how
+        self.name, self.read, self.how = path.name, read, how
 
 
 def spooled(job: WorkItem, folder: Path) -> WorkItem:
@@ -51,11 +51,11 @@ def spooled(job: WorkItem, folder: Path) -> WorkItem:
     return other
 
 
-def unspool(job: WorkItem) -> None:
-    """Give a job that has come its data."""
+def unspool(job: WorkItem, folder: str | Path) -> None:
+    """Give a job that has come its data, from the scratch folder where it is now."""
     data: Any = job.recipe.data
     if isinstance(data, Spooled):
-        object.__setattr__(job.recipe, "data", data.read(data.path, *data.how))
+        object.__setattr__(job.recipe, "data", data.read(os.path.join(folder, data.name), *data.how))
 
 
 def _spooled_arrays(data: Arrays, path: Path) -> Spooled:

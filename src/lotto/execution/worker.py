@@ -24,9 +24,10 @@ import torch
 from lotto.core import orphans
 from lotto.core.errors import LottoError, UsageError, WorkerError, text
 from lotto.execution.memory import keep_freed_memory
-from lotto.execution.spool import spooled, unspool
+from lotto.execution.spool import Spooled, spooled, unspool
 from lotto.execution.stacking import compute_stack
 from lotto.execution.store import Result, Store, WorkItem
+from lotto.execution.task import OnStep
 from lotto.execution.threads import limited_threads
 from lotto.training.job import Run, State
 
@@ -89,10 +90,10 @@ class Assignment:
         engine = self.engine
         folder = engine.scratch.folder
         self._report = folder / f"progress-{self.number}"
-        report, arithmetic = str(self._report), Arithmetic.of_this_process()
+        place, arithmetic = Place(str(engine.store.root), str(folder)), Arithmetic.of_this_process()
         try:
             jobs = [spooled(job, folder) for job in self.jobs]
-            order = _Order(self.number, jobs, str(engine.store.root), report, arithmetic, engine.execution)
+            order = _Order(self.number, jobs, place, self._report.name, arithmetic, engine.execution)
             return cloudpickle.dumps(order)
         except LottoError:
             raise
@@ -195,10 +196,28 @@ def start(threads: int) -> None:
     keep_freed_memory()
 
 
-def compute_parcel(parcel: bytes) -> bytes:
+@dataclass(frozen=True)
+class Place:
+    """Where a worker finds what the process that sent a parcel calls its store and its scratch folder.
+
+    Attributes:
+        store: the store's folder.
+        scratch: folder of the data that travel, and of reports of progress.
+    """
+
+    store: str
+    scratch: str
+
+
+def compute_parcel(parcel: bytes, place: Place | None = None, emit: OnStep | None = None) -> bytes:
     """Compute an assignment from its parcel, in a process of its own; returns its answer, an error being one, too.
 
     Threads and precision are those of the process that sent it, whatever this process had. The runs are in the store.
+
+    Args:
+        parcel: what `Assignment.parcel` gave.
+        place: where store and scratch folder are, if not where they were for the sender.
+        emit: called with (step, mean loss lately) of whatever advances; an error that it raises ends the computation.
 
     >>> answer = compute_parcel(b"no parcel")  # it says so
     >>> assignment = Assignment([lotto.Job(recipe)], lotto.engine.make(1), print)
@@ -208,14 +227,31 @@ def compute_parcel(parcel: bytes) -> bytes:
     """
     try:
         order = loads(parcel)
+        place = place or order.place
         for job in order.jobs:
-            unspool(job)
+            unspool(job, place.scratch)
     except Exception as error:  # whatever the user's objects may raise
         return _failed(WorkerError(f"A worker cannot read its job: {str(error).rstrip('.')}."), error)
     try:
-        return cloudpickle.dumps(order.compute())
+        return cloudpickle.dumps(order.compute(place, emit))
     except Exception as error:
         return _failed(error, error)
+
+
+def data_of(parcel: bytes) -> list[str]:
+    """Names of the files in the scratch folder that the jobs of a parcel read; none if it cannot be read."""
+    return [data.name for job in _jobs(parcel) if isinstance(data := job.recipe.data, Spooled)]
+
+
+def keys_of_parcel(parcel: bytes) -> list[str]:
+    """Keys under which what a parcel computes is stored."""
+    return [job.key for job in _jobs(parcel) if job.key is not None]
+
+
+def _jobs(parcel: bytes) -> list[WorkItem]:
+    with contextlib.suppress(Exception):  # whatever the user's objects may raise, `compute_parcel` says it
+        return list(loads(parcel).jobs)
+    return []
 
 
 @dataclass(frozen=True)
@@ -261,23 +297,26 @@ class _Order:
 
     number: str
     jobs: list[WorkItem]
-    root: str
+    place: Place
     report: str
     arithmetic: Arithmetic
     execution: Mapping[str, Any]
 
-    def compute(self) -> Answer:
+    def compute(self, place: Place, emit: OnStep | None) -> Answer:
         keep_freed_memory()
+        report = Path(place.scratch, self.report)
         reached = [(job.from_step, math.nan) for job in self.jobs]
 
         def on_step(number: int, step: int, loss: float) -> None:
             reached[number] = (step, loss)
             with contextlib.suppress(OSError):  # a display is no reason to lose a training
-                Path(self.report).write_bytes(b"".join(PROGRESS.pack(*at) for at in reached))
+                report.write_bytes(b"".join(PROGRESS.pack(*at) for at in reached))
+            if emit is not None:
+                emit(step, loss)
 
         problems: list[str] = []
         with self.arithmetic.applied():
-            found = compute_stack(Store(self.root, problems.append), self.jobs, on_step, self.execution)
+            found = compute_stack(Store(place.store, problems.append), self.jobs, on_step, self.execution)
         return Answer(self.number, tuple((trained, _portable(run)) for run, trained in found), " ".join(problems))
 
 
