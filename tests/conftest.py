@@ -19,7 +19,9 @@ from lotto import SGD, Linear, Recipe, Store
 settings.register_profile("lotto", deadline=None)  # the machine may be busy; speed is for the benchmarks
 settings.load_profile("lotto")
 
-IMPORTING = ("test_lightning.py", "test_huggingface.py", "test_huggingface_sets.py", "test_from_transformers.py")
+IMPORTING = (
+    "test_from_transformers.py", "test_huggingface.py", "test_huggingface_sets.py", "test_lightning.py", "test_ray.py",
+)  # fmt: skip
 """Files of extras alone, whose packages take seconds to import: not collected where no extras run."""
 
 

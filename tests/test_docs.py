@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
-LONG = {"engines.md", "trainers.md", "huggingface.md"}
+LONG = {"cluster.md", "engines.md", "trainers.md", "huggingface.md"}
 """Pages that start workers, or need optional packages."""
 
 
@@ -26,6 +26,8 @@ LONG = {"engines.md", "trainers.md", "huggingface.md"}
     "page", [pytest.param(page, id=page.name, marks=pytest.mark.extras if page.name in LONG else ()) for page in PAGES]
 )
 def test_python_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, capsys):
+    if page.name == "cluster.md":
+        pytest.importorskip("ray")
     if page.name == "huggingface.md":
         pytest.importorskip("datasets")
     if page.name == "trainers.md":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from backends import ALL, ENGINES, REMOTE
+from backends import ALL, ENGINES, RAY, REMOTE
 from torch import nn
 
 import lotto
@@ -30,7 +30,7 @@ TESTS = Path(__file__).parents[1]
 PATHS = os.pathsep.join([str(TESTS), str(TESTS / "execution"), str(Path(lotto.__file__).parents[1])])
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", ["serial", "processes", "piped", RAY])
 def test_every_engine_gives_the_same_bits_and_remembers(tmp_path, backend):
     jobs = [Job(small_recipe(), init_seed=s, keep=(3,)) for s in range(3)]
     serial = [train(job) for job in jobs]

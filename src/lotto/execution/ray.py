@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ RETRIES = 3
 """A task is started again so many times when its worker or machine dies; never for an error."""
 OBJECT_STORE_BYTES = 256 << 20
 """Of a Ray that is started here: parcels and answers are small."""
+CONNECT_SECONDS = 10.0
 PROBE = "probe"
 
 
@@ -170,24 +172,31 @@ class Ray(Engine):
         )(compute_task)  # fmt: skip
 
     def _start(self) -> None:
-        address = self.address or os.environ.get("RAY_ADDRESS")
-        how: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        if not address or address == "local":
-            how |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        how: dict[str, Any] = {"address": address, "log_to_driver": False, "configure_logging": False}
+        if address == "local":
+            how |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
             if not self._counted:
                 how["num_cpus"] = self.workers * self.threads
-        else:
-            how["address"] = address
         try:
+            _knock(address)
             with held():
                 self.ray.init(**how)
         except Exception as error:  # Ray has many kinds of them
-            if not address:
-                raise UsageError(f"Ray cannot be started here: {text(str(error).splitlines()[0])}.") from error
+            said = text(str(error).partition("\n")[0])
+            if address == "local":
+                raise UsageError(f"Ray cannot be started here: {said}.") from error
             raise UsageError(
-                f"No Ray cluster answers at {text(address)} ({text(str(error).splitlines()[0])}). Start one with "
-                "`ray start --head`, name it with --address HOST:6379, or leave the address out for this machine."
+                f"No Ray cluster answers at {text(address)} ({said}). Start one with `ray start --head`, name it with "
+                "--address HOST:6379, or leave the address out for this machine."
             ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise ``OSError`` if nobody listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager
