@@ -12,6 +12,7 @@ from conftest import same_tensors, small_recipe
 from lotto import Job, Store
 from lotto.cli.main import main
 from lotto.core import fingerprint
+from lotto.core.duration import seconds_of
 from lotto.core.errors import UsageError
 from lotto.execution import admin, entries
 from lotto.execution.compute import get_or_compute
@@ -87,8 +88,8 @@ def test_what_is_asked_for_goes_and_a_dry_run_removes_nothing(filled):
     old = filled.folder(Job(SHORT, 0).key)
     for path in old.iterdir():
         os.utime(path, (time.time() - 10 * 86400,) * 2)
-    assert removed(admin.collect(filled, older_than=admin.seconds("1w"), dry_run=True)) == ["older"]
-    assert removed(admin.collect(filled, older_than=admin.seconds("1w"))) == ["older"]
+    assert removed(admin.collect(filled, older_than=seconds_of("1w"), dry_run=True)) == ["older"]
+    assert removed(admin.collect(filled, older_than=seconds_of("1w"))) == ["older"]
     assert len(admin.survey(filled)) == 2
     assert [path.name for path in filled.root.rglob("*") if "removed" in path.name or path.suffix == ".lock"] == []
 
@@ -166,12 +167,12 @@ def test_a_store_of_this_version_says_nothing(filled, caplog):
     ("age", "expected"), [("90m", 5400.0), ("12h", 43200.0), ("1.5d", 129600.0), ("2w", 1209600.0)]
 )
 def test_ages(age, expected):
-    assert admin.seconds(age) == expected
+    assert seconds_of(age) == expected
 
 
 def test_an_age_that_cannot_be_read():
-    with pytest.raises(UsageError, match="90m, 12h, 30d, 2w; got 'soon'"):
-        admin.seconds("soon")
+    with pytest.raises(UsageError, match="10min, 12h, 30d, 2w; got 'soon'"):
+        seconds_of("soon")
 
 
 def said(capsys, *arguments: str) -> str:

@@ -25,7 +25,9 @@ COMMANDS = {
     "ls": "List the results below a folder, a line each: recipe, density reached, verdict, date.",
     "report": "Make report.html again from a folder of results, and print its table.",
     "export": "Write the trained ticket of a result as a program of torch, and measure it.",
-    "store": "Look at what is remembered, verify it, remove what is of no use, see what two runs differ in.",
+    "store": "Look at what is remembered, verify it, remove what is of no use, compare two runs, take it elsewhere.",
+    "work": "Work on the queue of a store: take jobs that `--backend queue` has put there, on whichever machine.",
+    "slurm": "Submit workers of a store's queue to Slurm as one array; `--backend queue` gives them jobs.",
     "bench": "Measure speed as ratios within one run, pair by pair.",
 }
 """The first lines of the commands' docstrings: enough to list them without importing any."""

@@ -73,7 +73,8 @@ class Machine:
     stack: str = "auto"
     """Jobs that train together in each worker: a number, measured, or auto (measured on a GPU, else 1)."""
     backend: str | None = None
-    """What runs the jobs: serial, processes, ray, the name of an installed package's engine, or package.module:name."""
+    """What runs the jobs: serial, processes, ray, queue, the name of an installed package's engine or
+    package.module:name."""
     address: str | None = None
     """A running cluster of the backend's (ray: auto, HOST:6379); default: RAY_ADDRESS, or this machine."""
     gpus_per_job: float | None = None

@@ -46,7 +46,7 @@ def store(
     dry_run: bool = False,
     store: Path | None = None,
 ) -> None:
-    """Look at what is remembered, verify it, remove what is of no use, see what two runs differ in, take it elsewhere.
+    """Look at what is remembered, verify it, remove what is of no use, compare two runs, take it elsewhere.
 
     ls lists the entries; show says all of one; verify reads every checksum; gc removes entries of former versions, what
     was set aside because it was damaged and what killed processes left, and what its options name, but nothing that a
@@ -147,9 +147,10 @@ def _verify(store: StoreFolder, keys: Sequence[str]) -> None:
 
 
 def _collect(store: StoreFolder, older_than: str | None, unfinished: bool, keep_ends: bool, dry_run: bool) -> None:
-    from lotto.execution.admin import collect, seconds
+    from lotto.core.duration import seconds_of
+    from lotto.execution.admin import collect
 
-    found = collect(store, None if older_than is None else seconds(older_than), unfinished, keep_ends, dry_run)
+    found = collect(store, None if older_than is None else seconds_of(older_than), unfinished, keep_ends, dry_run)
     reasons = sorted({each.why for each in found if not each.held})
     for why in reasons:
         those = [each for each in found if each.why == why and not each.held]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from lotto.core import files
 from lotto.core.differences import differences
-from lotto.core.errors import StorageError, UsageError, text
+from lotto.core.errors import StorageError, UsageError
 from lotto.execution.entries import (
     CHECKPOINT,
     KEY,
@@ -29,7 +28,6 @@ from lotto.execution.entries import (
 )
 
 FINISHED, UNFINISHED, FORMER, DAMAGED, ASIDE = "finished", "unfinished", "former", "damaged", "set aside"
-UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
 @dataclass(frozen=True)
@@ -149,18 +147,6 @@ class Removal:
     why: str
     size: int
     held: bool = False
-
-
-def seconds(age: str) -> float:
-    """Read ``30d``, ``12h``, ``2w``, ``90m``.
-
-    Raises:
-        UsageError: for anything else.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", age.strip())
-    if match is None:
-        raise UsageError(f"An age is a number of minutes, hours, days or weeks: 90m, 12h, 30d, 2w; got {text(age)}.")
-    return float(match[1]) * UNITS[match[2]]
 
 
 def collect(

@@ -73,8 +73,9 @@ def make(
             up to rounding, and their last bits may depend on what was trained with them: a stack that was cut off
             goes on from its checkpoints, but need not end in the same bits.
         device: the recipe's.
-        backend: ``serial`` (in this process), ``processes``, ``ray``, one that an installed package has named (an entry
-            point ``lotto.engines``), or ``package.module:name``; default: ``serial`` for one job, else ``processes``.
+        backend: ``serial`` (in this process), ``processes``, ``ray``, ``queue``, one that an installed package names
+            (an entry point ``lotto.engines``), or ``package.module:name``; default: ``serial`` for one job, else
+            ``processes``.
         options: of the backend, such as ``address`` and ``gpus_per_job`` of ``ray``.
 
     Raises:

@@ -23,6 +23,7 @@ import torch
 
 from lotto.core import orphans
 from lotto.core.errors import LottoError, UsageError, WorkerError, text
+from lotto.execution.compute import lookup
 from lotto.execution.memory import keep_freed_memory
 from lotto.execution.spool import Spooled, spooled, unspool
 from lotto.execution.stacking import compute_stack
@@ -246,6 +247,16 @@ def data_of(parcel: bytes) -> list[str]:
 def keys_of_parcel(parcel: bytes) -> list[str]:
     """Keys under which what a parcel computes is stored."""
     return [job.key for job in _jobs(parcel) if job.key is not None]
+
+
+def is_stored(parcel: bytes, place: Place) -> bool:
+    """Whether all that a parcel would compute is found in the store."""
+    jobs = _jobs(parcel)
+    with contextlib.suppress(Exception):  # `compute_parcel` says it
+        for job in jobs:
+            unspool(job, place.scratch)
+        return bool(jobs) and all(lookup(Store(place.store), job) is not None for job in jobs)
+    return False
 
 
 def _jobs(parcel: bytes) -> list[WorkItem]:
