@@ -100,8 +100,9 @@ def test_a_rehearsal_on_this_machine(tmp_path):
         "20s",
         "--local",
     ]
-    said = subprocess.run(command, env={**os.environ, "PYTHONPATH": PATHS}, capture_output=True, text=True, check=True)
-    assert "--backend queue" in said.stdout
+    with (tmp_path / "said").open("w") as said:  # a pipe would be open until the workers end
+        subprocess.run(command, env={**os.environ, "PYTHONPATH": PATHS}, stdout=said, stderr=said, check=True)
+    assert "--backend queue" in (tmp_path / "said").read_text()
     check_that_they_work(store)  # the command has ended, and they have not
 
 
