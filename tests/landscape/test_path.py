@@ -18,6 +18,7 @@ from lotto.execution.serial import Serial
 from lotto.landscape.batchnorm import has_batchnorm, recompute_statistics
 from lotto.landscape.path import Path, PathTask, path_of
 from lotto.landscape.plane import PlaneTask
+from lotto.pruning import masks, prune
 from lotto.training.loop import train
 from lotto.training.network import Network, constant_buffers
 
@@ -226,3 +227,25 @@ def test_ends_whose_buffers_differ_are_refused():
         PathTask(recipe, a, b)
     with pytest.raises(UsageError, match="differ in the buffer 'mask'"):
         PlaneTask(recipe, a, recipe.initial(2), b)
+
+
+@pytest.mark.parametrize("policy", ["interpolate", "recompute"])
+def test_points_by_kernels_are_those_of_float64(policy):
+    """The ends have other weights at 0 than what is between them: lists of weights are made anew where they differ."""
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(360, 40)).astype(np.float32), np.arange(360) % 5
+    data = lotto.data.Arrays(x[:300], y[:300], x[300:], y[300:], name="noise")
+    recipe = small_recipe(model="resnet-8-w4", data=data, device="cpu", bn_examples=200)
+    ends = []
+    for seed, density in ((0, 0.3), (1, 0.1)):
+        weights = recipe.initial(seed)
+        ends.append(masks.apply(weights, prune(weights, masks.ones(recipe), rate=1 - density)))
+    task = PathTask(recipe, *ends, 5, ("test", "train"), policy)
+    found = path_of(task.execute())
+    exact = PathTask(recipe.replace(precision="float64", arithmetic="dense"), *ends, 5, ("test", "train"), policy)
+    expected = path_of(exact.execute())
+    for split in ("test", "train"):
+        assert found.loss[split] == pytest.approx(expected.loss[split], rel=1e-4)
+        assert found.error[split] == pytest.approx(expected.error[split], abs=100 / 60 + 1e-9)
+    if policy == "interpolate":
+        assert found.loss["test"][0] == lotto.evaluate(recipe, ends[0]).loss

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from lotto.benchmarks.analyses import hessian, path
+from lotto.benchmarks.analyses import hessian, path, products, signal_path
 from lotto.benchmarks.commands import again, levels_by_kernels, paper, replicates, whole
 from lotto.benchmarks.convolutions import deep, images, signals
 from lotto.benchmarks.costs import costs_figure
@@ -36,6 +36,8 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "cut": cut,
     "path": path,
     "hessian": hessian,
+    "products": products,
+    "signal-path": signal_path,
     "again": again,
     "data": data,
     "stacked": stacked,

@@ -97,6 +97,7 @@ class Network:
     def __init__(self, recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
         self.activations: tuple[int, int] | None = None  # bytes, once they are known; see `batch_size`
         self.described: Any = None  # once it is known; see `learners.conv_networks`
+        self.passes: dict[tuple[int, bool], Any] = {}  # by size of batch and mode; see `outputs`
         self.device = device_of(recipe)
         self.dtype = PRECISIONS[recipe.precision]
         self.read = recipe.read
@@ -113,7 +114,7 @@ class Network:
     def with_module(self, module: nn.Module) -> Network:
         """Another module that takes the same inputs on the same device, in the same precision and layout."""
         other = copy.copy(self)
-        other.module, other.described = module, None
+        other.module, other.described, other.passes = module, None, {}
         return other
 
     def load(self, weights: Mapping[str, Tensor]) -> None:

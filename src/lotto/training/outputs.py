@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,13 @@ from lotto.training.learners.descriptions import Description, channels_and_size
 from lotto.training.learners.network_layers import Layers, are_quicker
 from lotto.training.network import Network
 
+if TYPE_CHECKING:
+    from lotto.training.learners.outputs_pass import OutputsPass
+
 BATCH = 128
 """Examples at once: their activations fit into a processor's own memory."""
+HELD_BYTES = 1 << 30
+"""Up to so much memory is kept with a network, for the next weights that it is given."""
 
 
 def outputs_of(recipe: Recipe, network: Network) -> Callable[[Tensor], Tensor]:
@@ -28,10 +34,7 @@ def outputs_of(recipe: Recipe, network: Network) -> Callable[[Tensor], Tensor]:
     """
     if recipe.arithmetic == "dense" or not recipe.arrays.has_tensors or (found := _found(recipe, network)) is None:
         return network
-    from lotto.training.learners.outputs_pass import OutputsPass
-
-    shape, layers = recipe.arrays.shape, _layers(network, found)
-    by_kernels = OutputsPass(layers.network, *channels_and_size(shape), BATCH, frozen=True)
+    by_kernels = _pass(recipe, network, found, BATCH, frozen=True).outputs
 
     def outputs(x: Tensor) -> Tensor:
         """Shape (examples, classes)."""
@@ -52,12 +55,10 @@ def batch_statistics(recipe: Recipe, network: Network, x: Any) -> dict[str, Tens
     possible = recipe.arithmetic != "dense" and fits(recipe, x) and len(x) > 1
     if not possible or (found := _found(recipe, network)) is None:
         return None
-    from lotto.training.learners.outputs_pass import OutputsPass
-
-    layers = _layers(network, found)
-    layers.forget()
-    OutputsPass(layers.network, *channels_and_size(recipe.arrays.shape), len(x), frozen=False)(x)
-    return layers.statistics
+    made = _pass(recipe, network, found, len(x), frozen=False)
+    made.layers.forget()
+    made.outputs(x)
+    return made.layers.statistics
 
 
 def _found(recipe: Recipe, network: Network) -> Description | None:
@@ -66,9 +67,31 @@ def _found(recipe: Recipe, network: Network) -> Description | None:
     return description_of(network, recipe.arrays.shape) if possible else None
 
 
-def _layers(network: Network, found: Description) -> Layers:
-    """With sparse layers where few weights are not 0."""
-    return Layers(network.module, found, {name: p.detach() != 0 for name, p in network.module.named_parameters()})
+@dataclass
+class _Pass:
+    """Kernels for a network, the weights that they do not take as 0, and what has the weights and computes."""
+
+    kept: dict[str, Tensor]
+    layers: Layers
+    outputs: OutputsPass
+
+
+def _pass(recipe: Recipe, network: Network, found: Description, batch: int, frozen: bool) -> _Pass:
+    """With the network's present weights; lists and memory are made once, while the same weights are 0."""
+    from lotto.training.learners.outputs_pass import OutputsPass
+
+    kept = {name: p.detach() != 0 for name, p in network.module.named_parameters()}
+    known: _Pass | None = network.passes.get((batch, frozen))
+    if known is not None and all(torch.equal(kept[name], mask) for name, mask in known.kept.items()):
+        known.layers.load(network.module)
+        return known
+    network.passes.pop((batch, frozen), None)  # not both at once
+    layers = Layers(network.module, found, kept)
+    inputs = channels_and_size(recipe.arrays.shape)
+    made = _Pass(kept, layers, OutputsPass(layers.network, *inputs, batch, frozen=frozen))
+    if made.outputs.space.memory.nbytes <= HELD_BYTES:
+        network.passes[batch, frozen] = made
+    return made
 
 
 def fits(recipe: Recipe, x: Any) -> bool:

@@ -86,6 +86,12 @@ class Layers:
         """Views of everything, by name."""
         return {**self.parameters, **self.statistics, **self._counts}
 
+    def load(self, module: nn.Module) -> None:
+        """Take other tensors of the same network."""
+        given = dict((*module.named_parameters(), *module.named_buffers()))
+        for name, tensor in self.tensors().items():
+            tensor.copy_(given[name].detach())
+
     def gradients(self) -> dict[str, Tensor]:
         """Views of all parameters' gradients, by name."""
         assert self.flat.grad is not None
