@@ -22,9 +22,9 @@ def gap_table(frame: pd.DataFrame, tolerance: Tolerance) -> pd.DataFrame:
         ``gap_low`` and ``gap_high`` (one-sided 95 % bounds, NaN for one replicate), ``verdict`` (see `Match`; of level
         0 ``dense``). A level at which a replicate diverged has the verdict ``diverged``.
 
-    >>> rows = [{"seed": s, "rewind_step": 0, "level": level, "density": 0.5**level, "kind": "imp", "measure": "error",
-    ...          "sample": 0, "value": value} for s, values in enumerate([(2.0, 2.1), (2.2, 2.2)])
-    ...         for level, value in enumerate(values)]
+    >>> about = {"rewind_step": 0, "kind": "imp", "measure": "error", "unit": "points"}
+    >>> rows = [{**about, "seed": seed, "level": level, "density": 0.5**level, "value": value}
+    ...         for seed, errors in enumerate([(2.0, 2.1), (2.2, 2.2)]) for level, value in enumerate(errors)]
     >>> gap_table(pd.DataFrame(rows), Tolerance(0.5))[["level", "gap", "verdict"]].round(2).values.tolist()
     [[0, 0.0, 'dense'], [1, 0.05, 'matching']]
     """
