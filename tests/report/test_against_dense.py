@@ -69,6 +69,13 @@ def test_what_diverged_or_stands_alone_is_not_decided():
     assert gap_table(rows({0: [(1.0,), (2.0,)]}), Tolerance(0.2)).empty
 
 
+def test_controls_have_gaps_to_the_dense_network_of_imp():
+    control = FRAME[FRAME["level"] == 2].assign(kind="random", value=lambda frame: frame["value"] + 1)
+    gaps = gap_table(pd.concat([FRAME, control]), PERCENT.margin)
+    assert gaps[gaps["kind"] == "random"]["gap"].round(2).tolist() == [1.8, 0.87]
+    assert readable_gaps(gaps, PERCENT)["kind"].tolist() == [*["dense", "imp", "imp"] * 2, *["random mask"] * 2]
+
+
 def test_every_column_is_whole_on_a_narrow_screen():
     table = readable_gaps(GAPS, PERCENT)
     assert list(table) == ["rewound to", "left", "error % (n=3)", "gap", "verdict"]

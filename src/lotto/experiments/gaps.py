@@ -34,14 +34,16 @@ def gap_table(frame: pd.DataFrame, tolerance: Tolerance) -> pd.DataFrame:
         by_level = {
             int(level): at.groupby("seed", sort=True)["value"].mean() for level, at in rows.groupby("level", sort=True)
         }
-        dense = by_level.get(0)
-        if dense is None or len(by_level) < 2:
+        at_0 = errors[(errors["rewind_step"] == k) & (errors["level"] == 0)]
+        dense = by_level.get(0, at_0.groupby("seed")["value"].first())  # of controls IMP's
+        if dense.empty or not set(by_level) - {0}:
             continue
         densities = rows.groupby("level")["density"].mean()
         for level, values in by_level.items():
             pairs = pd.DataFrame({"dense": dense, "sparse": values}).dropna()
             found = gap_of(list(pairs["dense"]), list(pairs["sparse"]), tolerance, CONFIDENCE)
-            verdict = found.verdict.value if len(pairs) == len(dense) else "diverged"
+            expected = len(dense) if 0 in by_level else len(values)  # levels after one that diverged are not there
+            verdict = found.verdict.value if len(pairs) == expected else "diverged"
             lines.append(
                 {
                     "kind": kind, "rewind_step": int(k), "level": level, "density": float(densities[level]),

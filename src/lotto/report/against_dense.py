@@ -20,11 +20,11 @@ def readable_gaps(gaps: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     lines = []
     for row in gaps.to_dict("records"):
         is_dense = row["verdict"] == DENSE
-        if is_dense and row["kind"] != IMP:
-            continue
+        if is_dense and row["kind"] != gaps["kind"].iloc[0]:
+            continue  # the same network again
         line = {"rewound to": str(row["rewind_step"]), "left": percent(row["density"])}
         if several:
-            line["kind"] = TITLES.get(row["kind"], row["kind"])
+            line["kind"] = DENSE if is_dense else TITLES.get(row["kind"], row["kind"])
         line[f"{metric.title} (n={int(gaps['n'].max())})"] = spread(row["error"], row["error_std"])
         line["gap"] = "–" if is_dense else metric.gap(row["gap"], row["gap_high"] - row["gap"])
         line["verdict"] = "–" if is_dense else row["verdict"]
