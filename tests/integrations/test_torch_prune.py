@@ -63,6 +63,43 @@ def test_a_module_that_is_a_layer_itself():
     assert set(weights_from_torch(layer)) == {"weight", "bias"}
 
 
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.other = (nn.Linear(4, 4, bias=False) for _ in range(3))
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        return self.two(self.one(x)) + self.other(x)
+
+
+def test_a_tied_weight_is_pruned_under_all_its_names_and_counts_once():
+    torch.manual_seed(0)
+    model, x = Tied(), torch.randn(3, 4)
+    mask = lotto.pruning.prune(model.state_dict(), masks.ones(model), 0.5)
+    assert masks.size(mask) == 32
+    weights = masks.apply(model.state_dict(), mask)
+    expected = (x @ weights["one.weight"].T) @ weights["one.weight"].T + x @ weights["other.weight"].T
+    mask_to_torch(model, mask)
+    torch.testing.assert_close(model(x), expected)
+    assert model.one.weight_orig is model.two.weight_orig
+    again = mask_from_torch(model)
+    assert same_tensors(again, mask)
+    assert again.shared == {"two.weight": "one.weight"}
+    half = Tied()
+    prune.custom_from_mask(half.two, "weight", torch.eye(4))  # under one name alone
+    assert masks.size(mask_from_torch(half)) == 32
+    assert torch.equal(mask_from_torch(half)["one.weight"], torch.eye(4).bool())
+
+
+def test_recurrent_matrices_that_torch_has_not_pruned_are_whole():
+    model = nn.ModuleDict({"memory": nn.LSTM(3, 2), "head": nn.Linear(2, 5)})
+    prune.l1_unstructured(model["head"], "weight", amount=4)
+    assert {name: int(keep.sum()) for name, keep in mask_from_torch(model).items()} == {
+        "head.weight": 6, "memory.weight_ih_l0": 24, "memory.weight_hh_l0": 16,
+    }  # fmt: skip
+
+
 def test_bad_input_is_one_sentence():
     with pytest.raises(UsageError, match="Nothing in this module is pruned"):
         mask_from_torch(network())

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +107,36 @@ def test_layer_densities_and_empty_layers():
     mask = Mask({"a.weight": torch.tensor([True, False]), "b.weight": torch.zeros(3)})
     assert masks.layer_densities(mask) == {"a": 0.5, "b": 0.0}
     assert masks.empty_layers(mask) == ["b"]
+
+
+THREE = """
+import sys
+sys.modules["lotto"] = None  # cannot be imported
+import torch
+{lines}
+assert {{*mask}} == {{"fc1.weight", "fc2.weight", "fc3.weight"}}
+assert all(keep.dtype == torch.bool and not weights[name][~keep].any() for name, keep in mask.items())
+print(sum(int(keep.sum()) for keep in mask.values()), float(weights["fc1.weight"].double().sum()), *sorted(weights))
+"""
+
+
+def test_three_lines_of_the_docs_read_a_ticket_where_there_is_no_lotto(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "inference.md").read_text()
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "load_file" in b]
+    assert len(re.findall(r"^\w+ = ", block, re.MULTILINE)) == 3
+    recipe = small_recipe()
+    start = recipe.initial(3)
+    mask = lotto.pruning.prune(start, masks.ones(recipe), 0.75)
+    lotto.Ticket(start, mask).save(tmp_path / "ticket.safetensors")  # the file is masked, whatever the ticket is
+    done = subprocess.run(
+        [sys.executable, "-c", THREE.format(lines=block)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    count, total, *names = done.stdout.split()
+    assert int(count) == masks.count(mask), done.stderr
+    assert float(total) == pytest.approx(float(start["fc1.weight"].double()[mask["fc1.weight"]].sum()))
+    assert names == sorted(start)
+
+
+def test_a_ticket_whose_mask_does_not_fit_is_not_saved(tmp_path):
+    with pytest.raises(UsageError, match="which the model has not"):
+        lotto.Ticket({"w": torch.ones(2)}, Mask({"v": torch.ones(2)})).save(tmp_path / "t.safetensors")

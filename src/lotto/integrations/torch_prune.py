@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask, MaskLike
+from lotto.pruning.prunable import matrices_of
 
 ORIGINAL, MASK = "_orig", "_mask"
 """What torch appends to the name of a pruned parameter: the unpruned values, and 1 where they are kept."""
@@ -31,7 +32,7 @@ def mask_from_torch(module: nn.Module) -> Mask:
     """The mask of a module that `torch.nn.utils.prune` has pruned, by the names that its weights have without it.
 
     Prunable layers that torch has not pruned are left whole; other pruned parameters, such as biases, are in the mask
-    as well.
+    as well. A tied weight is in it once.
 
     Args:
         module: it is not changed.
@@ -50,10 +51,28 @@ def mask_from_torch(module: nn.Module) -> Mask:
             "Nothing in this module is pruned by torch.nn.utils.prune: it has no weight_mask beside a weight_orig."
         )
     for layer, part in module.named_modules():
-        if isinstance(part, nn.Linear | nn.modules.conv._ConvNd) and isinstance(part._parameters.get("weight"), Tensor):
-            name = f"{layer}.weight".lstrip(".")
-            found.setdefault(name, torch.ones(part.weight.shape, dtype=torch.bool))
-    return Mask(found)
+        for own in matrices_of(part):
+            if (parameter := part._parameters.get(own)) is not None and parameter.requires_grad:
+                found.setdefault(f"{layer}.{own}".lstrip("."), torch.ones(parameter.shape, dtype=torch.bool))
+    shared = {}
+    for first, *others in _tied(_named(module)):
+        known = [found.pop(name) for name in (first, *others) if name in found]
+        if known:
+            found[first] = torch.stack(known).all(0)  # what is cut under one name is cut
+            shared |= dict.fromkeys(others, first)
+    return Mask(found, shared)
+
+
+def _named(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters by the names that they have without `torch.nn.utils.prune`, tied ones under each of theirs."""
+    return {name.removesuffix(ORIGINAL): p for name, p in module.named_parameters(remove_duplicate=False)}
+
+
+def _tied(named: Mapping[str, Tensor]) -> list[list[str]]:
+    groups: dict[int, list[str]] = {}
+    for name, parameter in named.items():
+        groups.setdefault(id(parameter), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 @checked
@@ -78,7 +97,7 @@ def mask_to_torch(module: nn.Module, mask: MaskLike) -> nn.Module:
     """Prune a module by `torch.nn.utils.prune`, in place, so that its loops and tools see the mask.
 
     Layers that it has pruned already get the new mask on their unpruned values; layers of which nothing is cut are
-    left as they are.
+    left as they are. A tied weight is pruned under all its names.
 
     Returns:
         The module.
@@ -92,9 +111,13 @@ def mask_to_torch(module: nn.Module, mask: MaskLike) -> nn.Module:
     2
     """
     before = {name: (part, own) for name, part, own in _pruned(module)}
-    named = {name.removesuffix(ORIGINAL): p for name, p in module.named_parameters(remove_duplicate=False)}
+    named = _named(module)
     masks.check_fits(mask, named)
-    for name, keep in mask.items():
+    full = masks.under_all_names(mask)
+    for names in _tied(named):
+        if known := [full[name] for name in names if name in full]:
+            full |= dict.fromkeys(names, torch.stack(known).all(0))
+    for name, keep in full.items():
         layer, _, own = name.rpartition(".")
         if name in before:
             part, _ = before[name]

@@ -89,7 +89,7 @@ def choose(model: nn.Module, exclude: Collection[str] = (), include: Collection[
     chosen: dict[int, str] = {}
     others: dict[int, LeftOut] = {}
     for layer, module in model.named_modules():
-        known = _matrices(module)
+        known = matrices_of(module)
         for own, parameter in module._parameters.items():
             if parameter is None or id(parameter) in chosen:
                 continue
@@ -124,7 +124,7 @@ def frozen_summary(model: nn.Module) -> str:
     return f"Frozen: {names}, {sum(found.values()):,} of {total:,} parameters." if found else ""
 
 
-def _matrices(module: nn.Module) -> tuple[str, ...]:
+def matrices_of(module: nn.Module) -> tuple[str, ...]:
     """The names of a layer's weight matrices; empty for a layer that we do not know."""
     if isinstance(module, nn.RNNBase):
         return tuple(name for name in module._flat_weights_names if name.startswith("weight"))
@@ -134,7 +134,7 @@ def _matrices(module: nn.Module) -> tuple[str, ...]:
 def _computed(model: nn.Module) -> Iterator[tuple[str, str]]:
     """Layers and names of weight matrices that are no parameters, but made of others."""
     for layer, module in model.named_modules():
-        for own in _matrices(module):
+        for own in matrices_of(module):
             if own not in module._parameters and getattr(module, own, None) is not None:
                 yield layer, own
 

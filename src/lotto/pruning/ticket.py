@@ -66,12 +66,16 @@ class Ticket:
     def save(self, path: str | Path) -> Path:
         """Write the ticket as one safetensors file, atomically; returns its path.
 
+        The tensors are ``start/NAME``, the whole state dict with pruned weights 0, and ``mask/NAME``, boolean: whoever
+        has torch and safetensors reads them with ``safetensors.torch.load_file``, without lotto.
+
         Raises:
-            UsageError: if no weight is left: that is no subnetwork.
+            UsageError: if no weight is left: that is no subnetwork. If the mask does not fit the start.
         """
         if not masks.count(self.mask):
             raise UsageError("The ticket keeps no weight at all, so it is not saved; take one of an earlier level.")
-        tensors = {START + n: t for n, t in self.start.items()} | {MASK + n: t for n, t in self.mask.items()}
+        start = masks.apply(self.start, self.mask)  # also that of a ticket that was put together by hand
+        tensors = {START + n: t for n, t in start.items()} | {MASK + n: t for n, t in self.mask.items()}
         metadata = {
             "format": "lotto.ticket",
             "version": "1",
