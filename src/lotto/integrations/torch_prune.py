@@ -54,7 +54,7 @@ def mask_from_torch(module: nn.Module) -> Mask:
         for own in matrices_of(part):
             if (parameter := part._parameters.get(own)) is not None and parameter.requires_grad:
                 found.setdefault(f"{layer}.{own}".lstrip("."), torch.ones(parameter.shape, dtype=torch.bool))
-    shared = {}
+    shared: dict[str, str] = {}
     for first, *others in _tied(_named(module)):
         known = [found.pop(name) for name in (first, *others) if name in found]
         if known:
