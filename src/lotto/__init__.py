@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lotto.core.errors import LottoError
     from lotto.execution.single_run import train
     from lotto.execution.store import Store
+    from lotto.inference.density_sweep import sweep
     from lotto.lottery.options import Plan
     from lotto.lottery.saved import load
     from lotto.lottery.search import imp
@@ -65,6 +66,7 @@ __all__ = [
     "pruning",
     "recipes",
     "sparse",
+    "sweep",
     "train",
     "weights",
 ]
@@ -78,6 +80,7 @@ _MODULES = {
     "lottery.saved": ["load"],
     "lottery.search": ["imp"],
     "lottery.trainable": ["Trainable"],
+    "inference.density_sweep": ["sweep"],
     "pruning.masks": ["Mask"],
     "pruning.ticket": ["Ticket"],
     "recipe.lr_schedules": ["Constant", "Cosine", "Exponential", "Linear", "MultiStep"],

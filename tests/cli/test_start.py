@@ -77,7 +77,7 @@ def test_commands_that_compute_nothing_import_nothing_slow(store):
         ("power", "nothing"): "Unknown recipe 'nothing'. Choices: ",
         ("run", "stabilizing.distances", "nothing"): "Unknown recipe 'nothing'. Choices: ",
         ("report", "/nowhere"): "/nowhere holds no result: there is no readable result.json in it.",
-        ("export", "/nowhere/at-all"): "There is no trained.safetensors in /nowhere; `lotto imp` writes it beside",
+        ("export", "/nowhere/at-all"): "There is no file or folder '/nowhere/at-all'; `lotto ls` lists the results",
         **{(name, "--help"): f"usage: lotto {name}" for name in commands.COMMANDS},
     }
     for (arguments, text), (printed, slow) in zip(

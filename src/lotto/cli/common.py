@@ -26,18 +26,28 @@ def writable(wanted: Path, places: Sequence[Place]) -> Path:
     Raises:
         StorageError: if nothing can be written there.
     """
-    from lotto.core.files import reason
     from lotto.report.folders import own_folder
 
     folder = own_folder(wanted, places)
+    check_writable(folder)
+    if folder != wanted:
+        say(f"{wanted} holds another experiment; the results go to {folder}.")
+    return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and try to write there, before what takes long is done for it.
+
+    Raises:
+        StorageError: if nothing can be written.
+    """
+    from lotto.core.files import reason
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise StorageError(f"Cannot write to {folder}: {reason(error)}. Name another folder with --out.") from error
-    if folder != wanted:
-        say(f"{wanted} holds another experiment; the results go to {folder}.")
-    return folder
 
 
 def find_modules_of(*names: str | None) -> None:

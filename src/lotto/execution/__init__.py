@@ -9,7 +9,15 @@ if TYPE_CHECKING:
     from lotto.core.errors import WorkerError
     from lotto.core.signals import held
     from lotto.execution.engine import Engine
-    from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, KernelsCompiled, KernelsCompiling, Progress
+    from lotto.execution.events import (
+        JobAdvanced,
+        JobFinished,
+        JobStarted,
+        KernelsCompiled,
+        KernelsCompiling,
+        Progress,
+        StageAdvanced,
+    )
     from lotto.execution.factory import available_cores, make
     from lotto.execution.procedures import Procedure, gather
     from lotto.execution.processes import Processes
@@ -30,6 +38,7 @@ __all__ = [
     "Processes",
     "Progress",
     "Serial",
+    "StageAdvanced",
     "Store",
     "WorkerError",
     "available_cores",
@@ -45,7 +54,15 @@ __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "engine": ["Engine", "WorkerError", "held"],
-        "events": ["JobAdvanced", "JobFinished", "JobStarted", "KernelsCompiled", "KernelsCompiling", "Progress"],
+        "events": [
+            "JobAdvanced",
+            "JobFinished",
+            "JobStarted",
+            "KernelsCompiled",
+            "KernelsCompiling",
+            "Progress",
+            "StageAdvanced",
+        ],
         "factory": ["available_cores", "make"],
         "procedures": ["Procedure", "gather"],
         "processes": ["Processes"],

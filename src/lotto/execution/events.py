@@ -83,5 +83,22 @@ class KernelsCompiled:
     __repr__ = shown
 
 
+@dataclass(frozen=True)
+class StageAdvanced:
+    """A computation that is no job has done so many of the parts of one of its stages.
+
+    >>> seen = []
+    >>> _ = lotto.sweep(recipe.build(), torch.ones(2, 12), densities=[0.5], batches=[1], progress=seen.append)
+    >>> seen[0]
+    StageAdvanced(stage='Making the networks smaller', done=0, total=2)
+    """
+
+    stage: str
+    done: int
+    total: int
+
+    __repr__ = shown
+
+
 Progress = Callable[[object], None]
 """Called with the events above, and with those of an experiment."""

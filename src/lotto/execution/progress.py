@@ -16,7 +16,15 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, KernelsCompiled, KernelsCompiling, Progress
+from lotto.execution.events import (
+    JobAdvanced,
+    JobFinished,
+    JobStarted,
+    KernelsCompiled,
+    KernelsCompiling,
+    Progress,
+    StageAdvanced,
+)
 from lotto.execution.store import WorkItem
 
 if TYPE_CHECKING:
@@ -46,6 +54,7 @@ class Display:
         self.jobs, self.trained, self.remembered = jobs, 0, 0
         self.under_way: dict[int, tuple[WorkItem, int, float]] = {}
         self.compiling = False
+        self.stage: StageAdvanced | None = None
         self.began = time.monotonic()
         self.next = self.began + delay
 
@@ -70,6 +79,8 @@ class Display:
             case KernelsCompiling() | KernelsCompiled():
                 self.compiling = isinstance(event, KernelsCompiling)
                 self.next = 0.0  # nothing else happens meanwhile that would draw it
+            case StageAdvanced():
+                self.stage = event
         if (now := time.monotonic()) >= self.next:
             self.next = now + INTERVAL
             self.draw()
@@ -125,9 +136,12 @@ class Bars(Display):
     def draw(self) -> None:
         """Bring the bars to where the jobs are."""
         if self.total is None:
-            self.total = self.bars.add_task("all jobs", total=self.jobs, note="")
+            self.total = self.bars.add_task(self._title(), total=self.jobs, note="")
             self.bars.start()
-        self.bars.update(self.total, completed=self.done)
+        if self.stage is None:
+            self.bars.update(self.total, completed=self.done)
+        else:
+            self.bars.update(self.total, description=self._title(), completed=self.stage.done, total=self.stage.total)
         if self.compiling and COMPILATION not in self.tasks:
             self.tasks[COMPILATION] = self.bars.add_task(COMPILING, total=None, note="")
         for gone in self.tasks.keys() - self.under_way.keys() - ({COMPILATION} if self.compiling else set()):
@@ -136,6 +150,9 @@ class Bars(Display):
             if key not in self.tasks:
                 self.tasks[key] = self.bars.add_task(_name(job), total=job.length, note="")
             self.bars.update(self.tasks[key], completed=step - job.from_step, note=_note(loss))
+
+    def _title(self) -> str:
+        return "all jobs" if self.stage is None else self.stage.stage
 
     def stop(self) -> None:
         """Take the bars away; a line that was begun is shown."""
@@ -156,7 +173,9 @@ class NotebookBars(Display):
 
     def text(self) -> str:
         """Where it stands, as HTML."""
-        lines = [_line("all jobs", self.done, self.jobs, ""), *[html.escape(COMPILING)] * self.compiling]
+        at = self.stage
+        lines = [_line("all jobs", self.done, self.jobs, "") if at is None else _line(at.stage, at.done, at.total, "")]
+        lines += [html.escape(COMPILING)] * self.compiling
         for job, step, loss in [*self.under_way.values()][:MOST]:
             lines.append(_line(_name(job), step - job.from_step, job.length, _note(loss)))
         return "<br>".join(lines)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +17,7 @@ from lotto.data.batch import examples as some
 from lotto.inference.compaction import compact
 from lotto.inference.kept_weights import is_sparse, sparse_network
 from lotto.inference.programs import examples_of
+from lotto.inference.timing import interleaved
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import Tally
 
@@ -26,7 +25,6 @@ BATCHES = (1, 64)
 """Batch sizes that are timed."""
 AT_ONCE = 128
 """Test examples: of more the activations of an image network are new pages of memory at every layer."""
-TURNS = 15
 DENSE, COMPACT, SPARSE = "dense", "compact", "sparse"
 
 
@@ -37,7 +35,7 @@ class Variant:
     Attributes:
         name: ``dense``: every weight, pruned ones are zeros, as quick as before pruning; ``compact``: without units
             that are cut off; ``sparse``: that one's kept weights only.
-        kilobytes: memory of its parameters and buffers, indices included.
+        kilobytes: memory of its parameters and buffers, indices included; None where another runtime holds them.
         error: test error, in the recipe's unit.
         difference: largest difference of an output from the dense network's.
         milliseconds: by batch size, median of interleaved turns.
@@ -47,7 +45,7 @@ class Variant:
     """
 
     name: str
-    kilobytes: float
+    kilobytes: float | None
     error: float
     difference: float
     milliseconds: Mapping[int, float]
@@ -84,15 +82,15 @@ def variants(
     """
     x = examples_of(recipe, max(BATCHES))
     with torch.no_grad():
-        copies = {name: _in_bfloat16(made[name], some(x, 0, 2)) for name in made if name != SPARSE}
+        copies = {name: in_bfloat16(made[name], some(x, 0, 2)) for name in made if name in (DENSE, COMPACT)}
         halved = {name: module for name, module in copies.items() if module is not None}
         seconds = {}
         for batch in BATCHES:
             progress(f"Timing batches of {batch}")
             inputs = some(x, 0, batch)
-            calls = {(name, False): _calling(module, inputs) for name, module in made.items()}
-            calls |= {(name, True): _calling(module, _halved(inputs)) for name, module in halved.items()}
-            seconds[batch] = _interleaved(calls)
+            calls = {(name, False): calling(module, inputs) for name, module in made.items()}
+            calls |= {(name, True): calling(module, halved_inputs(inputs)) for name, module in halved.items()}
+            seconds[batch] = {key: statistics.median(turns) for key, turns in interleaved(calls).items()}
         errors, differences = _compared(recipe, made, halved, progress)
     found = []
     for name, module in made.items():
@@ -100,28 +98,31 @@ def variants(
             {batch: 1000 * taken[name, how] for batch, taken in seconds.items() if (name, how) in taken}
             for how in (False, True)
         )
-        kilobytes = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers())) / 1000
+        held = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers())) / 1000
+        kilobytes = held if name in (DENSE, COMPACT, SPARSE) else None
         size, half = (sizes or {}).get(name), errors.get((name, True))
         on_disk = None if size is None else size / 1000
         found.append(Variant(name, kilobytes, errors[name, False], differences[name], times, on_disk, half, low))
     return found
 
 
-def _in_bfloat16(module: nn.Module, x: Any) -> nn.Module | None:
+def in_bfloat16(module: nn.Module, x: Any) -> nn.Module | None:
     """A copy with all its numbers in bfloat16; None if that cannot compute examples."""
     made = copy.deepcopy(module).bfloat16()
     try:
-        call(made, _halved(x))
+        call(made, halved_inputs(x))
     except Exception:  # whatever a forward may raise
         return None
     return made
 
 
-def _halved(inputs: Any) -> Any:
+def halved_inputs(inputs: Any) -> Any:
+    """Inputs with their floating numbers in bfloat16."""
     return mapped(inputs, lambda leaf: leaf.bfloat16() if leaf.is_floating_point() else leaf)
 
 
-def _calling(module: nn.Module, x: Any) -> Callable[[], Any]:
+def calling(module: nn.Module, x: Any) -> Callable[[], Any]:
+    """A call that can be timed."""
     return lambda: call(module, x)
 
 
@@ -141,27 +142,6 @@ def _compared(
             largest = [float((a - b).abs().max()) for a, b in pairs if isinstance(a, Tensor)]
             differences[name] = max([differences[name], *largest])
         for name, module in halved.items():
-            tallies[name, True].add(mapped(call(module, _halved(x)), lambda leaf: leaf.float()), y)
+            tallies[name, True].add(mapped(call(module, halved_inputs(x)), lambda leaf: leaf.float()), y)
         seen += count(x)
     return {key: tally.metrics().error for key, tally in tallies.items()}, differences
-
-
-def _interleaved(calls: Mapping[Any, Callable[[], Any]]) -> dict[Any, float]:
-    """Seconds of a call, median over turns; each turn makes every call often enough to last a few milliseconds."""
-    often = {}
-    for name, made in calls.items():
-        made()
-        began = time.perf_counter()
-        for _ in range(3):
-            made()
-        often[name] = max(1, math.ceil(0.005 / max(1e-7, (time.perf_counter() - began) / 3)))
-    found: dict[Any, list[float]] = {name: [] for name in calls}
-    names = list(calls)
-    for turn in range(TURNS):
-        at = turn % len(names)  # none always comes after the same neighbour
-        for name in names[at:] + names[:at]:
-            began = time.perf_counter()
-            for _ in range(often[name]):
-                calls[name]()
-            found[name].append((time.perf_counter() - began) / often[name])
-    return {name: statistics.median(times) for name, times in found.items()}

@@ -340,7 +340,7 @@ class ImpResult:
             UsageError: for a result that was loaded: copy its folder.
             StorageError: if it cannot be written.
         """
-        folder_of_it: Path = _reporting("save").save_python(self, Path(folder), weights)
+        folder_of_it: Path = reporting("save").save_python(self, Path(folder), weights)
         return folder_of_it
 
     @checked
@@ -351,7 +351,7 @@ class ImpResult:
             kind: ``error`` (of IMP and its controls against density, with the bounds), ``curves`` (test error along
                 training), ``layers`` (density of each layer).
         """
-        figure: Figure = _reporting("plots").of_result(self, kind)
+        figure: Figure = reporting("plots").of_result(self, kind)
         return figure
 
     @checked
@@ -362,7 +362,7 @@ class ImpResult:
             form: ``markdown``, ``latex`` (for the package booktabs), both with the columns that people read, gaps with
                 their one-sided bounds; or ``csv``, with all columns of `table`.
         """
-        text: str = _reporting("texts").of_result(self, form)
+        text: str = reporting("texts").of_result(self, form)
         return text
 
     def __repr__(self) -> str:
@@ -406,6 +406,6 @@ def _std(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
-def _reporting(module: str) -> ModuleType:
+def reporting(module: str) -> ModuleType:
     """A module of the report, which stands above: what a result is written and drawn with is imported when it is."""
     return import_module(f"lotto.report.{module}")

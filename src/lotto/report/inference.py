@@ -27,7 +27,7 @@ def export_table(variants: Sequence[Variant], density: float, unit: str) -> Tabl
         title=f"The trained ticket, {percent(density)} of the weights left",
         caption=(
             "dense: pruned weights are zeros; compact: without units that are cut off; sparse: kept weights only, one "
-            f"thread, no bfloat16. Times: medians of interleaved turns, here and now, torch with "
+            f"thread, no bfloat16. Times: medians over interleaved turns, here and now, torch with "
             f"{torch.get_num_threads()} thread(s)."
         ),
         box=box.SIMPLE_HEAD,
@@ -45,7 +45,7 @@ def _lines(variants: Sequence[Variant], unit: str) -> dict[str, list[str]]:
     """The cells of a line by its title."""
     first = variants[0].milliseconds
     lines = {
-        "memory, kB": [f"{v.kilobytes:,.0f}" for v in variants],
+        "memory, kB": [NOTHING if v.kilobytes is None else f"{v.kilobytes:,.0f}" for v in variants],
         "file, kB": [NOTHING if v.file_kilobytes is None else f"{v.file_kilobytes:,.0f}" for v in variants],
         f"test error{unit}": [f"{v.error:.2f}" for v in variants],
         "  in bfloat16": [NOTHING if v.error_bfloat16 is None else f"{v.error_bfloat16:.2f}" for v in variants],
