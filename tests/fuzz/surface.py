@@ -546,6 +546,22 @@ def _surface() -> dict[str, Call]:
         "sparse_network": _with(
             lotto.inference.sparse_network, module=lambda c: c.module, example=lambda c: torch.zeros(2, 6), below=0.9
         ),
+        "sweep": _with(
+            lotto.sweep,
+            source=lambda c: c.module,
+            data=lambda c: torch.zeros(2, 6),
+            densities=[0.2],
+            levels=None,
+            replicate=None,
+            forms=["dense"],
+            batches=[1],
+            threads=1,
+            store=lambda c: c.store,
+            progress=False,
+        ),
+        "sweep of a result": _with(
+            lotto.sweep, source=lambda c: c.result, data=None, levels=[1], replicate=0, forms=["dense"], batches=[1]
+        ),
         "to_onnx": _with(
             lotto.inference.to_onnx,
             module=lambda c: c.module,

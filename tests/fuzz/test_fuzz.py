@@ -16,7 +16,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 import damage
 import surface
 
-SLOW = ("imp", "instability", "stability", "save_", "data.load", "experiment.run", "write_", "make_plan", "engine.")
+SLOW = (
+    "imp",
+    "instability",
+    "stability",
+    "save_",
+    "data.load",
+    "experiment.run",
+    "write_",
+    "make_plan",
+    "engine.",
+    "sweep",
+)
 """Callables that train or draw."""
 
 

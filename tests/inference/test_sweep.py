@@ -33,6 +33,7 @@ QUICK = {"batches": [1, 3], "progress": False}
 def few_turns():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "TURNS", 3)
+        patch.setattr(timing, "FEWEST", 3)
         patch.setattr(timing, "LONG_ENOUGH", 0.0)
         yield
 
@@ -221,7 +222,7 @@ def test_progress_says_where_it_stands():
 
 def test_every_call_is_made_in_every_turn_and_none_always_comes_first():
     made = []
-    found = interleaved({name: (lambda name=name: made.append(name)) for name in "abc"})
+    found = interleaved({name: (lambda name=name: made.append(name)) for name in "abc"}, threads=1)
     assert {len(turns) for turns in found.values()} == {3}
     assert {made.count(name) for name in "abc"} == {1 + 3 + 3 * 2}  # warmed up, tried, two in each turn
     changes = [one + two for one, two in pairwise(made) if one != two]
@@ -277,7 +278,7 @@ def test_a_sentence_says_where_sparsity_pays_and_where_it_does_not():
 def test_the_sparsest_level_counts_up_to_the_first_that_does_not_match():
     times = ([9.0, 2.0, 1.25], ["dense"] * 3)
     first = made_up(*times, verdict=["dense", "matching", "failing"])
-    assert first.summary.startswith("Sparsest level shown to match: 10 % left, 800 B on disk as sparse, 5 times")
+    assert first.summary.startswith("Sparsest level shown to match: 10 % left, 800 B on disk as sparse, 5.0 times")
     after = made_up(*times, verdict=["dense", "failing", "matching"])
     assert after.summary.startswith("No pruned level is shown to match.")
 

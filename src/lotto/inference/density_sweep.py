@@ -121,7 +121,8 @@ def sweep(
     """Measure how small a network gets and how quick it is, level by level or density by density.
 
     Times are medians over interleaved turns, of the quickest call in each, on this machine's CPU, after a warm-up, and
-    only of forms whose outputs have been compared with the dense network's. The dense network multiplies all its
+    only of forms whose outputs have been compared with the dense network's. With one thread it is the processor's time,
+    in which what other processes take has no part. The dense network multiplies all its
     zeros, so it is timed once. Where bfloat16 is quicker than float32 its test error is measured, too.
 
     Args:
@@ -213,7 +214,9 @@ def _times(made: Sequence[Forms], inputs: Any, batch: int, emit: Progress) -> Ti
     stage = f"Timing batches of {batch}"
     emit(StageAdvanced(stage, 0, 1))
     with torch.no_grad():
-        seconds = interleaved(calls, lambda done, total: emit(StageAdvanced(stage, done, total)))
+        seconds = interleaved(
+            calls, torch.get_num_threads(), lambda done, total: emit(StageAdvanced(stage, done, total))
+        )
     return {key: [1000 * taken for taken in turns] for key, turns in seconds.items()}
 
 

@@ -19,8 +19,19 @@ FEW = 2
 CHANCE = 0.05
 
 
+def clock_of(threads: int) -> Callable[[], float]:
+    """What times calls that use so many threads: of one, the processor's time that the process has had.
+
+    That is the clock's where nothing else runs, and what other processes take from the machine is not in it. Several
+    threads overlap, so that only the clock says how long they take.
+    """
+    return time.process_time if threads == 1 else time.perf_counter
+
+
 def interleaved(
-    calls: Mapping[Name, Callable[[], Any]], progress: Callable[[int, int], None] = lambda done, total: None
+    calls: Mapping[Name, Callable[[], Any]],
+    threads: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Name, list[float]]:
     """Seconds of each call in every turn: those of the quickest of a few, where they are short of many.
 
@@ -29,15 +40,13 @@ def interleaved(
 
     Args:
         calls: by name; each is warmed up first.
+        threads: that they use, see `clock_of`.
         progress: is given the number of turns done, and of all.
     """
-    often, turn_takes = {}, 0.0
+    clock, often, turn_takes = clock_of(threads), {}, 0.0
     for name, made in calls.items():
         made()
-        began = time.perf_counter()
-        for _ in range(3):
-            made()
-        taken = max(1e-7, (time.perf_counter() - began) / 3)
+        taken = max(1e-7, min(_seconds(made, clock) for _ in range(3)))
         often[name] = max(FEW, math.ceil(LONG_ENOUGH / taken))
         turn_takes += often[name] * taken
     turns = max(FEWEST, min(TURNS, int(SECONDS / max(1e-7, turn_takes))))
@@ -47,14 +56,14 @@ def interleaved(
         progress(turn, turns)
         at = turn % max(1, len(names))  # none always comes after the same neighbour
         for name in names[at:] + names[:at]:
-            found[name].append(min(_seconds(calls[name]) for _ in range(often[name])))
+            found[name].append(min(_seconds(calls[name], clock) for _ in range(often[name])))
     return found
 
 
-def _seconds(made: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+def _seconds(made: Callable[[], Any], clock: Callable[[], float]) -> float:
+    began = clock()
     made()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def is_quicker(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -90,11 +90,13 @@ def variants(
             inputs = some(x, 0, batch)
             calls = {(name, False): calling(module, inputs) for name, module in made.items()}
             calls |= {(name, True): calling(module, halved_inputs(inputs)) for name, module in halved.items()}
-            seconds[batch] = {key: statistics.median(turns) for key, turns in interleaved(calls).items()}
+            seconds[batch] = {
+                key: statistics.median(turns) for key, turns in interleaved(calls, torch.get_num_threads()).items()
+            }
         errors, differences = _compared(recipe, made, halved, progress)
     found = []
     for name, module in made.items():
-        times, low = (
+        whole, low = (
             {batch: 1000 * taken[name, how] for batch, taken in seconds.items() if (name, how) in taken}
             for how in (False, True)
         )
@@ -102,7 +104,7 @@ def variants(
         kilobytes = held if name in (DENSE, COMPACT, SPARSE) else None
         size, half = (sizes or {}).get(name), errors.get((name, True))
         on_disk = None if size is None else size / 1000
-        found.append(Variant(name, kilobytes, errors[name, False], differences[name], times, on_disk, half, low))
+        found.append(Variant(name, kilobytes, errors[name, False], differences[name], whole, on_disk, half, low))
     return found
 
 

@@ -67,7 +67,7 @@ class Ticket:
         """Write the ticket as one safetensors file, atomically; returns its path.
 
         The tensors are ``start/NAME``, the whole state dict with pruned weights 0, and ``mask/NAME``, boolean: whoever
-        has torch and safetensors reads them with ``safetensors.torch.load_file``, without lotto.
+        has torch and safetensors reads them with the latter's ``load_file``, without lotto.
 
         Raises:
             UsageError: if no weight is left: that is no subnetwork. If the mask does not fit the start.

@@ -179,7 +179,9 @@ def _smallest(sweep: Sweep) -> str:
     at = frame.iloc[row]
     sizes = {form: at[f"{form}_bytes"] for form in sweep.forms if not math.isnan(at[f"{form}_bytes"])}
     least = min(sizes, key=sizes.__getitem__)
-    smaller = f" as {least}, {sizes[DENSE] / sizes[least]:.2g} times smaller than dense" if least != DENSE else ""
+    ratio = sizes[DENSE] / sizes[least]
+    times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.1f}"
+    smaller = f" as {least}, {times} times smaller than dense" if least != DENSE else ""
     return f"{named}: {percent(at['density'])} left, {size_words(int(sizes[least]))} on disk{smaller}. "
 
 
