@@ -12,7 +12,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 TURNS, FEWEST = 45, 7
 """Of each call, and of calls so long that all of them together would take more than `SECONDS`."""
-SECONDS = 30.0
+SECONDS = 20.0
 LONG_ENOUGH = 0.005
 """Seconds that a call's turn lasts at least: it is made so often."""
 FEW = 2
@@ -51,8 +51,10 @@ def interleaved(
         turn_takes += often[name] * taken
     turns = max(FEWEST, min(TURNS, int(SECONDS / max(1e-7, turn_takes))))
     found: dict[Name, list[float]] = {name: [] for name in calls}
-    names = list(calls)
+    names, began = list(calls), time.perf_counter()
     for turn in range(turns):
+        if turn >= FEWEST and time.perf_counter() - began > SECONDS:  # the machine is busy
+            break
         progress(turn, turns)
         at = turn % max(1, len(names))  # none always comes after the same neighbour
         for name in names[at:] + names[:at]:
