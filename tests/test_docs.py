@@ -18,11 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
-<<<<<<< HEAD
-LONG = {"cluster.md", "engines.md", "trainers.md", "huggingface.md"}
-=======
-LONG = {"engines.md", "trainers.md", "huggingface.md", "runtimes.md"}
->>>>>>> 76ac743 (Docs: how small can mine get; times of one thread are the processor's, so that a busy machine does not decide)
+LONG = {"cluster.md", "engines.md", "trainers.md", "huggingface.md", "runtimes.md"}
 """Pages that start workers, or need optional packages."""
 
 
