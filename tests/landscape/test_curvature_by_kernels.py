@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lotto
-from drawn_networks import POOLS, Drawn, drawn_parts
+from drawn_networks import POOLS, Composed, Drawn, composed_parts, drawn_parts
 from lotto import SGD
 from lotto.landscape.curvature import Hessian, by_kernels, mean_loss
 from lotto.pruning import masks
@@ -89,6 +89,22 @@ def test_products_of_a_drawn_network(parts, flat, hidden, density, seed):
     found = Hessian(recipe, weights, mask, examples=20)
     assert found.kernels is not None or not right.any()
     assert np.linalg.norm(found @ vector - right) <= 5e-3 * np.linalg.norm(right)
+
+
+@settings(max_examples=12, deadline=None)
+@given(parts=composed_parts, flat=st.booleans(), density=st.sampled_from([1.0, 0.4]), seed=st.integers(0, 99))
+def test_products_of_any_sums_are_right_by_kernels_or_not(parts, flat, density, seed):
+    assume(any(kind not in POOLS for kind, *_ in parts))
+    try:
+        Composed(parts, flat, True, SIZE)
+    except RuntimeError:  # nothing is left to pool
+        assume(False)
+    recipe = recipe_of(lambda: Composed(parts, flat, True, SIZE))
+    weights, mask = point(recipe, seed, density)
+    expected = exact(recipe, weights, mask, examples=20)
+    vector = np.random.default_rng(seed).standard_normal(expected.size)
+    right = expected @ vector
+    assert np.linalg.norm(Hessian(recipe, weights, mask, examples=20) @ vector - right) <= 5e-3 * np.linalg.norm(right)
 
 
 MODELS = {

@@ -215,9 +215,6 @@ def test_where_nothing_can_be_kept_a_rule_decides(tmp_path, monkeypatch):
     assert type(learner_of([job_of(1.0)])) is Convolutions
     monkeypatch.setattr(vector_blocks, "WIDE", False)
     assert type(learner_of([job_of(1.0)])) is Autograd
-    monkeypatch.setattr(vector_blocks, "WIDE", True)
-    torch.set_num_threads(2)
-    assert type(learner_of([job_of(1.0)])) is Autograd
 
 
 def test_measuring_draws_no_random_numbers():

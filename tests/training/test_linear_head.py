@@ -14,6 +14,7 @@ from conftest import same_tensors
 from lotto import SGD, Job
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
+from lotto.training.learners.activations import RELU
 from lotto.training.learners.break_even import Costs, measured
 from lotto.training.learners.conv_networks import description_of
 from lotto.training.learners.convolutions import Convolutions
@@ -52,7 +53,7 @@ def test_outputs_and_gradients_are_autograds(widths, batch, density, bias, spars
     given_ = torch.randn_like(expected)
     expected.backward(given_)
 
-    head = Head(layers)
+    head = Head(layers, [None, *[RELU] * (len(layers) - 1)])
     outputs = head.forward(x)
     back = head.backward(given_.float().t())
     close = {"rtol": 1e-3, "atol": 1e-3}
@@ -88,10 +89,10 @@ def kinds(learner):
 
 def test_a_layer_is_a_list_below_its_own_crossover():
     job = conv_job()
-    assert kinds(learner_of_job(job)) == [SparseLinear, SparseLinear, DenseLinear]  # the last one is small
-    chosen = {"fc1": 0.0, "fc2": 1.0, "fc3": 1.0}
+    assert kinds(learner_of_job(job)) == [SparseLinear] * 3
+    chosen = {"fc1": 0.0, "fc2": 1.0, "fc3": 0.0}
     learner = learner_of_job(job, crossovers=chosen)
-    assert kinds(learner) == [DenseLinear, SparseLinear, SparseLinear]
+    assert kinds(learner) == [DenseLinear, SparseLinear, SparseLinear]  # the last one is small
     assert learner.crossovers == chosen
 
 
@@ -132,6 +133,6 @@ def test_pruned_weights_and_moments_stay_zero_and_a_resumed_training_has_the_sam
 
 @pytest.mark.parametrize("density", [0.05, 0.5])
 def test_the_record_counts_linear_layers(density):
-    sparse = sum(kind is SparseLinear for kind in kinds(learner_of_job(conv_job(density))))
-    assert sparse == (2 if density == 0.05 else 0)
-    assert train(conv_job(density)).arithmetic.endswith("of 5 layers sparse")
+    assert kinds(learner_of_job(conv_job(density)))[:2] == [SparseLinear if density == 0.05 else DenseLinear] * 2
+    sparse = 5 if density == 0.05 else 0
+    assert train(conv_job(density)).arithmetic == f"convolutions, {sparse} of 5 layers sparse"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lotto.core.jit import can_compile
 from lotto.landscape.curvature.mean_loss import LossOfRecipe
 from lotto.recipe.recipe import Recipe
+from lotto.training.learners.activations import RELU
 from lotto.training.learners.arithmetic import crossovers_where_quicker
 from lotto.training.learners.batch_innermost import LANES, rounded_up
 from lotto.training.learners.conv_networks import description_of
@@ -26,7 +27,7 @@ from lotto.training.learners.network_layers import Layers, views
 from lotto.training.network import Network
 
 if TYPE_CHECKING:
-    from lotto.training.learners.network_pass import Unit
+    from lotto.training.learners.tangent_nodes import Unit
 
 BATCH = 128
 """At most so many examples at once: fewer, and what is called for each batch takes longer than its sums."""
@@ -64,10 +65,22 @@ def by_kernels(recipe: Recipe, network: Network) -> ByKernels | None:
     if not (possible and recipe.arrays.has_tensors):
         return None
     found = description_of(network, recipe.arrays.shape)
-    if found is None:
+    if found is None or not _is_suited(recipe, network.module, found):
         return None
     crossovers = crossovers_where_quicker(recipe, network.module, found, _not_zero(network.module))
     return None if crossovers is None else ByKernels(found, crossovers)
+
+
+def _is_suited(recipe: Recipe, module: nn.Module, found: Description) -> bool:
+    """Whether kernels know how its gradients move."""
+    from lotto.training.learners.tangent_nodes import Unsuited, activations
+
+    steps = Layers(module, found, {}).network.steps
+    try:
+        activations(steps, steps, *channels_and_size(recipe.arrays.shape), lambda units: 0)
+    except Unsuited:
+        return False
+    return found.before == (None, *[RELU] * (len(found.linear) - 1))
 
 
 def _not_zero(module: nn.Module) -> dict[str, Tensor]:
@@ -89,7 +102,7 @@ class KernelProducts:
         self, loss: LossOfRecipe, module: nn.Module, how: ByKernels, mask: Mapping[str, Tensor],
         index: Sequence[Tensor],
     ) -> None:  # fmt: skip
-        from lotto.training.learners.tangent_pass import activations
+        from lotto.training.learners.tangent_nodes import activations
 
         found = how.found
         self.loss, self.flat = loss, found.flat
@@ -101,7 +114,7 @@ class KernelProducts:
         directions = Layers(module, found, {**none, **kept}, how.crossovers)
         folded, self.size = Folded(layers), len(layers.flat)
         self.nodes = activations(
-            layers.network.parts, directions.network.parts, *channels_and_size(loss.recipe.arrays.shape), folded.bias_of
+            layers.network.steps, directions.network.steps, *channels_and_size(loss.recipe.arrays.shape), folded.bias_of
         )
         for node in self.nodes:
             for way in node.ways:

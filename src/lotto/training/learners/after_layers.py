@@ -1,4 +1,4 @@
-"""Layers after convolutions, over activations with the batch innermost: BatchNorm or a bias, a sum, ReLU, pooling.
+"""Layers beside convolutions: BatchNorm or a bias, sums, activations, pooling; the batch is innermost.
 
 A layer knows where its parameters stand in the vector of all; a pass is a layer with the places of its activations, for
 one size of batch, and gives the instructions (see `program`) that compute it.
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lotto.training.learners import program
+from lotto.training.learners.activations import NOTHING, Activation
 from lotto.training.learners.batch_innermost import Plane, Pooling, Workspace
 
 
@@ -36,14 +37,13 @@ class Norm(NamedTuple):
 
 
 class NormPass:
-    """``relu(BatchNorm(x) + added)`` for one size of inputs.
+    """``act(BatchNorm(x) + added)`` for one size of inputs.
 
     Args:
         layer: BatchNorm.
         workspace: of all planes.
         x, added, out: see above; ``added`` may be None.
-        back: the gradient of ``x``.
-        relu: whether ReLU follows.
+        activation: what follows, or None.
         frozen: whether it is by the running statistics.
     """
 
@@ -54,28 +54,27 @@ class NormPass:
         x: Plane,
         added: Plane | None,
         out: Plane,
-        back: Plane | None,
-        relu: bool,
+        activation: Activation | None,
         frozen: bool = False,
     ) -> None:
         self.layer, self.x, self.added, self.out = layer, x, added, out
-        self.back, self.relu, self.frozen = back or x, relu, frozen
+        self.activation, self.frozen = activation, frozen
         self.moments = workspace.take_moments(layer.channels)
 
     def forward(self) -> Iterator[np.ndarray]:
         """Set the outputs; move the running statistics."""
-        yield self._row(program.NORMALISE, self.back)
+        yield self._row(program.NORMALISE, self.out, self.out, False)
 
-    def backward(self, given: Plane) -> Iterator[np.ndarray]:
-        """Set all gradients; with ReLU, that of the outputs becomes that of what was added."""
-        yield self._row(program.NORMALISE_BACK, given)
+    def backward(self, given: Plane, back: Plane, more: bool = False) -> Iterator[np.ndarray]:
+        """Set all gradients, or add to that of the inputs, ``back``; ``given`` becomes that of what was added."""
+        yield self._row(program.NORMALISE_BACK, given, back, more)
 
-    def _row(self, what: int, given: Plane) -> np.ndarray:
+    def _row(self, what: int, given: Plane, back: Plane, more: bool) -> np.ndarray:
         layer, x, added = self.layer, self.x, self.added or self.x
-        layouts = [number for plane in (x, added, self.out, given, self.back) for number in plane.layout]
+        layouts = [number for plane in (x, added, self.out, given, back) for number in plane.layout]
         parameters = (layer.weight, layer.bias, layer.mean, layer.variance, self.moments, layer.number)
-        flags = (self.added is not None, self.relu, self.frozen)
-        return program.row(what, *x.runs, layer.channels, *layouts, *parameters, *flags)
+        flags = (self.added is not None, self.frozen, more)
+        return program.row(what, *x.runs, layer.channels, *layouts, *parameters, *flags, *_numbers(self.activation))
 
 
 class Bias(NamedTuple):
@@ -85,30 +84,39 @@ class Bias(NamedTuple):
     place: int
 
 
-class BiasPass:
-    """``x + bias`` for one size of inputs, with ReLU or without.
+class ShiftPass:
+    """``act(x + bias + added)`` for one size of inputs.
 
     Args:
-        layer: the bias.
-        x, out: inputs and outputs; without ReLU they may be the same.
-        back: the gradient of ``x``; without ReLU it may be that of ``out``.
-        relu: whether ReLU follows.
+        layer: the bias, or None.
+        x, added, out: see above; ``added`` may be None, ``out`` may be ``x``.
+        activation: what follows, or None.
     """
 
-    def __init__(self, layer: Bias, x: Plane, out: Plane, back: Plane | None, relu: bool = True) -> None:
-        self.layer, self.x, self.out, self.back, self.relu = layer, x, out, back or x, relu
+    def __init__(
+        self, layer: Bias | None, x: Plane, added: Plane | None, out: Plane, activation: Activation | None
+    ) -> None:
+        self.layer, self.x, self.added, self.out, self.activation = layer, x, added, out, activation
 
     def forward(self) -> Iterator[np.ndarray]:
         """Set the outputs."""
-        yield self._row(program.SHIFT, self.x, self.out)
+        yield self._row(program.SHIFT, self.x, self.added or self.x, self.added is not None)
 
-    def backward(self, given: Plane) -> Iterator[np.ndarray]:
-        """Set the gradients of inputs and bias."""
-        yield self._row(program.SHIFT_BACK, given, self.back)
+    def backward(self, given: Plane, back: Plane, more: bool = False) -> Iterator[np.ndarray]:
+        """Set the gradients of the bias and of what it was added to, or add to the latter, ``back``.
 
-    def _row(self, what: int, read: Plane, written: Plane) -> np.ndarray:
-        layouts = [number for plane in (read, written, self.out) for number in plane.layout]
-        return program.row(what, *self.x.runs, self.layer.channels, *layouts, self.layer.place, self.relu)
+        Without ``more`` that may be ``given``.
+        """
+        yield self._row(program.SHIFT_BACK, given, back, more)
+
+    def _row(self, what: int, read: Plane, second: Plane, flag: bool) -> np.ndarray:
+        layouts = [number for plane in (read, second, self.out) for number in plane.layout]
+        bias = (0, 0) if self.layer is None else (self.layer.place, self.layer.place + self.layer.channels)
+        return program.row(what, *self.x.runs, self.x.channels, *layouts, *bias, flag, *_numbers(self.activation))
+
+
+def _numbers(activation: Activation | None) -> tuple[int, int, int, int]:
+    return NOTHING if activation is None else activation.numbers
 
 
 class PoolingPass:
@@ -117,24 +125,21 @@ class PoolingPass:
     Args:
         layer: the pooling.
         x, out: inputs and outputs.
-        given, back: the gradients of outputs and inputs; None = they are not asked for.
     """
 
-    def __init__(
-        self, layer: Pooling, x: Plane, out: Plane, given: Plane | None = None, back: Plane | None = None
-    ) -> None:
-        self.layer, self.x, self.out, self.given, self.back = layer, x, out, given or out, back or x
+    def __init__(self, layer: Pooling, x: Plane, out: Plane) -> None:
+        self.layer, self.x, self.out = layer, x, out
 
     def forward(self) -> Iterator[np.ndarray]:
         """Set the outputs."""
-        yield self._row(program.AVERAGE if self.layer.average else program.GREATEST)
+        yield self._row(program.AVERAGE if self.layer.average else program.GREATEST, self.out, self.x, False)
 
-    def backward(self) -> Iterator[np.ndarray]:
-        """Set the inputs' gradient."""
-        yield self._row(program.AVERAGE_BACK if self.layer.average else program.GREATEST_BACK)
+    def backward(self, given: Plane, back: Plane, more: bool = False) -> Iterator[np.ndarray]:
+        """Set the inputs' gradient, or add to it."""
+        yield self._row(program.AVERAGE_BACK if self.layer.average else program.GREATEST_BACK, given, back, more)
 
-    def _row(self, what: int) -> np.ndarray:
-        layouts = [number for plane in (self.x, self.out, self.given, self.back) for number in plane.layout]
+    def _row(self, what: int, given: Plane, back: Plane, more: bool) -> np.ndarray:
+        layouts = [number for plane in (self.x, self.out, given, back) for number in plane.layout]
         layer = self.layer
         block = (*layer.size, *layer.step, *layer.padding)
-        return program.row(what, *self.out.places, self.x.channels, *layouts, *self.x.size, *block)
+        return program.row(what, *self.out.places, self.x.channels, *layouts, *self.x.size, *block, more)

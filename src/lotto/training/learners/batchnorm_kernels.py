@@ -1,4 +1,4 @@
-"""BatchNorm, a sum and ReLU over activations that lie channel × height × width × batch, channel by channel.
+"""BatchNorm, a sum and an activation over activations that lie channel × height × width × batch, channel by channel.
 
 A channel of a batch mostly fits into a processor's nearest memory, so that its second and third passes cost little.
 Sums are float32 over blocks and float64 over these.
@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from lotto.core.jit import jit_part
+from lotto.training.learners.activation_kernels import activated, passed
 
 _inline = njit(inline="always")
 _BLOCK = 1024
@@ -62,8 +63,8 @@ def _moments(memory, at, channel, shape):  # type: ignore[no-untyped-def]
 
 
 @_inline
-def _scaled(memory, x_at, added_at, out_at, channel, shape, scale, shift, add, relu):  # type: ignore[no-untyped-def]
-    """``out = relu(x * scale + shift + added)`` of a channel."""
+def _scaled(memory, x_at, added_at, out_at, channel, shape, scale, shift, add, act):  # type: ignore[no-untyped-def]
+    """``out = act(x * scale + shift + added)`` of a channel."""
     rows, columns, run = shape
     for h in range(rows):
         for w in range(columns):
@@ -71,14 +72,12 @@ def _scaled(memory, x_at, added_at, out_at, channel, shape, scale, shift, add, r
             b = added_at[0] + channel * added_at[1] + h * added_at[2] + w * added_at[3]
             z = out_at[0] + channel * out_at[1] + h * out_at[2] + w * out_at[3]
             row, other, result = memory[a : a + run], memory[b : b + run], memory[z : z + run]
-            if add and relu:
+            if add and act[0]:
                 for i in range(run):
-                    value = row[i] * scale + shift + other[i]
-                    result[i] = _ZERO if value <= _ZERO else value  # NaN stays
-            elif relu:
+                    result[i] = activated(row[i] * scale + shift + other[i], act)
+            elif act[0]:
                 for i in range(run):
-                    value = row[i] * scale + shift
-                    result[i] = _ZERO if value <= _ZERO else value
+                    result[i] = activated(row[i] * scale + shift, act)
             elif add:
                 for i in range(run):
                     result[i] = row[i] * scale + shift + other[i]
@@ -89,7 +88,7 @@ def _scaled(memory, x_at, added_at, out_at, channel, shape, scale, shift, add, r
 
 @jit_part
 def normalise(memory, x_at, added_at, out_at, shape, affine, running, moments, how):  # type: ignore[no-untyped-def]
-    """``out = relu(BatchNorm(x) + added)``.
+    """``out = act(BatchNorm(x) + added)``.
 
     Args:
         memory: see above.
@@ -98,10 +97,10 @@ def normalise(memory, x_at, added_at, out_at, shape, affine, running, moments, h
         affine: weight and bias, shape (channels,) each.
         running: running mean and variance, which are moved towards the batch's.
         moments: shape (2, channels), where the batch's mean and inverse deviation are written.
-        how: (momentum, eps, whether there is something added, whether ReLU follows, whether it is by the running
+        how: (momentum, eps, whether there is something added, the activation, whether it is by the running
             statistics: then these stay, and ``moments`` are not written).
     """
-    momentum, eps, add, relu, frozen = how
+    momentum, eps, add, act, frozen = how
     weight, bias = affine
     mean_, variance_ = running
     count = shape[0] * shape[1] * shape[2]
@@ -116,20 +115,19 @@ def normalise(memory, x_at, added_at, out_at, shape, affine, running, moments, h
             variance_[c] += np.float32(momentum) * (np.float32(squares / (count - 1)) - variance_[c])
         scale = np.float32(weight[c] * deviation)
         shift = np.float32(bias[c] - np.float64(mean) * scale)
-        _scaled(memory, x_at, added_at, out_at, c, shape, scale, shift, add, relu)
+        _scaled(memory, x_at, added_at, out_at, c, shape, scale, shift, add, act)
 
 
 @_inline
-def _gated_sums(given, out, x, mean, relu):  # type: ignore[no-untyped-def]
-    """Pass ReLU's gate; sums of the gradient, and of its product with the centred input."""
+def _gated_sums(given, out, x, mean, act):  # type: ignore[no-untyped-def]
+    """Pass the activation; sums of the gradient, and of its product with the centred input."""
     total, product = np.float64(0), np.float64(0)
     for first in range(0, len(x), _BLOCK):
         p, q = _ZERO, _ZERO
         g, gate, row = given[first : first + _BLOCK], out[first : first + _BLOCK], x[first : first + _BLOCK]
-        if relu:
+        if act[0]:
             for i in range(len(row)):
-                value = g[i]
-                g[i] = _ZERO if gate[i] <= _ZERO else value
+                g[i] = passed(g[i], gate[i], act)
         for i in range(len(row)):
             p += g[i]
             q += g[i] * (row[i] - mean)
@@ -139,20 +137,21 @@ def _gated_sums(given, out, x, mean, relu):  # type: ignore[no-untyped-def]
 
 
 @jit_part
-def normalise_back(memory, x_at, out_at, given_at, back_at, shape, weight, gradients, moments, relu):  # type: ignore[no-untyped-def]
+def normalise_back(memory, x_at, out_at, given_at, back_at, shape, weight, gradients, moments, act, more):  # type: ignore[no-untyped-def]
     """The gradients of `normalise`.
 
     Args:
         memory: see above.
         x_at: the inputs.
-        out_at: the outputs, read if ``relu``.
-        given_at: the outputs' gradient; with ``relu`` it becomes that of the sum before.
-        back_at: where the inputs' gradient is written.
+        out_at: the outputs, read if there is an activation.
+        given_at: the outputs' gradient; with an activation it becomes that of the sum before.
+        back_at: where the inputs' gradient is written; this may be ``given_at``.
         shape: see above.
         weight: shape (channels,).
         gradients: of weight and bias, written.
         moments: what `normalise` has written.
-        relu: whether ReLU followed.
+        act: the activation that followed.
+        more: whether the inputs' gradient is added to what is there.
     """
     rows, columns, run = shape
     by_weight, by_bias = gradients
@@ -167,7 +166,7 @@ def normalise_back(memory, x_at, out_at, given_at, back_at, shape, weight, gradi
                 a = start + h * x_at[2] + w * x_at[3]
                 z = gate + h * out_at[2] + w * out_at[3]
                 g = above + h * given_at[2] + w * given_at[3]
-                p, q = _gated_sums(memory[g : g + run], memory[z : z + run], memory[a : a + run], mean, relu)
+                p, q = _gated_sums(memory[g : g + run], memory[z : z + run], memory[a : a + run], mean, act)
                 total += p
                 product += q
         by_weight[c], by_bias[c] = product * deviation, total
@@ -183,5 +182,12 @@ def normalise_back(memory, x_at, out_at, given_at, back_at, shape, weight, gradi
                 z = to + h * back_at[2] + w * back_at[3]
                 row, result = memory[a : a + run], memory[z : z + run]
                 gradient = memory[g : g + run]
-                for i in range(run):
-                    result[i] = gradient[i] * scale + row[i] * slope + offset
+                if g == z and not more:  # two names of one memory are gone through number by number
+                    for i in range(run):
+                        gradient[i] = gradient[i] * scale + row[i] * slope + offset
+                elif more:
+                    for i in range(run):
+                        result[i] += gradient[i] * scale + row[i] * slope + offset
+                else:
+                    for i in range(run):
+                        result[i] = gradient[i] * scale + row[i] * slope + offset

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from lotto.core import files
 from lotto.core.errors import StorageError
 from lotto.core.locks import PathLock
+from lotto.training.learners.activations import RELU
 from lotto.training.learners.descriptions import Layer, LinearLayer
 from lotto.training.learners.linear_head import DenseLinear, Linear, SparseLinear
 
@@ -159,24 +160,27 @@ def _by_torch(layer: Layer, batch: int) -> Callable[[], object]:
 def _by_kernels(layer: Layer, batch: int, density: float) -> Callable[[], object]:
     from lotto.training.learners import program
     from lotto.training.learners.after_layers import Bias, Norm
-    from lotto.training.learners.batch_innermost import NOWHERE, Workspace
+    from lotto.training.learners.batch_innermost import Workspace
     from lotto.training.learners.conv_layers import DENSE, SPARSE, Convolution
-    from lotto.training.learners.network_pass import PartPass, Unit
+    from lotto.training.learners.network_pass import StepsPass
+    from lotto.training.learners.steps import AfterStep, ConvolutionStep
+    from lotto.training.learners.team import Team
 
     count, space = layer.outputs, Workspace(batch)
     weights = (count, layer.inputs // layer.groups, *layer.shape.kernel)
     mask = np.random.default_rng(0).random(weights) < density
     convolution = Convolution(layer.shape, 2 * count, mask, DENSE if density == 1 else SPARSE, layer.groups)
-    after = (None, Norm(count, 0, count, 0, count, 0)) if layer.norm else (Bias(count, 0), None)
-    x = space.plane(layer.inputs, layer.size, layer.shape.reach(layer.size))
-    made = PartPass(Unit(convolution, *after), space, x, NOWHERE, asked=not layer.first)
-    instructions = program.rows([*made.forward(), *made.backward()])
+    after = Norm(count, 0, count, 0, count, 0) if layer.norm else Bias(count, 0)
+    steps = (ConvolutionStep(0, 1, convolution), AfterStep(1, 2, after, activation=RELU))
+    made = StepsPass(steps, set() if layer.first else {0}, space, layer.inputs, layer.size)
+    instructions = program.rows([*made.forward, *made.backward])
     memory, moments, lists, places = space.tables()
     values, running = np.ones(2 * count + mask.size, np.float32), np.ones(2 * count, np.float32)
     vectors = (values, np.zeros_like(values), running)
     constants = np.array([[0.1, 1e-5]])
-    run = program.runner(instructions)
-    return lambda: run(instructions, memory, *vectors, moments, lists, places, constants, space.packed)
+    team, tables = Team(torch.get_num_threads()), (moments, lists, places, constants, space.packed)
+    kernels = program.runner(instructions)
+    return lambda: program.work_off(team, kernels, instructions, memory, *vectors, *tables)
 
 
 def _linear_contenders(layer: LinearLayer, batch: int) -> list[Callable[[], object]]:

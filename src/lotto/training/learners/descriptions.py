@@ -1,55 +1,93 @@
-"""What is said of a convolutional network: which layers of known kinds stand in which order, and how large they are."""
+"""What is said of a convolutional network: which layers of known kinds read what, and how large they are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from lotto.training.learners.activations import Activation
 from lotto.training.learners.batch_innermost import Pair, Pooling, Shape
 
 
-class UnitNames(NamedTuple):
-    """A convolution, with or without a bias, and perhaps its BatchNorm and ReLU.
+@dataclass(frozen=True)
+class Convolve:
+    """A convolution by its module's name, of the value ``x``."""
 
-    Attributes:
-        convolution, norm: names of the modules.
-        relu: whether ReLU follows; that of a block's last one follows the sum.
-    """
-
-    convolution: str
-    norm: str | None = None
-    relu: bool = True
+    x: int
+    name: str
 
 
-class BlockNames(NamedTuple):
-    """Units one after another, and one of the shortcut or None; see `network_pass.Block`."""
+@dataclass(frozen=True)
+class Normalise:
+    """BatchNorm by its module's name, of the value ``x``."""
 
-    main: tuple[UnitNames, ...]
-    shortcut: UnitNames | None
+    x: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Add:
+    """``x + other``, two values of one shape."""
+
+    x: int
+    other: int
+
+
+@dataclass(frozen=True)
+class Activate:
+    """An activation of the value ``x``."""
+
+    x: int
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pooling of the value ``x``."""
+
+    x: int
+    pooling: Pooling
+
+
+Node = Convolve | Normalise | Add | Activate | Pool
 
 
 class Description(NamedTuple):
     """A network.
 
     Attributes:
-        parts: what inputs go through.
-        flat: whether linear layers read all places; else the mean over them.
-        linear: the linear layers, with ReLU between them.
+        nodes: the i-th gives value i + 1, of values before; value 0 are the inputs. All lead to the last one.
+        flat: whether linear layers read all places of the last value; else the mean over them.
+        linear: the linear layers, one after another.
+        before: what each of them reads its inputs through, or None.
     """
 
-    parts: Sequence[UnitNames | BlockNames | Pooling]
+    nodes: tuple[Node, ...]
     flat: bool
-    linear: Sequence[str]
+    linear: tuple[str, ...]
+    before: tuple[Activation | None, ...]
 
     @property
-    def units(self) -> list[UnitNames]:
-        """All units, those of shortcuts last."""
-        blocks = [part for part in self.parts if isinstance(part, BlockNames)]
-        plain = [part for part in self.parts if isinstance(part, UnitNames)]
-        inner = [unit for block in blocks for unit in block.main]
-        return [*plain, *inner, *(block.shortcut for block in blocks if block.shortcut is not None)]
+    def layers(self) -> list[str]:
+        """The names of all layers."""
+        return [*(node.name for node in self.nodes if isinstance(node, Convolve | Normalise)), *self.linear]
+
+    @property
+    def trained(self) -> set[int]:
+        """The values that depend on parameters, so that gradients with respect to them are asked for."""
+        found: set[int] = set()
+        for value, node in enumerate(self.nodes, 1):
+            if isinstance(node, Convolve | Normalise) or found & {*inputs_of(node)}:
+                found.add(value)
+        return found
+
+
+def inputs_of(node: Node) -> tuple[int, ...]:
+    """The values that a node reads."""
+    return (node.x, node.other) if isinstance(node, Add) else (node.x,)
 
 
 class Layer(NamedTuple):
@@ -60,7 +98,7 @@ class Layer(NamedTuple):
         inputs, outputs: channels.
         size: height and width of the inputs.
         first: whether nobody asks for the inputs' gradient.
-        norm: whether BatchNorm follows; else a bias.
+        norm: whether BatchNorm follows; else a bias is timed.
         groups: of inputs and outputs.
     """
 
@@ -111,39 +149,30 @@ def _pair(sizes: Sequence[int], fill: int) -> Pair:
 
 def last_size(module: nn.Module, found: Description, shape: Sequence[int]) -> Pair:
     """Height and width of the last activations for inputs of a shape."""
-    return _sized(module, found, shape)[1]
+    return sizes(module, found, shape)[-1]
 
 
 def layers_of(module: nn.Module, found: Description, shape: Sequence[int]) -> dict[str, Layer]:
     """The convolutions of a network by name, for inputs of a shape."""
-    layers = {}
-    for i, (unit, size) in enumerate(_sized(module, found, shape)[0]):
-        layer: Any = module.get_submodule(unit.convolution)
-        channels = (layer.in_channels, layer.out_channels)
-        layers[unit.convolution] = Layer(shape_of(layer), *channels, size, i == 0, unit.norm is not None, layer.groups)
+    layers, size, trained = {}, sizes(module, found, shape), found.trained
+    normalised = {node.x for node in found.nodes if isinstance(node, Normalise)}
+    for value, node in enumerate(found.nodes, 1):
+        if isinstance(node, Convolve):
+            layer: Any = module.get_submodule(node.name)
+            about = (node.x not in trained, value in normalised, layer.groups)
+            layers[node.name] = Layer(shape_of(layer), layer.in_channels, layer.out_channels, size[node.x], *about)
     return layers
 
 
-def _sized(module: nn.Module, found: Description, shape: Sequence[int]) -> tuple[list[tuple[UnitNames, Pair]], Pair]:
-    """All units with the height and width of their inputs, and of the last activations."""
-    _, size = channels_and_size(shape)
-    sized: list[tuple[UnitNames, Pair]] = []
-
-    def add(unit: UnitNames, size: Pair) -> Pair:
-        sized.append((unit, size))
-        return shape_of(module.get_submodule(unit.convolution)).outputs(size)
-
-    for part in found.parts:
-        if isinstance(part, Pooling):
-            size = part.outputs(size)
-        elif isinstance(part, UnitNames):
-            size = add(part, size)
-        else:
-            if part.shortcut is not None:
-                add(part.shortcut, size)
-            for unit in part.main:
-                size = add(unit, size)
-    return sized, size
+def sizes(module: nn.Module, found: Description, shape: Sequence[int]) -> list[Pair]:
+    """Heights and widths of all values."""
+    known = [channels_and_size(shape)[1]]
+    for node in found.nodes:
+        size = known[node.x]
+        if isinstance(node, Convolve):
+            size = shape_of(module.get_submodule(node.name)).outputs(size)
+        known.append(node.pooling.outputs(size) if isinstance(node, Pool) else size)
+    return known
 
 
 def is_simple(convolution: Any) -> bool:

@@ -5,13 +5,15 @@ Where few enough weights are left, these alone are multiplied, by the kernels of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lotto.training.learners.activations import RELU, Activation
 from lotto.training.learners.sparse_linear import compressed, kernels
 
 
@@ -55,7 +57,7 @@ class DenseLinear:
     def input_gradient(self, given: Tensor, x: Tensor, relu: bool) -> Tensor:
         """Shape (inputs, batch); with ``relu`` 0 where ``x`` is not above 0."""
         found = torch.mm(self.layer.weight.t(), given)
-        return torch.ops.aten.threshold_backward.default(found, x, 0) if relu else found
+        return RELU.back(found, x) if relu else found
 
 
 class SparseLinear:
@@ -94,15 +96,29 @@ class SparseLinear:
         return found
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch's products computed by one thread: the order of their sums depends on how many there are."""
+    count = torch.get_num_threads()
+    if count > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if count > 1:
+            torch.set_num_threads(count)
+
+
 class Head:
-    """Linear layers with ReLU between them.
+    """Linear layers, with activations between them. Bits do not depend on the number of threads.
 
     Args:
         layers: one after another.
+        before: what each of them reads its inputs through, or None.
     """
 
-    def __init__(self, layers: Sequence[DenseLinear | SparseLinear]) -> None:
-        self.layers = layers
+    def __init__(self, layers: Sequence[DenseLinear | SparseLinear], before: Sequence[Activation | None]) -> None:
+        self.layers, self.before = layers, before
         self.inputs: list[Tensor] = []
 
     @property
@@ -110,18 +126,29 @@ class Head:
         """How many there are."""
         return len(self.layers[-1].layer.weight)
 
+    @property
+    def _threads(self) -> AbstractContextManager[None]:
+        whole = any(isinstance(layer, DenseLinear) for layer in self.layers)
+        return one_thread() if whole else nullcontext()
+
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (classes, batch); the inputs of all layers are kept for `backward`."""
         self.inputs = []
-        for layer in self.layers:
-            x = x.relu_() if self.inputs else x
-            self.inputs.append(x)
-            x = layer.forward(x)
+        with self._threads:
+            for layer, activation in zip(self.layers, self.before, strict=True):
+                if activation is not None:
+                    x = activation(x if self.inputs else x.clone())
+                self.inputs.append(x)
+                x = layer.forward(x)
         return x
 
     def backward(self, given: Tensor) -> Tensor:
         """Set the gradients, from those of the outputs; returns that of the inputs."""
-        for i, layer in reversed([*enumerate(self.layers)]):
-            layer.set_gradients(given, self.inputs[i])
-            given = layer.input_gradient(given, self.inputs[i], relu=i > 0)
+        with self._threads:
+            for i, layer in reversed([*enumerate(self.layers)]):
+                x, activation = self.inputs[i], self.before[i]
+                layer.set_gradients(given, x)
+                given = layer.input_gradient(given, x, relu=activation == RELU)
+                if activation not in (None, RELU):
+                    given = activation.back(given, x)
         return given

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lotto.training.learners.batch_innermost import Pooling
-from lotto.training.learners.descriptions import BlockNames, Description, UnitNames, of_images, shape_of
+from lotto.training.learners.descriptions import Convolve, Description, Normalise, of_images, shape_of
 from lotto.training.learners.linear_head import DenseLinear, Head, Linear, SparseLinear
 from lotto.training.learners.sparse_linear import SMALL, SPARSE, is_faster_sparse
 
 if TYPE_CHECKING:
-    from lotto.training.learners import after_layers, conv_layers, network_pass
+    from lotto.training.learners import after_layers, conv_layers, network_pass, steps
 
 CROSSOVER = 0.45
 """Share of the weights of a dense layer's blocks below which single weights are quicker: a sum over rows of memory
@@ -25,18 +24,13 @@ takes about twice as long as one in registers."""
 def are_quicker(module: nn.Module) -> bool:
     """Whether kernels of ours are quicker than torch's layers where nothing is measured.
 
-    With several threads, or narrower registers, torch's dense layers of images may be quicker.
+    With narrower registers, torch's dense layers of images may be quicker.
     """
     if not of_images(module):
         return True
     from lotto.training.learners.vector_blocks import WIDE
 
-    return WIDE and torch.get_num_threads() == 1
-
-
-def linear_crossover(weight: Tensor) -> float:
-    """Share of a linear layer's weights below which single ones are quicker, where nothing is measured."""
-    return SPARSE if weight.numel() > SMALL else 0.0
+    return WIDE
 
 
 class Layers:
@@ -103,43 +97,45 @@ class Layers:
         self.running.zero_()
 
     def _network(self, module: nn.Module, found: Description) -> network_pass.Network:
-        from lotto.training.learners.network_pass import Block, Network, Vectors
+        from lotto.training.learners.network_pass import Network, Vectors
+        from lotto.training.learners.steps import steps_of
 
         assert self.flat.grad is not None
-        parts: list[Any] = []
-        for part in found.parts:
-            if isinstance(part, Pooling):
-                parts.append(part)
-            elif isinstance(part, BlockNames):
-                main = [self._unit(module, names) for names in part.main]
-                parts.append(Block(main, None if part.shortcut is None else self._unit(module, part.shortcut)))
-            else:
-                parts.append(self._unit(module, part))
-        head = Head([self._linear(name) for name in found.linear])
+        steps = steps_of(found.nodes, self._layers(module, found))
+        head = Head([self._linear(name) for name in found.linear], found.before)
         constants = np.array(self._constants).reshape(-1, 2)
         vectors = Vectors(self.flat.numpy(), self.flat.grad.numpy(), self.running.numpy(), constants)
-        return Network(parts, found.flat, head, vectors)
+        return Network(steps, found.trained, found.flat, head, vectors)
+
+    def _layers(self, module: nn.Module, found: Description) -> steps.NamedLayers:
+        """Convolutions, their biases and BatchNorms by name."""
+        from lotto.training.learners.after_layers import Bias
+        from lotto.training.learners.steps import NamedLayers
+
+        made = NamedLayers({}, {}, {})
+        for node in found.nodes:
+            if not isinstance(node, Convolve | Normalise):
+                continue
+            layer: Any = module.get_submodule(node.name)
+            if isinstance(node, Normalise):
+                made.norms[node.name] = self._norm(node.name, layer)
+                continue
+            made.convolutions[node.name] = self._convolution(node.name, layer)
+            if layer.bias is not None:
+                made.biases[node.name] = Bias(layer.out_channels, self._places[f"{node.name}.bias"])
+        return made
 
     def _linear(self, name: str) -> DenseLinear | SparseLinear:
         weight, bias = self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias")
         gradients = self.gradients()
         by_weight, by_bias = gradients[f"{name}.weight"], gradients.get(f"{name}.bias")
-        mask = self._mask.get(f"{name}.weight")
+        mask = self._mask.get(f"{name}.weight", torch.ones_like(weight, dtype=torch.bool))
         layer = Linear(weight, bias, by_weight, by_bias, mask)
-        sparse = mask is not None and is_faster_sparse(mask, self._crossovers.get(name, linear_crossover(weight)))
+        sparse = is_faster_sparse(mask, self._crossovers.get(name, SPARSE))
         self.sparse += sparse
         self.count += 1
-        return SparseLinear(layer) if sparse else DenseLinear(layer)
-
-    def _unit(self, module: nn.Module, names: UnitNames) -> network_pass.Unit:
-        from lotto.training.learners.after_layers import Bias
-        from lotto.training.learners.network_pass import Unit
-
-        layer: Any = module.get_submodule(names.convolution)
-        convolution = self._convolution(names.convolution, layer)
-        bias = None if layer.bias is None else Bias(layer.out_channels, self._places[f"{names.convolution}.bias"])
-        norm = None if names.norm is None else self._norm(names.norm, module.get_submodule(names.norm))
-        return Unit(convolution, bias, norm, names.relu)
+        # With a few thousand weights, torch's operators are busy with being called.
+        return SparseLinear(layer) if sparse or weight.numel() <= SMALL else DenseLinear(layer)
 
     def _convolution(self, name: str, layer: Any) -> conv_layers.Convolution:
         from lotto.training.learners.conv_layers import DENSE, Convolution

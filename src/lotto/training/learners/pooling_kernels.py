@@ -1,4 +1,4 @@
-"""Biases with ReLU and pooling over activations that lie channel × height × width × batch; see `batchnorm_kernels`.
+"""Biases, sums, activations and pooling over channel × height × width × batch; see `batchnorm_kernels`.
 
 Importing this module needs numba.
 """
@@ -8,31 +8,56 @@ from __future__ import annotations
 import numpy as np
 
 from lotto.core.jit import jit_part
+from lotto.training.learners.activation_kernels import activated, passed
 
 _BLOCK = 1024
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @jit_part
-def shift(memory, x_at, out_at, shape, bias, relu):  # type: ignore[no-untyped-def]
-    """``out = x + bias``, with ReLU if ``relu``; arguments as those of `batchnorm_kernels.normalise`."""
+def shift(memory, x_at, added_at, out_at, shape, channels, bias, add, act):  # type: ignore[no-untyped-def]
+    """``out = act(x + bias + added)``.
+
+    Args:
+        memory, x_at, added_at, out_at, shape: as those of `batchnorm_kernels.normalise`; ``out_at`` may be ``x_at``.
+        channels: of all of them.
+        bias: shape (channels,), or (0,): there is none.
+        add: whether there is something added.
+        act: the activation.
+    """
     rows, columns, run = shape
-    for c in range(len(bias)):
+    for c in range(channels):
+        number = bias[c] if len(bias) else _ZERO
         for h in range(rows):
             for w in range(columns):
                 a = x_at[0] + c * x_at[1] + h * x_at[2] + w * x_at[3]
+                b = added_at[0] + c * added_at[1] + h * added_at[2] + w * added_at[3]
                 z = out_at[0] + c * out_at[1] + h * out_at[2] + w * out_at[3]
-                row, result = memory[a : a + run], memory[z : z + run]
-                for i in range(run):
-                    value = row[i] + bias[c]
-                    result[i] = _ZERO if relu and value <= _ZERO else value  # NaN stays
+                row, other, result = memory[a : a + run], memory[b : b + run], memory[z : z + run]
+                if a == z and not add and not act[0]:  # two names of one memory are gone through number by number
+                    for i in range(run):
+                        row[i] += number
+                elif add:
+                    for i in range(run):
+                        value = row[i] + number + other[i]
+                        result[i] = activated(value, act) if act[0] else value
+                else:
+                    for i in range(run):
+                        value = row[i] + number
+                        result[i] = activated(value, act) if act[0] else value
 
 
 @jit_part
-def shift_back(memory, given_at, back_at, out_at, shape, by_bias, relu):  # type: ignore[no-untyped-def]
-    """The gradients of `shift`; that of the bias is written to ``by_bias``."""
+def shift_back(memory, given_at, back_at, out_at, shape, channels, by_bias, more, act):  # type: ignore[no-untyped-def]
+    """The gradient of `shift`, written to ``back_at`` or with ``more`` added; that of the bias to ``by_bias``.
+
+    Args:
+        memory, given_at, back_at, out_at, shape: as those of `batchnorm_kernels.normalise_back`.
+        channels, by_bias, act: see `shift`.
+        more: see above.
+    """
     rows, columns, run = shape
-    for c in range(len(by_bias)):
+    for c in range(channels):
         total = np.float64(0)
         for h in range(rows):
             for w in range(columns):
@@ -44,12 +69,20 @@ def shift_back(memory, given_at, back_at, out_at, shape, by_bias, relu):  # type
                     row, gate = memory[g + first : g + last], memory[z + first : z + last]
                     result = memory[a + first : a + last]
                     part = _ZERO
-                    for i in range(last - first):
-                        value = _ZERO if relu and gate[i] <= _ZERO else row[i]
-                        result[i] = value
-                        part += value
+                    if g == a:
+                        if act[0]:
+                            for i in range(last - first):
+                                row[i] = passed(row[i], gate[i], act)
+                        for i in range(last - first):
+                            part += row[i]
+                    else:
+                        for i in range(last - first):
+                            value = passed(row[i], gate[i], act) if act[0] else row[i]
+                            result[i] = result[i] + value if more else value
+                            part += value
                     total += part
-        by_bias[c] = total
+        if len(by_bias):
+            by_bias[c] = total
 
 
 @jit_part
@@ -88,12 +121,16 @@ def greatest(memory, x_at, out_at, shape, channels, block, whole):  # type: igno
 
 
 @jit_part
-def greatest_back(memory, x_at, out_at, given_at, back_at, shape, channels, block, whole):  # type: ignore[no-untyped-def]
-    """The gradient of `greatest`: to the first of a block that is the greatest, 0 for what no block reads."""
+def greatest_back(memory, x_at, out_at, given_at, back_at, shape, channels, block, whole, more):  # type: ignore[no-untyped-def]
+    """The gradient of `greatest`: to the first of a block that is the greatest, 0 for what no block reads.
+
+    With ``more`` it is added to what is there.
+    """
     height, width, batch = shape
     free = np.empty(batch, np.float32)  # 1 until a number of the block has been the greatest
     for c in range(channels):
-        clear(memory, back_at, c, whole, batch)
+        if not more:
+            clear(memory, back_at, c, whole, batch)
         for h in range(height):
             for w in range(width):
                 z = out_at[0] + c * out_at[1] + h * out_at[2] + w * out_at[3]
@@ -135,12 +172,13 @@ def average(memory, x_at, out_at, shape, channels, block, whole):  # type: ignor
 
 
 @jit_part
-def average_back(memory, given_at, back_at, shape, channels, block, whole):  # type: ignore[no-untyped-def]
-    """The gradient of `average`."""
+def average_back(memory, given_at, back_at, shape, channels, block, whole, more):  # type: ignore[no-untyped-def]
+    """The gradient of `average`; with ``more`` it is added to what is there."""
     height, width, batch = shape
     scale = np.float32(1.0 / (block[0] * block[1]))
     for c in range(channels):
-        clear(memory, back_at, c, whole, batch)
+        if not more:
+            clear(memory, back_at, c, whole, batch)
         for h in range(height):
             for w in range(width):
                 g = given_at[0] + c * given_at[1] + h * given_at[2] + w * given_at[3]

@@ -10,8 +10,8 @@ Importing this module needs numba.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,101 +19,11 @@ from torch import Tensor
 
 from lotto.training.learners import program, tangent_program
 from lotto.training.learners.after_layers import PoolingPass
-from lotto.training.learners.batch_innermost import LANES, Pair, Plane, Pooling, Reach, Workspace
-from lotto.training.learners.conv_layers import Convolution, ConvolutionPass
-from lotto.training.learners.network_pass import Block, Unit
+from lotto.training.learners.batch_innermost import LANES, Plane, Pooling, Reach, Workspace
+from lotto.training.learners.conv_layers import ConvolutionPass
+from lotto.training.learners.tangent_nodes import Activation, Way
 
 Instructions = Iterator[np.ndarray]
-
-
-@dataclass
-class Way:
-    """A convolution to a sum: its weights, the direction's, and the number of the activation that it reads."""
-
-    weights: Convolution
-    direction: Convolution
-    source: int
-
-    @property
-    def is_directed(self) -> bool:
-        """Whether the direction has any weight here."""
-        return bool(self.direction.mask.any())
-
-
-@dataclass
-class Activation:
-    """The inputs, a sum of convolutions and perhaps of another activation, with a bias and perhaps ReLU, or pooling.
-
-    Attributes:
-        channels, size: its own.
-        ways: the convolutions; of pooling none.
-        bias: where it begins in the vector of all numbers.
-        added: the number of the activation that is added.
-        relu: whether ReLU follows.
-        pooling: of which activation, and how.
-        moves: whether it depends on what the direction moves.
-    """
-
-    channels: int
-    size: Pair
-    ways: list[Way] = field(default_factory=list)
-    bias: int = 0
-    added: int | None = None
-    relu: bool = False
-    pooling: tuple[Pooling, int] | None = None
-    moves: bool = False
-
-    @property
-    def sources(self) -> list[int]:
-        """The numbers of the activations that it is computed from."""
-        read = [way.source for way in self.ways] if self.pooling is None else [self.pooling[1]]
-        return read if self.added is None else [*read, self.added]
-
-
-def activations(
-    parts: Sequence[Unit | Block | Pooling], directions: Sequence[Unit | Block | Pooling], channels: int, size: Pair,
-    bias: Callable[[Sequence[Unit]], int],
-) -> list[Activation]:  # fmt: skip
-    """A network's activations in the order in which they are computed.
-
-    Args:
-        parts, directions: see `network_pass.Network`, with the weights and with the direction.
-        channels, size: of the inputs.
-        bias: the place of the bias of a sum of units.
-    """
-    found = [Activation(channels, size)]
-
-    def add(sources: Sequence[int], units: Sequence[tuple[Unit, Unit]], added: int | None, relu: bool) -> int:
-        ways = [Way(u.convolution, d.convolution, i) for i, (u, d) in zip(sources, units, strict=True)]
-        made = Activation(ways[0].weights.outputs, units[0][0].outputs(found[sources[0]].size), ways)
-        made.bias, made.added, made.relu = bias([u for u, _ in units]), added, relu
-        made.moves = any(way.is_directed or found[way.source].moves for way in ways)
-        made.moves = made.moves or (added is not None and found[added].moves)
-        found.append(made)
-        return len(found) - 1
-
-    last = 0
-    for part, direction in zip(parts, directions, strict=True):
-        if isinstance(part, Pooling):
-            source = found[last]
-            made = Activation(source.channels, part.outputs(source.size), pooling=(part, last), moves=source.moves)
-            found.append(made)
-            last = len(found) - 1
-        elif isinstance(part, Unit):
-            assert isinstance(direction, Unit)
-            last = add([last], [(part, direction)], None, part.relu)
-        else:
-            assert isinstance(direction, Block)
-            *inner, end = zip(part.main, direction.main, strict=True)
-            now = last
-            for pair in inner:
-                now = add([now], [pair], None, pair[0].relu)
-            if part.shortcut is None:
-                last = add([now], [end], last, end[0].relu)
-            else:
-                assert direction.shortcut is not None
-                last = add([now, last], [end, (part.shortcut, direction.shortcut)], None, end[0].relu)
-    return found
 
 
 @dataclass
@@ -141,7 +51,7 @@ class TangentPass:
     memory that all slots share.
 
     Args:
-        nodes: see `activations`.
+        nodes: see `tangent_nodes.activations`.
         batch: its size, a multiple of `LANES`; what it is filled up with is to have gradients of 0.
         slots: how many batches are kept.
         flat: whether features are all places of the last activation; else the mean over them.
@@ -286,7 +196,7 @@ class TangentPass:
             yield from self._gate(node, given, None if later is None else gradients[later], self.held[i])
             if node.pooling is not None:
                 pooling, source = node.pooling
-                yield from PoolingPass(pooling, self.held[source], self.held[i], given, gradients[source]).backward()
+                yield from self._pool_back(pooling, self.held[source], self.held[i], given, gradients[source])
             for way in self.ways[i]:
                 for part in (way.moved, way.moved_directed) if moves else (way.still,):
                     if part is not None and part.back is not None:
@@ -296,6 +206,10 @@ class TangentPass:
                     yield from way.directed.weight_gradient()
                     if way.moved_directed is not None:
                         yield from way.moved_directed.weight_gradient(more=True)
+
+    def _pool_back(self, pooling: Pooling, x: Plane, out: Plane, given: Plane, back: Plane | None) -> Instructions:
+        if back is not None:
+            yield from PoolingPass(pooling, x, out).backward(given, back)
 
     def _gate(self, node: Activation, out: Plane, added: Plane | None, held: Plane) -> Instructions:
         if added is not None or node.relu:

@@ -68,11 +68,11 @@ def _compiled(digest: str) -> Any:
                 if op == GREATEST:
                     greatest(memory, x, out, shape, channels, block, whole)
                 elif op == GREATEST_BACK:
-                    greatest_back(memory, x, out, read, written, shape, channels, block, whole)
+                    greatest_back(memory, x, out, read, written, shape, channels, block, whole, False)
                 elif op == AVERAGE:
                     average(memory, x, out, shape, channels, block, whole)
                 elif op == AVERAGE_BACK:
-                    average_back(memory, read, written, shape, channels, block, whole)
+                    average_back(memory, read, written, shape, channels, block, whole, False)
                 else:
                     pick(memory, x, out, read, written, shape, channels, block, whole)
             else:
