@@ -83,6 +83,7 @@ class Pilot:
                 if (claim := self.queue.take_over(dead, self.name)) is not None:
                     log.info("A worker has been silent for %g s; its job goes on here.", self.lease)
                     return claim
+            leases.bury()
         return None
 
     @contextlib.contextmanager

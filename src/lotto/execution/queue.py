@@ -6,6 +6,7 @@ results through the store. Whoever runs the experiment may end and come back: wh
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
@@ -15,10 +16,10 @@ from pathlib import Path
 from pickle import loads
 from typing import Any
 
-from lotto.core.errors import WorkerError
+from lotto.core.errors import StorageError, WorkerError
 from lotto.core.fingerprint import digest
 from lotto.execution.engine import Engine, Reply
-from lotto.execution.queue_folder import QueueFolder
+from lotto.execution.queue_folder import Leases, QueueFolder
 from lotto.execution.schedule import job_name
 from lotto.execution.store import Store
 from lotto.execution.worker import Answer, Assignment
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 MOST = 1000
 """Parcels in the queue at a time, unless another number is given."""
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 2.0
+"""Between two looks whether what was asked for is still there."""
+GONE_SECONDS = 60.0
 PATIENCE_SECONDS = 20.0
 """After that without any worker it is said how to start one."""
 
@@ -52,6 +56,8 @@ class Queue(Engine):
         self._folder: QueueFolder | None = None
         self._busy: dict[str, tuple[Assignment, bytes]] = {}
         self._alone_since: float | None = None
+        self._looked = 0.0
+        self._watched: Leases | None = None
 
     @property
     def queue(self) -> QueueFolder:
@@ -59,6 +65,13 @@ class Queue(Engine):
         if self._folder is None:
             self._folder = QueueFolder(self.store.root)
         return self._folder
+
+    @property
+    def _leases(self) -> Leases:
+        """Which of the workers are silent."""
+        if self._watched is None:
+            self._watched = Leases(self.queue, PATIENCE_SECONDS)
+        return self._watched
 
     @property
     def execution(self) -> dict[str, Any]:
@@ -80,36 +93,58 @@ class Queue(Engine):
         self.queue.put(name, parcel)
 
     def collect(self, report: Callable[[], None]) -> list[tuple[Assignment, Reply]]:
-        """Wait for an answer."""
+        """Wait for an answer; a store that is gone is waited for, too, for a minute.
+
+        Raises:
+            StorageError: if it does not come back.
+        """
         came: list[tuple[Assignment, Reply]] = []
+        gone_since: float | None = None
         while self._busy and not came:
-            for name in sorted(self.queue.answered() & self._busy.keys()):
-                if (content := self.queue.answer(name)) is not None:
-                    assignment, _ = self._busy.pop(name)
-                    came.append((assignment, _reply(content, assignment)))
+            try:
+                came = self._answers()
+                if not came:
+                    self._look_after()
+                gone_since = None
+            except (StorageError, OSError):
+                gone_since = gone_since or time.monotonic()
+                if time.monotonic() - gone_since > GONE_SECONDS:
+                    raise
             if not came:
                 report()
-                self._look_after()
                 time.sleep(POLL_SECONDS)
         return came
 
+    def _answers(self) -> list[tuple[Assignment, Reply]]:
+        came: list[tuple[Assignment, Reply]] = []
+        for name in sorted(self.queue.answered() & self._busy.keys()):
+            if (content := self.queue.answer(name)) is not None:
+                assignment, _ = self._busy.pop(name)
+                came.append((assignment, _reply(content, assignment)))
+        return came
+
     def _look_after(self) -> None:
-        """Say if there are no workers, and put back what somebody has withdrawn."""
+        """Say if there are no workers, and put back what has gone, with whatever folder it was in."""
         now = time.monotonic()
-        if self.queue.workers() or self._alone_since is None:
+        if set(self.queue.workers()) - set(self._leases.run_out()) or self._alone_since is None:
             self._alone_since = now
         elif now - self._alone_since > PATIENCE_SECONDS:
             self._alone_since = float("inf")
             log.warning("Nobody works on the queue of %s. Start workers: lotto work %s", *[self.store.root] * 2)
-        for name, (_, parcel) in self._busy.items():
-            if not self.queue.is_known(name):
-                self.queue.put(name, parcel)
+        if now - self._looked > LOOK_SECONDS:
+            self._looked, self._folder = now, QueueFolder(self.store.root)
+            for name, (_, parcel) in self._busy.items():
+                if not self.queue.is_known(name):
+                    self.queue.put(name, parcel)
 
     def close(self) -> None:
         """Withdraw what is not done; what it has reached stays for whoever wants it again."""
-        for name in self._busy:
-            self.queue.withdraw(name)
-        self._busy = {}
+        busy, self._busy = self._busy, {}
+        with contextlib.suppress(StorageError, OSError):  # it is gone, and with it whoever works there
+            for name in busy:
+                self.queue.withdraw(name)
+            if busy or self._folder is not None:
+                self.queue.forget_reports()
 
 
 class _Kept:

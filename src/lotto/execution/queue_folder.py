@@ -100,6 +100,12 @@ class QueueFolder:
         """Names of all answers."""
         return set(_names(self.folder("done")))
 
+    def forget_reports(self) -> None:
+        """Remove reports of progress that killed processes have left, where nobody works or waits."""
+        if not any(True for name in ("waiting", "running") for _ in _names(self.folder(name))):
+            for path in self.folder("data").glob("progress-*"):
+                path.unlink(missing_ok=True)
+
     def is_known(self, name: str) -> bool:
         """Whether a parcel waits, is worked on or is answered."""
         return bool(self._waiting(name) or self._running(name) or (self.folder("done") / name).exists())
@@ -190,11 +196,11 @@ class Leases:
         self._seen: dict[str, tuple[str, float]] = {}
 
     def run_out(self) -> list[str]:
-        """Workers that hold something and have not changed their count for the length of a lease."""
+        """Workers that have not changed their count for the length of a lease."""
         now, silent = time.monotonic(), []
-        holders = self.queue.holders()
-        self._seen = {worker: seen for worker, seen in self._seen.items() if worker in holders}
-        for worker in sorted(holders):
+        known = {*self.queue.workers(), *self.queue.holders()}
+        self._seen = {worker: seen for worker, seen in self._seen.items() if worker in known}
+        for worker in sorted(known):
             beat = self.queue.beat_of(worker)
             last, since = self._seen.get(worker, (None, now))
             if beat != last:
@@ -202,6 +208,14 @@ class Leases:
             elif now - since >= self.seconds:
                 silent.append(worker)
         return silent
+
+    def bury(self) -> None:
+        """Remove what killed workers have left that hold nothing; one that was only paused comes back by itself."""
+        holders = self.queue.holders()
+        for worker in self.run_out():
+            if worker not in holders:
+                with contextlib.suppress(OSError):
+                    self.queue.leave(worker)
 
 
 def new_worker() -> str:
