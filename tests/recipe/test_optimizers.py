@@ -86,7 +86,10 @@ def test_training_does_not_import_torchs_compiler():
     ("make", "text"),
     [
         (lambda: SGD(0.1, 0.9, 1e-4), "SGD takes lr and momentum by position and the rest by name (weight_decay=..."),
-        (lambda: Adam(0.1, 0.9), "Adam takes lr by position and the rest by name (weight_decay=..., beta1=..."),
+        (
+            lambda: Adam(0.1, 0.9),
+            "Adam takes lr by position and the rest by name (weight_decay=..., groups=..., beta1=...",
+        ),
         (lambda: AdamW(0.1, 0.9), "AdamW takes lr by position"),
         (lambda: RMSprop(0.1, 0.9), "RMSprop takes lr by position"),
         (lambda: lotto.MultiStep(("8it",), 0.1, "2it"), "MultiStep takes milestones and gamma by position"),

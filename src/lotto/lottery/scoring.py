@@ -139,7 +139,7 @@ class _Batches:
         self.owner = owner
 
     def __len__(self) -> int:
-        size, examples = self.owner.recipe.batch_size, self.owner.examples
+        size, examples = self.owner.recipe.step_examples, self.owner.examples
         if examples is None and self.owner.recipe.arrays.size() >= ENDLESS:
             raise UsageError(
                 f"{self.owner.recipe.arrays.name} is a stream without an end, so a score cannot read all its batches: "
@@ -153,7 +153,7 @@ class _Batches:
         def double(x: Tensor) -> Tensor:  # of the type of the model's weights: it is called as it is
             return x.double() if x.is_floating_point() else x
 
-        for x, y in recipe.arrays.to(device_of(recipe)).batches(seed, 0, len(self), recipe.batch_size, None):
+        for x, y in recipe.arrays.to(device_of(recipe)).batches(seed, 0, len(self), recipe.step_examples, None):
             yield Batch(mapped(x, double) if recipe.precision == "float64" else x, y)
 
 
@@ -261,7 +261,7 @@ def score_task(
     """The task of a score, with the parts of the arguments that it reads."""
     start = None if start is None else {name: start[name] for name in mask}
     name = " · ".join(filter(None, (label, f"score {score_name(score)}")))
-    return ScoreTask(recipe, weights, mask, score_function(score), start, seed, recipe.batch_size, name)
+    return ScoreTask(recipe, weights, mask, score_function(score), start, seed, recipe.step_examples, name)
 
 
 def check_score(recipe: Recipe, rule: Pruning, weights: Weights, mask: Mask, start: Weights, seed: int) -> bool:
@@ -275,7 +275,7 @@ def check_score(recipe: Recipe, rule: Pruning, weights: Weights, mask: Mask, sta
         return False
     except NeedsNetworkError:
         pass
-    measured = NetworkMeasurements(recipe, weights, mask, seed, examples=recipe.batch_size)
+    measured = NetworkMeasurements(recipe, weights, mask, seed, examples=recipe.step_examples)
     scores = scores_of(rule.score, context_of(weights, mask, start, seed, measured))
     prune_by(rule, weights, mask, start=start, seed=seed, scores=scores)
     return True

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from lotto.recipe.optimizers import Optimizer
     from lotto.recipe.pretrained import Pretrained
     from lotto.recipe.recipe import PRECISIONS, Recipe
+    from lotto.recipe.torch_optimizer import TorchOptimizer
 
-__all__ = ["PRECISIONS", "Optimizer", "Pretrained", "Recipe", "Schedule"]
+__all__ = ["PRECISIONS", "Optimizer", "Pretrained", "Recipe", "Schedule", "TorchOptimizer"]
 
 __getattr__, __dir__ = lazy_face(
     __name__,
@@ -20,5 +21,6 @@ __getattr__, __dir__ = lazy_face(
         "optimizers": ["Optimizer"],
         "pretrained": ["Pretrained"],
         "recipe": ["PRECISIONS", "Recipe"],
+        "torch_optimizer": ["TorchOptimizer"],
     },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,6 +16,8 @@ from torch.optim.sgd import sgd
 
 from lotto.core.check import checked
 from lotto.core.errors import UsageError, check_positional
+from lotto.core.fingerprint import affects
+from lotto.recipe.groups import Groups, checked_groups, grouped
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,7 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What every optimizer has: a peak learning rate that the schedule multiplies.
+    """What every optimizer has: a peak learning rate that the schedule multiplies, and groups of parameters.
+
+    Attributes:
+        lr: the peak learning rate.
+        weight_decay: see each.
+        groups: patterns over parameter names (several with ``|`` between them) with the fields that are others there:
+            ``{"*.bias|*norm*": {"weight_decay": 0}, "head.*": {"lr": 0.01}}``. The first that matches a name counts; a
+            pattern that matches none is refused. Parameters in groups are moved by autograd's learner, and in stacks.
 
     One of a user's own says what it remembers of a parameter, and takes a step in place; see docs/optimizers.md.
 
@@ -41,6 +50,7 @@ class Optimizer:
 
     lr: float
     weight_decay: float = field(default=0.0, kw_only=True)
+    groups: Groups | None = field(default=None, kw_only=True, repr=False, metadata=affects("training", unless=None))
 
     BY_POSITION: ClassVar[tuple[str, ...]] = ("lr",)
 
@@ -49,9 +59,10 @@ class Optimizer:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name != "nesterov" and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise UsageError(f"{name} of {type(self).__name__} is a number; got {value!r}.")
+        for f in fields(self):
+            value, is_number = getattr(self, f.name), f.type in ("float", "int", float, int)
+            if is_number and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise UsageError(f"{f.name} of {type(self).__name__} is a number; got {value!r}.")
         if not 0 < self.lr < math.inf:
             raise UsageError(f"A learning rate is greater than 0; got {self.lr!r}.")
         if not 0 <= self.weight_decay < math.inf:
@@ -59,6 +70,15 @@ class Optimizer:
         # With eps = 0 a pruned weight would be 0 / 0.
         if not getattr(self, "eps", 1.0) > 0:
             raise UsageError(f"eps is greater than 0; got {self.eps!r}.")  # type: ignore[attr-defined]
+        if self.groups is not None:
+            object.__setattr__(self, "groups", checked_groups(self, self.groups))
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr)
+        return _with_groups(self, f"{type(self).__qualname__}({values})")
+
+    def __str__(self) -> str:
+        return _with_groups(self, repr(self))  # a subclass of somebody's own may have a repr of its own
 
     def init_state(self, parameter: Tensor) -> dict[str, Tensor]:
         """What the optimizer remembers of a parameter before its first step: tensors of its shape, or numbers."""
@@ -71,8 +91,14 @@ class Optimizer:
         raise UsageError(f"Pass one of SGD, Adam, AdamW, RMSprop, or give {type(self).__name__} a method update.")
 
 
+def _with_groups(optimizer: Optimizer, said: str) -> str:
+    if optimizer.groups is None or "groups=" in said:
+        return said
+    return f"{said[:-1]}, groups={optimizer.groups!r})"
+
+
 @checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SGD(Optimizer):
     """Stochastic gradient descent with (Nesterov) momentum; weight decay is added to the gradient.
 
@@ -123,7 +149,7 @@ class SGD(Optimizer):
 
 
 @checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adam(Optimizer):
     """Adam; weight decay is added to the gradient.
 
@@ -168,7 +194,7 @@ class Adam(Optimizer):
 
 
 @checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdamW(Adam):
     """Adam with decoupled weight decay.
 
@@ -178,7 +204,7 @@ class AdamW(Adam):
 
 
 @checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RMSprop(Optimizer):
     """RMSprop with optional momentum.
 
@@ -223,6 +249,8 @@ class RMSprop(Optimizer):
         )
 
 
+TINY = 1e-6
+"""Added to a norm before something is divided by it, as torch does."""
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": SGD,
     "adam": Adam,
@@ -245,15 +273,59 @@ class OptimizerState:
     Args:
         optimizer: which and how.
         parameters: by name; gradients are read from their ``grad``, and those without one are left alone.
+        clip_norm: gradients whose norm, of all together, is larger are made so large; None = they are left.
+        networks: how many networks the parameters hold along a leading axis, each with a norm of its own; 0 = one,
+            without such an axis.
     """
 
-    def __init__(self, optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
-        self.optimizer = optimizer
-        self.states = {name: optimizer.init_state(parameter) for name, parameter in parameters.items()}
-        self._parts = list(zip(parameters.values(), self.states.values(), strict=True))
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        parameters: Mapping[str, Tensor],
+        clip_norm: float | None = None,
+        networks: int = 0,
+    ) -> None:
+        self.optimizer, self.clip_norm, self.networks = optimizer, clip_norm, networks
+        self.states: dict[str, dict[str, Tensor]] = {}
+        self._groups: list[tuple[Optimizer, float, list[tuple[Tensor, dict[str, Tensor]]]]] = []
+        for part, names in grouped(optimizer, parameters):
+            states = {name: part.init_state(parameters[name]) for name in names}
+            self.states |= states
+            pairs = [(parameters[name], state) for name, state in states.items()]
+            self._groups.append((part, part.lr / optimizer.lr, pairs))
+        self.states = {name: self.states[name] for name in parameters}
+        self._parameters = [*parameters.values()]
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """One step at a learning rate."""
-        found = [(p, g, state) for p, state in self._parts if (g := p.grad) is not None]
-        self.optimizer.update([p for p, _, _ in found], [g for _, g, _ in found], [state for _, _, state in found], lr)
+        """One step at a learning rate, which is the optimizer's own; that of a group is as many times as large."""
+        if self.clip_norm is not None:
+            clip([g for p in self._parameters if (g := p.grad) is not None], self.clip_norm, self.networks)
+        for optimizer, factor, parts in self._groups:
+            found = [(p, g, state) for p, state in parts if (g := p.grad) is not None]
+            optimizer.update(
+                [p for p, _, _ in found], [g for _, g, _ in found], [state for _, _, state in found], lr * factor
+            )
+
+
+def clip(gradients: list[Tensor], largest: float, networks: int = 0) -> None:
+    """Scale gradients in place so that their norm, of all together, is at most ``largest``.
+
+    Pruned weights have the gradient 0, so that the norm is that of the subnetwork alone. As
+    `torch.nn.utils.clip_grad_norm_` does it; with ``networks`` each along the leading axis by itself.
+
+    >>> gradients = [torch.tensor([3.0]), torch.tensor([4.0])]
+    >>> clip(gradients, 1.0)
+    >>> [round(float(g), 3) for g in gradients]
+    [0.6, 0.8]
+    """
+    if not gradients:
+        return
+    if not networks:
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
+        torch._foreach_mul_(gradients, (largest / (norm + TINY)).clamp(max=1.0))
+        return
+    squares = torch.stack([g.reshape(networks, -1).square().sum(1) for g in gradients])
+    factors = (largest / (squares.sum(0).sqrt() + TINY)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factors.reshape(-1, *[1] * (gradient.dim() - 1)))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import lotto.data as datasets
 import lotto.models as models
 from lotto.core import fingerprint
-from lotto.core.check import Count, Whole, checked
+from lotto.core.check import Count, Positive, Whole, checked
 from lotto.core.differences import differences
 from lotto.core.duration import iterations
 from lotto.core.errors import UsageError, text, unknown
@@ -79,7 +79,7 @@ class Recipe:
             `lotto.data.DataSource`.
         optimizer: `SGD`, `Adam`, `AdamW` or `RMSprop`.
         schedule: factor on the learning rate over the steps.
-        batch_size: examples per step; an epoch's incomplete last batch is dropped.
+        batch_size: examples per step (see ``accumulate``); an epoch's incomplete last batch is dropped.
         steps: length of a full training: ``50000it``, ``8ep``.
         init: ``kaiming-normal``, ``glorot-normal`` (biases 0), or ``module`` for the model's own.
         norm_init: the scale of normalisation layers: ``ones`` or ``uniform`` in (0, 1).
@@ -110,6 +110,10 @@ class Recipe:
         bn_examples: at most so many training examples re-estimate BatchNorm's statistics.
         eval_batch_size: examples at once where nothing is trained; None = 1,000, or fewer where the activations of so
             many would take much memory. Not part of a run's fingerprint: it changes results within rounding only.
+        clip_norm: gradients with a larger norm, of all trained parameters together, are made so large. Those of pruned
+            weights are 0, so it is the norm of the subnetwork alone.
+        accumulate: a step sees so many batches of ``batch_size`` examples one after the other, as if they were one: the
+            gradient is that of the mean loss over all. BatchNorm sees each by itself.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's fingerprint.
         arithmetic: ``dense`` has torch's dense layers compute also where few weights are left, ``sparse`` kernels of
             ours wherever there are some, ``auto`` what is quicker. Not part of a run's fingerprint: it changes results
@@ -167,6 +171,8 @@ class Recipe:
     loop: OwnLoop | None = field(
         default=None, metadata=affects("training", unless=None, of=lambda r: r.loop.entry("run"))
     )
+    clip_norm: Positive | None = field(default=None, metadata=affects("training", unless=None))
+    accumulate: Count = field(default=1, metadata=affects("training", unless=1))
     output: Entry | None = field(default=None, metadata=affects("loss", unless=None))
     include: InitVar[str | Sequence[str]] = ()
     exclude: InitVar[str | Sequence[str]] = ()
@@ -274,10 +280,24 @@ class Recipe:
     @cached_property
     def per_epoch(self) -> int:
         """Iterations in an epoch."""
-        check_batch_size(self.batch_size, self.arrays.size())
+        check_batch_size(self.step_examples, self.arrays.size())
         if isinstance(self.arrays, Adapted):
-            self.arrays.check_batch_size(self.batch_size)
-        return self.arrays.size() // self.batch_size
+            self.arrays.check_batch_size(self.step_examples)
+        return self.arrays.size() // self.step_examples
+
+    @property
+    def step_examples(self) -> int:
+        """Examples of a step."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def by_autograd_alone(self) -> str:
+        """What of the recipe only the plainest way to train does, in two or three words; empty if there is nothing."""
+        asked = {
+            "accumulate": self.accumulate > 1,
+            "parameter groups": self.optimizer.groups is not None,
+        }
+        return ", ".join(name for name, needed in asked.items() if needed)
 
     @cached_property
     def total(self) -> int:
@@ -528,8 +548,9 @@ def _augmented(augment: Augmentation | None) -> Any:
 
 
 def _typed(value: Any) -> dict[str, Any]:
-    """The fields of a part of a recipe, and which class it is of."""
-    return {**vars(value), "kind": fingerprint.kind(value)}
+    """The fields of a part of a recipe, and which class it is of; without fields at what they were before they came."""
+    later = {f.name for f in dataclasses.fields(value) if f.metadata and getattr(value, f.name) == f.metadata["unless"]}
+    return {**{n: v for n, v in vars(value).items() if n not in later}, "kind": fingerprint.kind(value)}
 
 
 def _change_kind(outer: str, base: Any, kind: str, kinds: Mapping[str, type], values: Mapping[str, Any]) -> Any:

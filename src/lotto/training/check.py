@@ -16,11 +16,13 @@ from lotto.core.pytree import flatten
 from lotto.core.rng import private_rng, torch_seed
 from lotto.core.weights import digest
 from lotto.data.augment import is_own
-from lotto.data.batch import call, described, mapped, moved
+from lotto.data.batch import call, count, described, mapped, moved
+from lotto.data.batch import examples as some
 from lotto.data.source import Adapted, same
 from lotto.recipe.optimizers import OptimizerState
 from lotto.recipe.outputs import WithLoss, chosen
 from lotto.recipe.recipe import Recipe
+from lotto.recipe.totals import mean_of
 from lotto.training.diagnosis import check_labels, check_targets, loss_of, reason
 from lotto.training.evaluation import adds_up, evaluate_network, number
 from lotto.training.network import Network, trainable_parameters
@@ -58,7 +60,7 @@ def check_trainable(recipe: Recipe) -> float:
             check_repeatable(recipe)
             network = Network(recipe, recipe.initial(0))
             x, y = moved((x, y), network.device)
-            optimizer = OptimizerState(recipe.optimizer, trainable_parameters(network.module))
+            optimizer = OptimizerState(recipe.optimizer, trainable_parameters(network.module), recipe.clip_norm)
             outputs = network(x)
             _say_output(recipe, network, x)
             check_labels(recipe, outputs)
@@ -66,6 +68,7 @@ def check_trainable(recipe: Recipe) -> float:
             number(loss)
             loss.backward()
             _check_gradients(network)
+            _check_mean(recipe, network(x), y)
             optimizer.step(recipe.learning_rate(0))
             began = time.perf_counter()
             if not adds_up(recipe):
@@ -90,13 +93,13 @@ def _check_source(recipe: Recipe) -> None:
     """Read somebody else's data as training and evaluation will: twice the same, as many examples as it says."""
     data = recipe.arrays
     if isinstance(data, Adapted):
-        data.check_repeatable(recipe.batch_size, min(2, recipe.total))
+        data.check_repeatable(recipe.step_examples, min(2, recipe.total))
     if not data.random_access:
         log.warning(
             "%s cannot begin at any step: a training that begins at step k, from a rewind point or a checkpoint, "
             "reads the k batches before and drops them.", data.name,
         )  # fmt: skip
-    if isinstance(data, Adapted) and data.ignores_seed(recipe.batch_size):
+    if isinstance(data, Adapted) and data.ignores_seed(recipe.step_examples):
         log.warning(
             "%s gives the same batches for every seed: replicates have one data order and differ in their "
             "initialisations alone.", data.name,
@@ -162,6 +165,25 @@ def _say_output(recipe: Recipe, network: Network, x: Any) -> None:
             "The network returns %s; the prediction is its entry %r. Another one: output=...",
             type(whole).__name__, chosen(whole),
         )  # fmt: skip
+
+
+def _check_mean(recipe: Recipe, outputs: Any, targets: Any) -> None:
+    """Raise ``UsageError`` unless a loss that nobody knows is a mean over examples, where steps see several batches."""
+    size = count(targets)
+    if recipe.accumulate == 1 or mean_of(recipe.loss_function) is not None or size < 2:
+        return
+    at = size // 3 or 1
+    outputs = mapped(outputs, lambda leaf: leaf.detach())
+
+    def loss(first: int, last: int) -> float:
+        return float(recipe.loss_function(some(outputs, first, last), some(targets, first, last)))
+
+    parts, whole = [(b - a) * loss(a, b) for a, b in ((0, at), (at, size))], loss(0, size)
+    if abs(sum(parts) / size - whole) > 1e-4 * sum(map(abs, parts)) / size:
+        raise UsageError(
+            "The loss of a batch is not the mean over its examples, so that accumulate= does not know what its parts "
+            "weigh. Say what it is a mean of: lotto.recipe.totals.Ratio(function that returns its sum and its weight)."
+        )
 
 
 def _check_gradients(network: Network) -> None:

@@ -188,7 +188,7 @@ def learner_of(
     recipe = jobs[0].recipe
     network = Network(recipe, states[0].weights)
     # The others read one tensor of inputs, as the data give it, and give an optimizer the weights in other shapes.
-    plain = recipe.arrays.has_tensors and not is_own(recipe.augment)
+    plain = recipe.arrays.has_tensors and not is_own(recipe.augment) and not recipe.by_autograd_alone
     kinds = LEARNERS if plain and is_one_of_ours(recipe.optimizer) else (Autograd,)
     if stacked:
         return Stacked(jobs, network, states)

@@ -51,13 +51,13 @@ def curve_stride(recipe: Recipe, size: int) -> int:
     points = recipe.evaluations - 1
     if points < 1 or not can_skip(recipe):
         return 1
-    work = CURVE_PART * PASSES * recipe.total * recipe.batch_size
+    work = CURVE_PART * PASSES * recipe.total * recipe.step_examples
     return max(1, math.ceil(size / max(CURVE_EXAMPLES, (work - size) / points)))
 
 
 def late_stride(recipe: Recipe, size: int) -> int:
     """The same of a dense training's record at `late_step`."""
-    work = LATE_PART * PASSES * recipe.total * recipe.batch_size
+    work = LATE_PART * PASSES * recipe.total * recipe.step_examples
     return min(curve_stride(recipe, size), max(1, math.ceil(size / work)))
 
 

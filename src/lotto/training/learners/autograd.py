@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from lotto.core.errors import UsageError
 from lotto.core.rng import seed_torch, torch_seed
 from lotto.core.weights import clone
-from lotto.data.batch import Batch
+from lotto.data.batch import Batch, count
+from lotto.data.batch import examples as some
 from lotto.models.norm_relu import by_operators
 from lotto.recipe.optimizers import OptimizerState, is_one_of_ours
+from lotto.recipe.totals import mean_of
 from lotto.training.job import Job, State
 from lotto.training.learners.base import SingleLearner
 from lotto.training.network import Network, is_ours, trainable_parameters
@@ -25,6 +28,7 @@ class Autograd(SingleLearner):
 
     def __init__(self, jobs: Sequence[Job], network: Network, states: Sequence[State]) -> None:
         (self.job,), (state,) = jobs, states
+        recipe = self.job.recipe
         self.network = network
         self.module = network.module.train()
         self.parameters = trainable_parameters(self.module)
@@ -34,10 +38,10 @@ class Autograd(SingleLearner):
         self.masked = [
             (by_name[n], network.like(m.to(by_name[n].dtype), by_name[n])) for n, m in (self.job.mask or {}).items()
         ]
-        self.draws = not is_ours(self.job.recipe)  # someone's own model or loss may draw random numbers (dropout)
-        self.optimizer_state = OptimizerState(self.job.recipe.optimizer, self.parameters)
+        self.draws = not is_ours(recipe)  # someone's own model or loss may draw random numbers (dropout)
+        self.optimizer_state = OptimizerState(recipe.optimizer, self.parameters, recipe.clip_norm)
         # An optimizer of someone's own may move a weight that has no gradient: decay towards another point, noise.
-        moves_any = not is_one_of_ours(self.job.recipe.optimizer)
+        moves_any = not is_one_of_ours(recipe.optimizer)
         names = {id(p): name for name, p in self.parameters.items()}
         self.cleared = [
             (p, m, self.optimizer_state.states.get(names.get(id(p), ""), {})) for p, m in self.masked if moves_any
@@ -79,18 +83,48 @@ class Autograd(SingleLearner):
         """Set the gradients of a batch; returns its loss."""
         if self.draws:
             seed_torch(torch_seed(self.job.order_seed, "forward", step), self.network.device)
-        loss = self.job.recipe.loss_function(self.outputs(x), y)
-        for parameter in self.parameters.values():
-            parameter.grad = None  # as zero_grad does, without its profiling
-        loss.backward()
+        accumulate = self.job.recipe.accumulate
+        loss = self._accumulated(x, y) if accumulate > 1 else self.job.recipe.loss_function(self.outputs(x), y)
+        if accumulate == 1:
+            self._clear_gradients()
+            loss.backward()
         if self.masked:
             pairs = [(p.grad, m) for p, m in self.masked if p.grad is not None]
             torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])
         return loss.detach()
 
+    def _clear_gradients(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.grad = None  # as zero_grad does, without its profiling
+
+    def _accumulated(self, x: Any, y: Any) -> Tensor:
+        """Set the gradients of the mean loss of a step's examples, as many at once as a batch has; returns that mean.
+
+        Each part's mean counts as much as what it is a mean of: examples, targets that are not left out.
+        """
+        self._clear_gradients()
+        recipe, size = self.job.recipe, self.job.recipe.batch_size
+        mean, total, weight = mean_of(recipe.loss_function), torch.zeros((), dtype=torch.float64), 0.0
+        for first in range(0, count(y), size):
+            part, targets = (some(tree, first, first + size) for tree in (x, y))
+            outputs = self.outputs(part)
+            loss, weighs = (
+                (recipe.loss_function(outputs, targets), count(targets)) if mean is None else mean(outputs, targets)
+            )
+            if not (weighs := float(weighs)):
+                continue  # no target of it counts, so that it has no loss
+            (loss * weighs).backward()
+            total, weight = total + loss.detach().double().cpu() * weighs, weight + weighs
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        if gradients:
+            torch._foreach_div_(gradients, weight)
+        return total / weight if weight else total * math.nan
+
     def describe(self) -> str:
         compiled = ", compiled" if self.job.recipe.compile else ""
-        missing = self.network.described  # why kernels of ours do not compute a network of convolutions
+        missing = (
+            self.job.recipe.by_autograd_alone or self.network.described
+        )  # why kernels of ours do not compute a network of convolutions
         return f"autograd{compiled}" + (f" (no kernels: {missing})" if isinstance(missing, str) and missing else "")
 
     def weights(self) -> dict[str, Tensor]:

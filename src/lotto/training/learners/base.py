@@ -77,7 +77,7 @@ class SingleLearner(Learner):
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """See `Learner.batches`: inputs and targets."""
         recipe, data = self.job.recipe, self.job.recipe.arrays.to(self.network.device)
-        which = (self.job.order_seed, first, last, recipe.batch_size, recipe.augment)
+        which = (self.job.order_seed, first, last, recipe.step_examples, recipe.augment)
         if not self.feature_major:
             return data.batches(*which)
         if not isinstance(data, Adapted) and type(data) in (Arrays, ImageFolder):

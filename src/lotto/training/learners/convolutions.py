@@ -57,7 +57,9 @@ class Convolutions(SingleLearner):
         self.crossovers = usual = chosen if isinstance(chosen, Mapping) else {}  # whoever names this learner means it
         self.layers = Layers(module, found, self.job.mask or {}, usual)
         self.parameters = self.layers.parameters
-        self.optimizer_state = OptimizerState(self.job.recipe.optimizer, {_ALL: self.layers.flat})
+        self.optimizer_state = OptimizerState(
+            self.job.recipe.optimizer, {_ALL: self.layers.flat}, self.job.recipe.clip_norm
+        )
         self.restore(start.optimizer)
         self.loss = loss_of(self.job, outputs=self.layers.network.head.outputs)
         self.made = NetworkPass

@@ -57,9 +57,11 @@ class Perceptron(SingleLearner):
         }
         self.sparse = {f"{name}.weight": layer for name, layer in named.items() if isinstance(layer, SparseLayer)}
         self.feature_major = bool(self.sparse)
-        self.optimizer_state = OptimizerState(optimizer, self.parameters)
+        self.optimizer_state = OptimizerState(optimizer, self.parameters, self.job.recipe.clip_norm)
         # Without momentum and decay the products themselves move the weights, and gradients are nowhere.
-        self.plain = isinstance(optimizer, SGD) and optimizer.plain  # of our class: `learner_of`
+        self.plain = (
+            isinstance(optimizer, SGD) and optimizer.plain and self.job.recipe.clip_norm is None
+        )  # of our class: `learner_of`
         self.restore(start.optimizer)
 
     @classmethod

@@ -40,6 +40,8 @@ class Stacked(Learner):
             raise self._refused("it has hooks, or parameters that share their memory.")
         if not self.recipe.arrays.has_tensors:
             raise self._refused("a batch has several tensors.")
+        if self.recipe.accumulate > 1:
+            raise self._refused("a step sees several batches (accumulate).")
         if not is_one_of_ours(self.recipe.optimizer):
             raise self._refused("its optimizer would get the weights of all networks as one tensor.")
         self.proved, self.places, self.undrawn = False, _places(module), host_state()
@@ -55,7 +57,7 @@ class Stacked(Learner):
         self.parameters = {n: t for n, t in self.whole.items() if n in trained}
         self.buffers = _stacked(buffers)
         self.masked = self._masks()
-        self.optimizer_state = OptimizerState(self.recipe.optimizer, self.parameters)
+        self.optimizer_state = OptimizerState(self.recipe.optimizer, self.parameters, self.recipe.clip_norm, len(jobs))
         for i, state in enumerate(states):
             self._restore(i, state.optimizer)
 
