@@ -160,7 +160,7 @@ def trained_replicate(plan: SettledPlan, index: int) -> Procedure[Replicate]:
     if run.diverged:
         return Replicate(plan, index, Level(0, mask, run), State({}))
     kept = run.state(plan.rewind_step)
-    rewound = kept if plan.options.rewind_optimizer else kept.without_optimizer
+    rewound = kept.without_best if plan.options.rewind_optimizer else kept.without_optimizer
     rerun = Job(recipe, order_seed=order, start=rewound, mask=kept_there, from_step=plan.rewind_step, label=label)
     if plan.options.restart_dense and plan.rewind_step:
         (run,) = yield [replace(rerun, keep=(plan.rewind_step,))]

@@ -17,7 +17,7 @@ UNKNOWN = MOST
 """The length of a loop that ends when it likes."""
 IN_THE_LOOP = (
     "data", "optimizer", "schedule", "batch_size", "steps", "augment", "loss", "error", "validation", "evaluations",
-    "channels_last", "compile",
+    "channels_last", "compile", "clip_norm", "accumulate", "ema", "weights", "patience", "output",
 )  # fmt: skip
 """Fields of a recipe in whose place a loop has code of its own."""
 

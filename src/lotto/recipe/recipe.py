@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import lotto.data as datasets
 import lotto.models as models
 from lotto.core import fingerprint
-from lotto.core.check import Count, Positive, Whole, checked
+from lotto.core.check import Count, Fraction, Positive, Whole, checked
 from lotto.core.differences import differences
 from lotto.core.duration import iterations
 from lotto.core.errors import UsageError, text, unknown
@@ -44,6 +44,7 @@ from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
 from lotto.recipe.outputs import Entry, OfPrediction, WithLoss, prediction, with_loss
 from lotto.recipe.own_loop import UNKNOWN, OwnLoop, check_change, no_loss
 from lotto.recipe.pretrained import Pretrained
+from lotto.recipe.reported import BY_VALIDATION, check_reported
 from lotto.recipe.tolerance import POINTS, RELATIVE, Tolerance
 from lotto.recipe.totals import ignored, reads_tensor, target_weight
 
@@ -114,6 +115,12 @@ class Recipe:
             weights are 0, so it is the norm of the subnetwork alone.
         accumulate: a step sees so many batches of ``batch_size`` examples one after the other, as if they were one: the
             gradient is that of the mean loss over all. BatchNorm sees each by itself.
+        ema: the decay of an exponential average of weights and buffers over the steps, such as 0.999: ``a = ema * a +
+            (1 - ema) * w``, from the first weights on. Pruned weights are exactly 0 in it.
+        weights: which weights are pruned, compared and reported: ``last``; ``ema``, the average (the default with
+            ``ema``); ``best``, those with the least error on the held-out examples at one of the ``evaluations`` (of
+            the average, if there is one). A rewind point has those that were trained.
+        patience: with ``weights="best"``, a training stops after so many evaluations without a better one.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``. Not part of a run's fingerprint.
         arithmetic: ``dense`` has torch's dense layers compute also where few weights are left, ``sparse`` kernels of
             ours wherever there are some, ``auto`` what is quicker. Not part of a run's fingerprint: it changes results
@@ -173,6 +180,9 @@ class Recipe:
     )
     clip_norm: Positive | None = field(default=None, metadata=affects("training", unless=None))
     accumulate: Count = field(default=1, metadata=affects("training", unless=1))
+    ema: Fraction | None = field(default=None, metadata=affects("training", unless=None))
+    weights: str | None = field(default=None, metadata=affects("training", unless=None))
+    patience: Count | None = field(default=None, metadata=affects("training", unless=None))
     output: Entry | None = field(default=None, metadata=affects("loss", unless=None))
     include: InitVar[str | Sequence[str]] = ()
     exclude: InitVar[str | Sequence[str]] = ()
@@ -208,6 +218,9 @@ class Recipe:
                 joined = dict.fromkeys([*getattr(self.pruning, what), *patterns(given, what)])
                 changed: dict[str, Any] = {what: tuple(joined)}
                 object.__setattr__(self, "pruning", dataclasses.replace(self.pruning, **changed))
+        check_reported(self.weights, self.ema, self.patience)
+        if self.weights in ("last", "ema") and self.weights == ("ema" if self.ema else "last"):
+            object.__setattr__(self, "weights", None)  # the default, by its name
         if self.pretrained is not None and not isinstance(self.pretrained, Pretrained):
             object.__setattr__(self, "pretrained", Pretrained(self.pretrained))
         if self.tolerance is not None:
@@ -273,6 +286,8 @@ class Recipe:
             loaded = datasets.load(self.data) if isinstance(self.data, str) else self.data
             whole = loaded if isinstance(loaded, Arrays | ImageFolder) else Adapted(loaded)
             held = whole.hold_out(self.validation)
+            if self.reported == "best" and not held.size("validation"):
+                raise UsageError(BY_VALIDATION)
             if self.loss != BY_MODEL:
                 return held
             return Adapted(held.source if isinstance(held, Adapted) else held, labels=True)
@@ -291,10 +306,16 @@ class Recipe:
         return self.batch_size * self.accumulate
 
     @property
+    def reported(self) -> str:
+        """Which weights are pruned, compared and reported: ``last``, ``ema`` or ``best``."""
+        return self.weights or ("last" if self.ema is None else "ema")
+
+    @property
     def by_autograd_alone(self) -> str:
         """What of the recipe only the plainest way to train does, in two or three words; empty if there is nothing."""
         asked = {
             "accumulate": self.accumulate > 1,
+            "ema": self.ema is not None,
             "parameter groups": self.optimizer.groups is not None,
         }
         return ", ".join(name for name, needed in asked.items() if needed)

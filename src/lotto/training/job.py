@@ -28,7 +28,8 @@ class State:
 
     Attributes:
         weights: name -> tensor, BatchNorm buffers included.
-        optimizer: ``parameter/quantity`` -> tensor (momentum, Adam moments); empty = the optimizer is new.
+        optimizer: ``parameter/quantity`` -> tensor (momentum, Adam moments, and what else a training goes on with:
+            averages, the best weights so far); empty = the optimizer is new.
 
     >>> State(recipe.initial(0))
     State(weights={6 tensors, 814 values})
@@ -41,6 +42,12 @@ class State:
     def without_optimizer(self) -> State:
         """The same weights with a new optimizer."""
         return State(self.weights)
+
+    @property
+    def without_best(self) -> State:
+        """The same, without the best weights so far: they are of the network as it was, not of one that is pruned."""
+        kept = {n: t for n, t in self.optimizer.items() if not n.endswith("/best") and not n.startswith("/best_")}
+        return State(self.weights, kept)
 
     __repr__ = shown
 

@@ -26,9 +26,11 @@ from lotto.training.learners.channel_skipping import ChannelSkipping
 from lotto.training.learners.convolutions import Convolutions
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.stacked import Stacked, steps_taken
+from lotto.training.member import Member
 from lotto.training.network import Network, constant_buffers, flushed_denormals, has_own_data, is_ours
 from lotto.training.own_loop import train_own
-from lotto.training.records import add_record, evaluation_steps
+from lotto.training.records import add_record
+from lotto.training.reported import begun, ended
 
 LEARNERS: tuple[type[Learner], ...] = (Stacked, Perceptron, Convolutions, ChannelSkipping, Autograd)
 """The first that supports a job trains it."""
@@ -111,7 +113,7 @@ def train_stack(
     if jobs[0].recipe.loop is not None:
         return [train_own(job, None if on_step is None else partial(on_step, i)) for i, job in enumerate(jobs)]
     points = [
-        found or Checkpoint(job.from_step, job.initial_state())
+        found or Checkpoint(job.from_step, begun(job.initial_state()))
         for job, found in zip(jobs, resume or [None] * len(jobs), strict=True)
     ]
     for job, point in zip(jobs, points, strict=True):
@@ -129,8 +131,10 @@ def train_stack(
                 about = _advance(chosen, jobs, points, last, on_step, saving)
         for job, point in zip(jobs, points, strict=True):
             _check_ended_finite(job, point.state)
+            if job.from_step == job.end:  # no step was to be taken
+                point.kept[job.end] = ended(point.state, job.recipe)
             if not point.history or point.history[-1]["step"] != job.end:
-                add_record(point, job, Network(job.recipe, point.state.weights))
+                add_record(point, job, Network(job.recipe, point.kept[job.end].weights))
     if len(jobs) > 1:
         about = f"stacked, {len(jobs)} together"
     return [
@@ -241,8 +245,8 @@ def _advance(
     for _, point in members:
         point.crossovers = learner.crossovers
     before = [point.seconds for _, point in members]
-    records = [evaluation_steps(recipe, job) for job, _ in members]
-    wanted = {last, *(step for (job, _), at in zip(members, records, strict=True) for step in (*at, *job.steps))}
+    own = [Member(job, point) for job, point in members]
+    wanted = {last, *(step for member in own for step in (*member.records, *member.job.steps))}
     log_interval, last_logged = steps_between_logs(recipe, learner.network.device), first
     losses: list[Tensor] = []
     weights: list[Tensor] = []
@@ -261,7 +265,9 @@ def _advance(
             collect(point, [row[i] for row in rows], job, [row[i] for row in heavy] or None)
 
     draws = Draws(not is_ours(recipe), data=not has_own_data(recipe))
-    for step, batch in draws.steps(learner.batches(first, last), members[0][0].order_seed, first):
+    # One that has stopped stays where it is; several together do not stop.
+    batches = iter(()) if any(member.stopped for member in own) else learner.batches(first, last)
+    for step, batch in draws.steps(batches, members[0][0].order_seed, first):
         losses.append(learner.train_step(batch, step))
         if weigh is not None:
             weights.append(learner.weigh(batch, weigh))
@@ -275,21 +281,27 @@ def _advance(
                 if on_step is not None:
                     on_step(i, done, point.mean_loss)
         if done in wanted:
-            for i, (job, point) in enumerate(members):
-                if done in records[i]:
-                    add_record(point, job, learner.eval_network(i))
-                    point.loss_sum, point.loss_count = 0.0, 0
-                if done in job.steps:
-                    point.kept[done] = learner.state(i)
+            for i, member in enumerate(own):
+                if done in member.records:
+                    member.record(learner.eval_network(i))
+                if done in member.job.steps:
+                    member.point.kept[done] = member.state(learner.state(i))
+            if any(member.stopped for member in own):
+                break
         if last_logged == done:
             draws.rest()
         if done < last and saving.due():
             settle(done)
-            for i, (_, point) in enumerate(members):
-                point.state = learner.state(i)
+            for i, member in enumerate(own):
+                member.point.state = member.state(learner.state(i))
             saving.save([(i, points[i]) for i in chosen])
-    for i, (_, point) in enumerate(members):
-        point.state = point.kept.get(last) or learner.state(i)
+    for i, member in enumerate(own):
+        point = member.point
+        if point.step < last:
+            member.stand_still(member.state(learner.state(i)), learner.eval_network(i))
+        point.state = point.kept.get(last) or member.state(learner.state(i))
+        if last == member.job.end:
+            member.end()
         point.seconds = before[i] + (time.perf_counter() - began) / len(members)
     return learner.describe()
 

@@ -27,10 +27,11 @@ PASSES = 3
 
 def evaluation_steps(recipe: Recipe, job: Job) -> set[int]:
     """Steps after which the network is evaluated: spread evenly over the recipe's training, and the end."""
-    return {*_evenly(recipe), job.end}
+    return {*evenly(recipe), job.end}
 
 
-def _evenly(recipe: Recipe) -> list[int]:
+def evenly(recipe: Recipe) -> list[int]:
+    """Steps after which any training of the recipe is evaluated."""
     total, times = recipe.total, recipe.evaluations
     return [round(total * i / times) for i in range(1, times + 1)]
 
@@ -43,7 +44,7 @@ def late_step(recipe: Recipe, steps: Iterable[int] | None = None) -> int:
         steps: of the records, increasing; None = of those that are made.
     """
     total = recipe.total
-    return min(steps or _evenly(recipe), key=lambda step: abs(4 * step - 3 * total), default=total)
+    return min(steps or evenly(recipe), key=lambda step: abs(4 * step - 3 * total), default=total)
 
 
 def curve_stride(recipe: Recipe, size: int) -> int:
@@ -77,7 +78,8 @@ def add_record(point: Checkpoint, job: Job, network: Network) -> None:
     for split in SPLITS:
         if not (size := recipe.arrays.size(split)):
             continue
-        stride = 1 if final else stride_of(recipe, size)
+        chooses = split == "validation" and recipe.reported == "best"
+        stride = 1 if final or chooses else stride_of(recipe, size)
         counted = tally(recipe, network, split, stride=stride, keep_mistakes=final and split == "test")
         found |= counted.metrics().entries(split)
         if stride > 1:

@@ -21,6 +21,7 @@ from lotto.recipe.totals import mean_of
 from lotto.training.job import Job, State
 from lotto.training.learners.base import SingleLearner
 from lotto.training.network import Network, is_ours, trainable_parameters
+from lotto.training.reported import Average
 
 
 class Autograd(SingleLearner):
@@ -48,6 +49,7 @@ class Autograd(SingleLearner):
         ]
         self.outputs = self._forward(self.module)
         self.restore(state.optimizer)
+        self.average = None if recipe.ema is None else Average(recipe, network, state)
 
     @classmethod
     def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
@@ -68,6 +70,8 @@ class Autograd(SingleLearner):
         self.optimizer_state.step(recipe.learning_rate(step))
         if self.cleared:
             self._clear()
+        if self.average is not None:
+            self.average.step()
         return loss
 
     @torch.no_grad()
@@ -129,10 +133,15 @@ class Autograd(SingleLearner):
 
     def weights(self) -> dict[str, Tensor]:
         check_same_trained(self.module, self.parameters)
-        return clone(self.eval_network().module.state_dict())
+        network = self.eval_network() if self.average is None else self.network
+        return clone(network.module.state_dict())
+
+    def state(self, i: int = 0) -> State:
+        found = super().state(i)
+        return found if self.average is None else State(found.weights, {**found.optimizer, **self.average.entries()})
 
     def eval_network(self, i: int = 0) -> Network:
-        return self.network
+        return self.network if self.average is None else self.average.network()
 
     def to_dense(self, name: str, tensor: Tensor) -> Tensor:
         return tensor.detach().to("cpu", copy=True).contiguous()

@@ -15,6 +15,7 @@ from lotto.data.source import Adapted
 from lotto.recipe.optimizers import OptimizerState
 from lotto.training.job import Crossovers, Job, State
 from lotto.training.network import Network
+from lotto.training.reported import KEPT
 
 
 class Learner(ABC):
@@ -99,7 +100,7 @@ class SingleLearner(Learner):
         """Give the optimizer the tensors of a state; those of frozen parameters, which it does not move, it leaves."""
         for name, tensor in optimizer.items():
             parameter, _, what = name.rpartition("/")
-            if parameter in self.optimizer_state.states:
+            if parameter in self.optimizer_state.states and what not in KEPT:
                 self.optimizer_state.states[parameter][what] = self.from_dense(parameter, tensor)
 
     @abstractmethod

@@ -17,6 +17,7 @@ from lotto.recipe.optimizers import OptimizerState, is_one_of_ours
 from lotto.training.job import Job, State
 from lotto.training.learners.base import Learner
 from lotto.training.network import Network, trainable_parameters
+from lotto.training.reported import KEPT
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-2, torch.bfloat16: 0.3}
 """Up to which a stack's first gradients may differ from those of a network by itself: by rounding, and by ReLUs and
@@ -42,6 +43,10 @@ class Stacked(Learner):
             raise self._refused("a batch has several tensors.")
         if self.recipe.accumulate > 1:
             raise self._refused("a step sees several batches (accumulate).")
+        if self.recipe.ema is not None:
+            raise self._refused("weights are averaged along the training (ema).")
+        if self.recipe.patience is not None:
+            raise self._refused("each network would stop at a step of its own (patience).")
         if not is_one_of_ours(self.recipe.optimizer):
             raise self._refused("its optimizer would get the weights of all networks as one tensor.")
         self.proved, self.places, self.undrawn = False, _places(module), host_state()
@@ -194,7 +199,7 @@ class Stacked(Learner):
     def _restore(self, i: int, optimizer: Mapping[str, Tensor]) -> None:
         for name, tensor in optimizer.items():
             parameter, _, what = name.rpartition("/")
-            if parameter in self.optimizer_state.states:
+            if parameter in self.optimizer_state.states and what not in KEPT:
                 kept = self.optimizer_state.states[parameter][what]
                 (kept[i] if kept.dim() else kept).copy_(tensor)
 
