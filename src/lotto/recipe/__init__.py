@@ -7,17 +7,19 @@ from lotto.core.faces import lazy_face
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lotto.recipe.lr_schedules import Schedule
+    from lotto.recipe.metrics import Metric
     from lotto.recipe.optimizers import Optimizer
     from lotto.recipe.pretrained import Pretrained
     from lotto.recipe.recipe import PRECISIONS, Recipe
     from lotto.recipe.torch_optimizer import TorchOptimizer
 
-__all__ = ["PRECISIONS", "Optimizer", "Pretrained", "Recipe", "Schedule", "TorchOptimizer"]
+__all__ = ["PRECISIONS", "Metric", "Optimizer", "Pretrained", "Recipe", "Schedule", "TorchOptimizer"]
 
 __getattr__, __dir__ = lazy_face(
     __name__,
     {
         "lr_schedules": ["Schedule"],
+        "metrics": ["Metric"],
         "optimizers": ["Optimizer"],
         "pretrained": ["Pretrained"],
         "recipe": ["PRECISIONS", "Recipe"],

@@ -35,6 +35,7 @@ from lotto.models.from_transformers import PREFIX, HuggingFace, huggingface
 from lotto.pruning import masks
 from lotto.pruning.prunable import frozen_summary, summary
 from lotto.pruning.rule import Pruning, patterns
+from lotto.recipe import metrics
 from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
 from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
 from lotto.recipe.model_loss import ModelLoss, model_loss
@@ -94,6 +95,11 @@ class Recipe:
         error: what is reported: ``misclassification`` (percent; what the loss leaves out is left out), ``mse``, or a
             function like a loss; None takes ``mse`` for floating targets, else ``misclassification``. Losses and
             errors of a split are those of all its outputs at once, see `lotto.recipe.totals`.
+        metrics: what else is computed of a split, by name: known names (``error``, ``top-5``, ``f1``, ``f1-binary``,
+            ``auc``, ``r2``, ``mse``, ``perplexity``; as a list or a text with commas), functions of (outputs, targets)
+            of which smaller is better, or a `lotto.recipe.Metric`. They are in a run's records as ``test_NAME``.
+        decide_by: the metric that decides about levels and the best weights, in place of ``error``; by default the one
+            called ``error``. Of a metric of which larger is better the error is the distance from its best value.
         output: which entry of what the network returns is the prediction, by name or place, for networks that return
             more than a tensor; None = ``logits``, else the first tensor. A loss of your own is given all that the
             network returns, or this entry where it is named.
@@ -183,6 +189,8 @@ class Recipe:
     ema: Fraction | None = field(default=None, metadata=affects("training", unless=None))
     weights: str | None = field(default=None, metadata=affects("training", unless=None))
     patience: Count | None = field(default=None, metadata=affects("training", unless=None))
+    metrics: Any = field(default=None, metadata=affects("records", unless=None))
+    decide_by: str | None = field(default=None, metadata=affects("evaluation", unless=None))
     output: Entry | None = field(default=None, metadata=affects("loss", unless=None))
     include: InitVar[str | Sequence[str]] = ()
     exclude: InitVar[str | Sequence[str]] = ()
@@ -218,6 +226,15 @@ class Recipe:
                 joined = dict.fromkeys([*getattr(self.pruning, what), *patterns(given, what)])
                 changed: dict[str, Any] = {what: tuple(joined)}
                 object.__setattr__(self, "pruning", dataclasses.replace(self.pruning, **changed))
+        if self.metrics is not None:
+            object.__setattr__(self, "metrics", metrics.named(self.metrics))
+            if self.decide_by is None and "error" in self.metrics and self.error is None:
+                object.__setattr__(self, "decide_by", "error")
+        if self.decide_by is not None:
+            if self.decide_by not in (self.metrics or ()):
+                raise unknown("metric to decide by", self.decide_by, self.metrics or ("metrics={'error': 'error'}",))
+            if self.error is not None:
+                raise UsageError("error= and decide_by= both say what decides: give one of them.")
         check_reported(self.weights, self.ema, self.patience)
         if self.weights in ("last", "ema") and self.weights == ("ema" if self.ema else "last"):
             object.__setattr__(self, "weights", None)  # the default, by its name
@@ -341,6 +358,11 @@ class Recipe:
     @property
     def error_name(self) -> str | Objective:
         """The error, with its default settled by the targets."""
+        if self.decide_by is not None:
+            chosen = self.metrics[self.decide_by]
+            if chosen in ("error", "misclassification", "mse"):
+                return "misclassification" if chosen == "error" else str(chosen)
+            return metrics.Error(self.decide_by, metrics.of(chosen))
         if self.error is not None:
             return self.error
         if isinstance(self.data, str):  # known before it is loaded
@@ -351,14 +373,25 @@ class Recipe:
     @property
     def in_points(self) -> bool:
         """Whether errors are percentages, whose differences are percentage points."""
-        return self.error_name in ("misclassification", misclassification)
+        name = self.error_name
+        if isinstance(name, metrics.Error):
+            return name.metric.unit == "%"
+        return name in ("misclassification", misclassification)
+
+    @property
+    def more_metrics(self) -> dict[str, metrics.Metric]:
+        """The metrics that do not decide, by their names in records."""
+        others = {name: it for name, it in (self.metrics or {}).items() if name != self.decide_by}
+        return {name if name != "error" else "misclassification": metrics.of(it) for name, it in others.items()}
 
     @property
     def error_title(self) -> str:
         """What tables and axes call the error: ``error %``, ``mse``, or the name of the function."""
+        name = self.error_name
+        if isinstance(name, metrics.Error):
+            return f"{name.title}{self.error_unit}"
         if self.in_points:
             return f"error{self.error_unit}"
-        name = self.error_name
         return name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
 
     @property
@@ -385,12 +418,12 @@ class Recipe:
     @cached_property
     def error_function(self) -> Objective:
         """The error: (outputs, targets) to a number."""
-        objective = self._objective_of_error
-        return (
-            OfPrediction(objective, self.loss_function.shift)
-            if isinstance(self.loss_function, ModelLoss)
-            else objective
-        )
+        return self.of_prediction(self._objective_of_error)
+
+    def of_prediction(self, objective: Any) -> Any:
+        """An error or a metric as it is given what `read` has read."""
+        loss = self.loss_function
+        return OfPrediction(objective, loss.shift) if isinstance(loss, ModelLoss) else objective
 
     @property
     def _objective_of_error(self) -> Objective:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lotto.recipe.classification import top_5_error
 from lotto.recipe.model_loss import ModelLoss
 from lotto.recipe.objectives import IGNORED, Objective, misclassification, mse
 from lotto.recipe.outputs import OfPrediction
@@ -25,7 +26,9 @@ Totals = Callable[[Tensor, Tensor], tuple[Tensor, "Tensor | float"]]
 Weight = Callable[[Tensor, Tensor], "Tensor | int"]
 """From (outputs, targets) of a batch to what the mean over it was divided by."""
 
-BY_TARGETS = {nn.CrossEntropyLoss, nn.NLLLoss, F.cross_entropy, F.nll_loss, misclassification}
+IN_NATS = {nn.CrossEntropyLoss, nn.NLLLoss, F.cross_entropy, F.nll_loss}
+"""Log-likelihoods of classes."""
+BY_TARGETS = {*IN_NATS, misclassification, top_5_error}
 """Divided by the number of targets that are not left out, or by the weights of their classes."""
 BY_EXAMPLES = {
     mse, nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss, nn.KLDivLoss,
@@ -113,7 +116,7 @@ def reads_tensor(objective: Objective) -> bool:
 
 def in_nats(objective: Objective) -> bool:
     """Whether a loss is a log-likelihood of classes, so that it has a unit of its own."""
-    return _known(objective)[0] in BY_TARGETS - {misclassification}
+    return _known(objective)[0] in IN_NATS
 
 
 def ignored(objective: Objective) -> int:

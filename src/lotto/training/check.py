@@ -19,6 +19,7 @@ from lotto.data.augment import is_own
 from lotto.data.batch import call, count, described, mapped, moved
 from lotto.data.batch import examples as some
 from lotto.data.source import Adapted, same
+from lotto.recipe.metrics import Metric, check_direction
 from lotto.recipe.optimizers import OptimizerState
 from lotto.recipe.outputs import WithLoss, chosen
 from lotto.recipe.recipe import Recipe
@@ -70,6 +71,7 @@ def check_trainable(recipe: Recipe) -> float:
             _check_gradients(network)
             _check_mean(recipe, network(x), y)
             optimizer.step(recipe.learning_rate(0))
+            check_metrics(recipe, network)
             began = time.perf_counter()
             if not adds_up(recipe):
                 evaluate_network(recipe, network, "test")  # a batch may have no F1 or AUC
@@ -165,6 +167,27 @@ def _say_output(recipe: Recipe, network: Network, x: Any) -> None:
             "The network returns %s; the prediction is its entry %r. Another one: output=...",
             type(whole).__name__, chosen(whole),
         )  # fmt: skip
+
+
+def check_metrics(recipe: Recipe, network: Network) -> None:
+    """Raise ``UsageError`` for a metric that calls right predictions worse than wrong ones, or has no value here."""
+    own = {name: it for name, it in (recipe.metrics or {}).items() if isinstance(it, Metric)}
+    if callable(recipe.error) and not isinstance(recipe.error, type) and mean_of(recipe.error) is None:
+        own["error"] = Metric(recipe.error)
+    if own:
+        x, y = moved(next(recipe.arrays.evaluation("test", min(1000, recipe.arrays.size("test")))), network.device)
+        with torch.no_grad():
+            outputs = network(x)
+        for name, metric in own.items():
+            check_direction(name, metric, outputs.prediction if isinstance(outputs, WithLoss) else outputs, y)
+    if recipe.metrics:
+        found = evaluate_network(recipe, network, "test", more=True)
+        values = {recipe.decide_by or "error": found.error, **found.more}
+        if bad := [name for name, value in values.items() if math.isnan(value)]:
+            raise UsageError(
+                f"The metric {bad[0]!r} is not a number on the test examples, before any training: it may need "
+                "examples of every class, or targets that differ."
+            )
 
 
 def _check_mean(recipe: Recipe, outputs: Any, targets: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from lotto.data.batch import examples as some
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
 from lotto.data.source import ENDLESS
+from lotto.recipe.metrics import Error, Metric
 from lotto.recipe.objectives import Objective, misclassification
 from lotto.recipe.outputs import OfPrediction
 from lotto.recipe.recipe import Recipe
@@ -34,19 +36,27 @@ GATHERED_BYTES = 4 << 30
 SPLITS: tuple[Split, ...] = ("test", "validation")
 
 
-class Metrics(NamedTuple):
+class _LossAndError(NamedTuple):
+    loss: float
+    error: float
+
+
+class Metrics(_LossAndError):
     """Over a split: the recipe's loss, and its error (percent by default).
+
+    Attributes:
+        more: the recipe's other metrics, by name.
 
     >>> Metrics(loss=0.25, error=3.0).entries("test")
     {'test_loss': 0.25, 'test_error': 3.0}
     """
 
-    loss: float
-    error: float
+    more: Mapping[str, float] = MappingProxyType({})
 
     def entries(self, split: Split) -> dict[str, float]:
-        """As records hold them: ``test_loss``, ``test_error``."""
-        return {f"{split}_loss": self.loss, f"{split}_error": self.error}
+        """As records hold them: ``test_loss``, ``test_error``, ``test_f1``."""
+        others = {f"{split}_{name}": value for name, value in self.more.items()}
+        return {f"{split}_loss": self.loss, f"{split}_error": self.error, **others}
 
 
 @checked
@@ -61,7 +71,7 @@ def evaluate(recipe: Recipe, weights: Mapping[str, Tensor], split: Split = "test
     >>> evaluate(recipe, weights).error < evaluate(recipe, recipe.initial(0)).error
     True
     """
-    return evaluate_network(recipe, Network(recipe, weights), split)
+    return evaluate_network(recipe, Network(recipe, weights), split, more=True)
 
 
 def evaluate_splits(recipe: Recipe, network: Network) -> dict[str, float]:
@@ -69,7 +79,7 @@ def evaluate_splits(recipe: Recipe, network: Network) -> dict[str, float]:
     found: dict[str, float] = {}
     for split in SPLITS:
         if recipe.arrays.size(split):
-            found |= evaluate_network(recipe, network, split).entries(split)
+            found |= evaluate_network(recipe, network, split, more=True).entries(split)
     return found
 
 
@@ -83,6 +93,7 @@ def tally(
     *,
     stride: int = 1,
     keep_mistakes: bool = False,
+    more: bool = False,
 ) -> Tally:
     """Count the outputs of a network on its device; leaves it in the mode it was in.
 
@@ -93,21 +104,24 @@ def tally(
         examples: at most so many, the first ones; None = all.
         stride: every how manieth of them.
         keep_mistakes: whether to keep which of them are wrong.
+        more: whether to compute the recipe's other metrics, too.
     """
     training = network.module.training
     network.module.eval()
-    counted, outputs = Tally(recipe, keep_mistakes), outputs_of(recipe, network)
+    counted, outputs = Tally(recipe, keep_mistakes, more), outputs_of(recipe, network)
     for x, y in examples_of(recipe, network, split, examples, stride=stride):
         counted.add(outputs(x), y)
     network.module.train(training)
     return counted
 
 
-def evaluate_network(recipe: Recipe, network: Network, split: Split, examples: int | None = None) -> Metrics:
-    """The same as `evaluate` for a network on its device, over at most ``examples``."""
+def evaluate_network(
+    recipe: Recipe, network: Network, split: Split, examples: int | None = None, more: bool = False
+) -> Metrics:
+    """The same as `evaluate` for a network on its device, over at most ``examples``; other metrics if asked for."""
     if recipe.loop is not None:
         return Metrics(*own_metrics(recipe, network, split, examples))
-    return tally(recipe, network, split, examples).metrics()
+    return tally(recipe, network, split, examples, more=more).metrics()
 
 
 def can_skip(recipe: Recipe) -> bool:
@@ -143,36 +157,76 @@ def examples_of(
 
 
 def adds_up(recipe: Recipe) -> bool:
-    """Whether loss and error of a split are sums over its batches."""
-    return None not in map(totals_of, (recipe.loss_function, recipe.error_function))
+    """Whether loss and error of a split are known without all its outputs at once."""
+    return not any(map(_needs_all, (Part(recipe.loss_function), Part(recipe.error_function))))
+
+
+class Part:
+    """One number of a split, from its batches: a sum over a weight, an object that counts, or a function of all.
+
+    Args:
+        objective: a loss, an error or a metric.
+    """
+
+    def __init__(self, objective: Objective | Metric) -> None:
+        align = objective if isinstance(objective, OfPrediction) else None
+        inner: Any = objective if align is None else align.objective
+        metric = inner.metric if isinstance(inner, Error) else inner if isinstance(inner, Metric) else None
+        self.finish: Callable[[float], float] = inner.metric.error if isinstance(inner, Error) else float
+        self.align = None if align is None else align.aligned
+        self.counter = None if metric is None else metric.counter()
+        computed: Any = inner if metric is None else metric.compute
+        self.objective: Any = computed if align is None else OfPrediction(computed, align.shift)
+        self.totals = None if self.counter is not None else totals_of(self.objective)
+        self.sum: Any = 0.0
+        self.weight: Any = 0
+
+    def add(self, outputs: Any, y: Any) -> None:
+        """Count one batch; of what needs all there is nothing to count."""
+        if self.counter is not None:
+            self.counter.update(*(outputs, y) if self.align is None else self.align(outputs, y))
+        elif self.totals is not None:
+            total, weight = self.totals(outputs, y)
+            self.sum, self.weight = self.sum + total.double(), self.weight + weight
+
+    def value(self, outputs: Any, y: Any) -> float:
+        """The number; outputs and targets of all for what needs them."""
+        if self.counter is not None:
+            return self.finish(number(self.counter.compute()))
+        if self.totals is None:
+            return self.finish(number(self.objective(outputs, y)))
+        return self.finish(float(self.sum / self.weight))
+
+
+def _needs_all(part: Part) -> bool:
+    return part.counter is None and part.totals is None
 
 
 class Tally:
     """The recipe's loss and error over batches, which add up to their values for all outputs at once.
 
-    What is a sum over a weight is added up; for anything else outputs and targets are gathered, on the CPU.
+    What is a sum over a weight is added up, an object that counts is told; for anything else outputs and targets are
+    gathered, on the CPU.
     """
 
-    def __init__(self, recipe: Recipe, keep_mistakes: bool = False) -> None:
-        self.wrong: list[Tensor] | None = (
-            [] if keep_mistakes and _plain(recipe.error_function) is misclassification else None
-        )
+    def __init__(self, recipe: Recipe, keep_mistakes: bool = False, more: bool = False) -> None:
+        wrong = keep_mistakes and _plain(recipe.error_function) is misclassification
+        self.wrong: list[Tensor] | None = [] if wrong else None
         self.read = recipe.read
-        self.objectives = (recipe.loss_function, recipe.error_function)
-        self.totals = tuple(map(totals_of, self.objectives))
-        self.sums: list[Any] = [0.0, 0.0]
-        self.weights: list[Any] = [0, 0]
+        others = recipe.more_metrics if more else {}
+        self.parts = {"loss": Part(recipe.loss_function), "error": Part(recipe.error_function)}
+        self.others = {name: Part(recipe.of_prediction(metric)) for name, metric in others.items()}
+        self.every = (*self.parts.values(), *self.others.values())
+        self.gathers = any(map(_needs_all, self.every))
         self.gathered: list[Batch] = []
         self.bytes, self.device = 0, torch.device("cpu")
 
     def add(self, outputs: Any, y: Any) -> None:
         """Count one batch of what the network returned."""
         outputs = self.read(outputs)
-        for i, totals in enumerate(self.totals):
-            if totals is not None:
-                total, weight = totals(outputs, y)
-                self.sums[i], self.weights[i] = self.sums[i] + total.double(), self.weights[i] + weight
-        if None in self.totals:
+        for part in self.every:
+            part.add(outputs, y)
+        if self.gathers:
             self._gather(outputs, y)
         if self.wrong is not None:
             found = wrong_predictions(outputs, y)
@@ -200,16 +254,12 @@ class Tally:
 
     def metrics(self) -> Metrics:
         """Loss and error of all that was counted."""
-        outputs, y = joined(self.gathered) if self.gathered else (None, None)
-        found = []
-        for objective, totals, total, weight in zip(self.objectives, self.totals, self.sums, self.weights, strict=True):
-            if totals is None:
-                assert outputs is not None
-                assert y is not None
-                found.append(number(objective(moved(outputs, self.device), moved(y, self.device))))
-            else:
-                found.append(float(total / weight))
-        return Metrics(*found)
+        whole = joined(self.gathered) if self.gathered else Batch(None, None)
+        outputs, y = moved(whole, self.device)
+        found = Metrics(**{name: part.value(outputs, y) for name, part in self.parts.items()})
+        if self.others:
+            found.more = {name: part.value(outputs, y) for name, part in self.others.items()}
+        return found
 
 
 def _plain(error: Objective) -> Objective:

@@ -80,7 +80,7 @@ def add_record(point: Checkpoint, job: Job, network: Network) -> None:
             continue
         chooses = split == "validation" and recipe.reported == "best"
         stride = 1 if final or chooses else stride_of(recipe, size)
-        counted = tally(recipe, network, split, stride=stride, keep_mistakes=final and split == "test")
+        counted = tally(recipe, network, split, stride=stride, keep_mistakes=final and split == "test", more=True)
         found |= counted.metrics().entries(split)
         if stride > 1:
             found[f"{split}_examples"] = -(-size // stride)
