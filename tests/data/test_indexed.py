@@ -290,3 +290,31 @@ def test_arrays_are_hashed_in_pieces(monkeypatch):
     whole = content(values)
     monkeypatch.setattr("lotto.data.contents.PIECE", 16)
     assert content(values) == whole
+
+
+@pytest.mark.parametrize("kind", ["indexed", "mapped"])
+def test_held_out_examples_are_those_of_arrays(kind, tmp_path, store):
+    arrays = small_arrays()
+    x, y = ({s: getattr(arrays, part)[s].numpy() for s in ("train", "test")} for part in ("x", "y"))
+    if kind == "indexed":
+        sets = [TensorDataset(arrays.x[s], arrays.y[s]) for s in ("train", "test")]
+        data = lotto.data.Indexed(*sets, classes=6, name="rings")
+    else:
+        np.save(tmp_path / "x.npy", x["train"])
+        data = lotto.data.MappedArrays(np.load(tmp_path / "x.npy", mmap_mode="r"), y["train"], x["test"], y["test"])
+    recipe, plain = small_recipe(data=data, validation=60, steps="12it"), small_recipe(validation=60, steps="12it")
+    for split in ("train", "validation", "test"):
+        assert recipe.arrays.size(split) == plain.arrays.size(split)
+        one, other = (torch.cat([b.inputs for b in r.arrays.evaluation(split, 32)]) for r in (recipe, plain))
+        assert torch.equal(one, other), split
+    run, expected = (lotto.train(r, store=store) for r in (recipe, plain.replace(arithmetic="dense")))
+    for name, weight in expected.weights.items():
+        torch.testing.assert_close(run.weights[name], weight, rtol=1e-4, atol=1e-6)
+    assert run.history[-1]["validation_error"] == pytest.approx(expected.history[-1]["validation_error"])
+    assert len({lotto.Job(small_recipe(data=data, validation=v)).key for v in (0, 60, 61)}) == 3
+    with pytest.raises(UsageError, match="Can hold out 1 to 239"):
+        lotto.train(recipe.replace(validation=240), store=store)
+    if kind == "indexed":
+        own = lotto.data.Indexed(*sets, validation=sets[1], classes=6)
+        with pytest.raises(UsageError, match="has a validation set of its own"):
+            lotto.train(small_recipe(data=own, validation=10), store=store)

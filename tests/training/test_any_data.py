@@ -240,7 +240,7 @@ def test_what_is_no_such_source_is_refused_in_a_sentence(data, sentence, store):
 
 
 def test_what_needs_arrays_says_so(store):
-    with pytest.raises(UsageError, match=r"holds examples of lotto.data.Arrays out; wrapped has splits of its own"):
+    with pytest.raises(UsageError, match=r"holds examples out of data that gives them by number; wrapped does not"):
         recipe_of(Wrapped("tensor"), validation=5).arrays  # noqa: B018
     with pytest.raises(UsageError, match=r"lotto.data.Augment is for lotto.data.Arrays and ImageFolder"):
         train(lotto.Job(recipe_of(Wrapped("tensor"), augment=lotto.data.Augment(1))))

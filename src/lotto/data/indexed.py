@@ -11,6 +11,7 @@ from lotto.core.errors import UsageError, text
 from lotto.data.batch import Batch, as_batch
 from lotto.data.collation import Collate, collated, split
 from lotto.data.contents import content, is_huggingface
+from lotto.data.held_out import HoldsOut
 from lotto.data.order import batches_of
 from lotto.data.seeded import Key, Making
 from lotto.data.source import DataSource, Split
@@ -20,7 +21,7 @@ READ_AHEAD = 4
 
 
 @checked
-class Indexed(DataSource):
+class Indexed(HoldsOut, DataSource):
     """Examples by number, put together by a collate function, in a new order every epoch.
 
     The batch of any (seed, step) is found at once, so trainings are resumed, forked and rewound to the bit. What the
@@ -95,6 +96,8 @@ class Indexed(DataSource):
 
     def size(self, split: Split = "train") -> int:
         """Number of examples in a split."""
+        if self._held is not None and self._kept is not None and split in ("train", "validation"):
+            return len(self._kept if split == "train" else self._held)
         return len(self.sets[split]) if split in self.sets else 0
 
     @property
@@ -118,14 +121,15 @@ class Indexed(DataSource):
     def train_batches(self, seed: int, start: int, stop: int, batch_size: int) -> Iterator[Batch]:
         """See `DataSource`; an epoch's incomplete last batch is dropped."""
         steps = batches_of(seed, start, stop, batch_size, self.size())
-        keys = (Key(chosen.tolist(), seed, "batch", step) for step, chosen in steps)
+        keys = (Key(self._rows("train", chosen)[1], seed, "batch", step) for step, chosen in steps)
         return self._read("train", keys, stop - start)
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """See `DataSource`; what it draws depends on the number of a batch's first example."""
         firsts, size = range(0, self.size(split), batch_size), self.size(split)
-        keys = (Key([*range(i, min(i + batch_size, size))], 0, f"batch of {split}", i) for i in firsts)
-        return self._read(split, keys, len(firsts))
+        which, rows = self._rows(split, range(size))
+        keys = (Key(rows[i : i + batch_size], 0, f"batch of {split}", i) for i in firsts)
+        return self._read(which, keys, len(firsts))
 
     def _read(self, which: str, keys: Iterator[Key], count: int) -> Iterator[Batch]:
         making = Making(self.sets[which], self.collate)

@@ -19,6 +19,7 @@ from lotto.core.errors import DataError, UsageError
 from lotto.data.batch import Batch
 from lotto.data.convert import check_examples, check_splits, inputs_from, own_tensor, targets_from
 from lotto.data.file_digests import file_digests
+from lotto.data.held_out import HoldsOut
 from lotto.data.in_memory import normalisation, statistics_of
 from lotto.data.normalise import normalised
 from lotto.data.order import batches_of
@@ -127,7 +128,7 @@ def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 @checked
-class MappedArrays(DataSource):
+class MappedArrays(HoldsOut, DataSource):
     """A data set in files, `numpy.memmap` or ``numpy.load(..., mmap_mode="r")``, whatever its size.
 
     Batches are those that `Arrays` would give for the same numbers, to the bit. Each split is read once when the set is
@@ -207,6 +208,8 @@ class MappedArrays(DataSource):
 
     def size(self, split: Split = "train") -> int:
         """Number of examples in a split."""
+        if self._held is not None and self._kept is not None and split in ("train", "validation"):
+            return len(self._kept if split == "train" else self._held)
         return len(self.y[split]) if split in self.y else 0
 
     def train_batches(self, seed: int, start: int, stop: int, batch_size: int) -> Iterator[Batch]:
@@ -219,7 +222,8 @@ class MappedArrays(DataSource):
         for first in range(0, self.size(split), batch_size):
             yield self._batch(split, range(first, min(first + batch_size, self.size(split))))
 
-    def _batch(self, which: str, indices: Sequence[int]) -> Batch:
+    def _batch(self, split: str, indices: Sequence[int]) -> Batch:
+        which, indices = self._rows(split, indices)
         x = inputs_from(self.x[which].take(indices), f"x_{which}")
         if self._scale is not None and self._shift is not None:
             x = normalised(x, self._scale, self._shift)

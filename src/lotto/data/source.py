@@ -206,14 +206,16 @@ class Adapted:
             )
 
     def hold_out(self, count: int) -> Adapted:
-        """A source has its own validation split, or none.
+        """The same with training examples set aside to validate, of a source that has its examples by number.
 
         Raises:
-            UsageError: if examples are to be held out.
+            UsageError: if examples are to be held out of another one.
         """
+        if count and hasattr(self.source, "hold_out"):
+            return Adapted(self.source.hold_out(count), self.device, self.labels)
         if count:
             raise UsageError(
-                f"validation={count} holds examples of lotto.data.Arrays out; {self.name} has splits of its own: let "
+                f"validation={count} holds examples out of data that gives them by number; {self.name} does not: let "
                 "size('validation') and eval_batches('validation', ...) give one."
             )
         return self
