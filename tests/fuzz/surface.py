@@ -31,6 +31,7 @@ import lotto.landscape.curvature as curvature
 import lotto.landscape.curvature.pruning_limit as pruning_limit
 import lotto.landscape.subspace as subspace
 import lotto.papers as papers
+import lotto.recipe
 import lotto.recipe.initializers
 import lotto.recipe.pretrained
 from lotto.core import statistics, weights
@@ -238,6 +239,10 @@ def _surface() -> dict[str, Call]:
             mask=lambda c: c.mask,
         ),
         **{k.__name__: _fields(k, lr=lambda c: 0.1) for k in (lotto.SGD, lotto.Adam, lotto.AdamW, lotto.RMSprop)},
+        "TorchOptimizer": _with(lotto.recipe.TorchOptimizer, of=lambda c: torch.optim.NAdam, lr=0.1, groups=None),
+        "Metric": _with(
+            lotto.recipe.Metric, compute=lambda c: lambda outputs, targets: 1.0, direction="down", best=None, unit=""
+        ),
         **{
             k.__name__: _fields(k)
             for k in (lotto.Constant, lotto.MultiStep, lotto.Linear, lotto.Cosine, lotto.Exponential)

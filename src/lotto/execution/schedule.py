@@ -241,7 +241,10 @@ class Schedule(Generic[T]):
 def _kind(recipe: Recipe) -> tuple[object, ...]:
     """What the trial step of a recipe depends on."""
     parts = (recipe.model, recipe.data, recipe.loss, recipe.error, recipe.augment)
-    return (*map(id, parts), recipe.precision, recipe.batch_size, type(recipe.optimizer))
+    return (
+        *map(id, parts), id(recipe.metrics), recipe.decide_by, recipe.output, recipe.reported, recipe.precision,
+        recipe.batch_size, recipe.accumulate, type(recipe.optimizer), recipe.optimizer.groups,
+    )  # fmt: skip
 
 
 def job_name(job: WorkItem) -> str:

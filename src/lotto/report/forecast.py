@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 from lotto.core.text import size_words, time_words
 from lotto.lottery.forecast import Forecast
+from lotto.recipe.recipe import Recipe
 from lotto.report.table import percent
+
+OPTIONS = ("clip_norm", "accumulate", "ema", "weights", "patience", "validation", "metrics", "decide_by", "output")
+"""Fields of a recipe that are named where they are not at their defaults."""
 
 
 def forecast_lines(found: Forecast) -> list[str]:
@@ -14,13 +19,23 @@ def forecast_lines(found: Forecast) -> list[str]:
     plan, recipe = found.plan, found.plan.recipe
     levels = f"{'at most ' * plan.adaptive}{plan.levels} level{'s' * (plan.levels != 1)}"
     of_all = "" if recipe.loop else f" of {recipe.total:,}"
+    training = [f"Training   {said}"] if (said := _training(recipe)) else []
     return [
         f"Plan       {recipe.name}: {plan.schedule!r}, {levels}, back to step {plan.rewind_step:,}{of_all}",
         f"Densities  {_densities(found)}",
+        *training,
         f"Trainings  {_trainings(found)}",
         f"Time       {_time(found)}",
         f"Store      {_size(found)}",
     ]
+
+
+def _training(recipe: Recipe) -> str:
+    """What of its training is not as usual; empty if nothing is."""
+    given = {name: getattr(recipe, name) for name in OPTIONS} | {"groups": recipe.optimizer.groups}
+    usual = {f.name: f.default for f in fields(recipe)}
+    asked = [f"{name}={value!r}" for name, value in given.items() if value != usual.get(name)]
+    return ", ".join(asked) + (f"; the weights that count: {recipe.reported}" if recipe.reported != "last" else "")
 
 
 def _densities(found: Forecast) -> str:
