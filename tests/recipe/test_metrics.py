@@ -202,7 +202,7 @@ def test_what_is_no_metric_here_is_refused_before_training(changes, text, store)
 
 @pytest.mark.parametrize(("make", "text"), [
     (lambda: Metric(accuracy, "up"), "has a best value"), (lambda: Metric(accuracy, best=1), "has a best value"),
-    (lambda: Metric(accuracy, "sideways"), "Unknown direction"), (lambda: Metric(3), "computed by a function"),
+    (lambda: Metric(accuracy, "sideways"), "Unknown direction"), (lambda: Metric(3), "compute is a function; got 3|computed by a function"),
 ])  # fmt: skip
 def test_what_is_no_metric_is_refused(make, text):
     with pytest.raises(UsageError, match=text):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lotto.core.check import checked
 from lotto.core.errors import UsageError, text, unknown
 from lotto.core.frozen import FrozenDict
 from lotto.recipe.classification import F1, BinaryF1, Perplexity, auc, top_5_error
@@ -26,6 +27,7 @@ from lotto.recipe.regression import r2
 UP, DOWN = "up", "down"
 
 
+@checked
 @dataclass(frozen=True)
 class Metric:
     """A metric with its direction.

@@ -18,9 +18,10 @@ from lotto.recipe.optimizers import Optimizer
 class TorchOptimizer(Optimizer):
     """An optimizer class of torch, or of anybody in its manner: ``TorchOptimizer(torch.optim.NAdam, 1e-3)``.
 
-    Its cost: an object of the class is made at every step, which takes longer than the arithmetic of a small network's;
-    networks are trained by autograd one by one, and pruned weights are put back to 0 after each step. `SGD`, `Adam`,
-    `AdamW` and `RMSprop` of ours need none of this.
+    Its cost: the first in a process imports torch's compiler, which takes seconds; an object of the class is made at
+    every step, which takes longer than the arithmetic of a small network's; networks are trained by autograd one by
+    one, and pruned weights are put back to 0 after each step. `SGD`, `Adam`, `AdamW` and `RMSprop` of ours need none of
+    this.
 
     Args:
         of: the class; what it remembers of a parameter has to be tensors.
