@@ -12,8 +12,8 @@ from conftest import same_tensors, small_recipe
 from lotto import Job, Store
 from lotto.cli.main import main
 from lotto.core import fingerprint
-from lotto.core.duration import seconds_of
 from lotto.core.errors import UsageError
+from lotto.core.seconds import seconds_of
 from lotto.execution import admin, entries
 from lotto.execution.compute import get_or_compute
 from lotto.execution.serial import Serial

@@ -44,7 +44,7 @@ def slurm(
         local: start them on this machine instead, as a rehearsal.
         logs: folder of the script and what workers print (default: in the store's queue).
     """
-    from lotto.core.duration import seconds_of
+    from lotto.core.seconds import seconds_of
 
     seconds, _ = seconds_of(time), seconds_of(idle_timeout)
     if workers < 1 or cpus < 1 or gpus < 0 or memory <= 0 or seconds < 60:

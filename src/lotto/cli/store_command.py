@@ -147,7 +147,7 @@ def _verify(store: StoreFolder, keys: Sequence[str]) -> None:
 
 
 def _collect(store: StoreFolder, older_than: str | None, unfinished: bool, keep_ends: bool, dry_run: bool) -> None:
-    from lotto.core.duration import seconds_of
+    from lotto.core.seconds import seconds_of
     from lotto.execution.admin import collect
 
     found = collect(store, None if older_than is None else seconds_of(older_than), unfinished, keep_ends, dry_run)

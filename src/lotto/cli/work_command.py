@@ -28,7 +28,7 @@ def work(
         gpus: GPUs that must be there.
         threads: threads until a job comes, which says its own.
     """
-    from lotto.core.duration import seconds_of
+    from lotto.core.seconds import seconds_of
 
     idle = None if idle_timeout is None else seconds_of(idle_timeout)
     silence = seconds_of(lease)

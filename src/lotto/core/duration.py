@@ -1,4 +1,4 @@
-"""Lengths as text: of training, "500it", "3ep", "2ep50it"; of time, "90s", "10min", "30d"."""
+"""Training time as text: "500it", "3ep", "2ep50it"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from lotto.core.check import Unfit, whole
 from lotto.core.errors import UsageError, text
 
 _PATTERN = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?)ep)?(?:([0-9]+)it)?|([0-9]+)")
-SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 MOST = 10**12
 """Iterations: nothing trains for longer."""
 
@@ -49,21 +48,3 @@ def _parsed(given: str, per_epoch: int) -> int:
 
 def _unreadable(value: object) -> UsageError:
     return UsageError(f"A step is text such as '500it', '3ep' or '2ep50it'; got {text(value)}.")
-
-
-def seconds_of(value: str) -> float:
-    """Read a duration: ``90s``, ``90m`` or ``90min``, ``12h``, ``30d``, ``2w``.
-
-    Raises:
-        UsageError: for anything else.
-
-    >>> [seconds_of(t) for t in ("90s", "1.5min", "2h")]
-    [90.0, 90.0, 7200.0]
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|min|h|d|w)", value.strip())
-    if match is None or len(value) > 40:
-        raise UsageError(
-            "A duration is a number of seconds, minutes, hours, days or weeks: 90s, 10min, 12h, 30d, 2w; "
-            f"got {text(value)}."
-        )
-    return float(match[1]) * SECONDS[match[2]]
