@@ -11,6 +11,7 @@ import torch
 import lotto
 from conftest import same_tensors
 from lotto import SGD, Adam, Job, Mask, Recipe
+from lotto.models.bert import Bert
 from lotto.pruning import masks
 from lotto.recipe.lr_schedules import Linear
 from lotto.training import loop
@@ -203,3 +204,18 @@ def test_without_anything_read_a_unit_stays(forgetful):
     run = train(Job(recipe, mask=mask))
     assert "of the multiplications" in run.arithmetic
     assert np.isfinite(run.history[-1]["train_loss"])
+
+
+def test_a_network_that_reads_words_trains_whole(monkeypatch):
+    """Numbers of words are no inputs that layers take: its channels are not followed, and nothing is refused."""
+    small = {"vocabulary": 30, "positions": 6, "width": 8, "layers": 1, "heads": 2, "hidden": 12}
+    monkeypatch.setattr("lotto.models.Bert", lambda classes, reads=None: Bert(classes, **small))
+    rng = np.random.default_rng(0)
+    ids, classes = rng.integers(1, 30, (40, 6)), rng.integers(0, 2, 40)
+    data = lotto.data.Arrays(ids[:30], classes[:30], ids[30:], classes[30:])
+    recipe = lotto.Recipe("minilm-l6", data, lotto.SGD(0.1), init="module", batch_size=10, steps="3it")
+    mask = Mask({n: m.clone() for n, m in masks.ones(recipe).items()})
+    name = next(n for n in mask if n.endswith("intermediate.dense.weight"))
+    mask[name][:, 3] = False  # an input that no unit reads
+    run = train(Job(recipe, mask=mask))
+    assert not run.weights[name][:, 3].any()

@@ -149,9 +149,9 @@ def compacted(job: Job, network: Network, max_flops_fraction: float = MAX_FLOPS_
     example = torch.zeros(2, *job.recipe.arrays.shape, device=network.device)
     try:
         graph = copy.deepcopy(traced(network.module))
-    except UsageError:
+        spaces = channel_spaces(graph, example.double() if network.dtype == torch.float64 else example)
+    except UsageError:  # it has branches, or its inputs are no numbers that layers take, such as those of words
         return None
-    spaces = channel_spaces(graph, example.double() if network.dtype == torch.float64 else example)
     picks = _picks(spaces, _left(spaces, masks), network.device)
     fraction = _flops_fraction(graph, picks)
     if fraction > max_flops_fraction:
