@@ -17,6 +17,7 @@ from lotto import papers
 from lotto.cli.main import main
 from lotto.core.errors import UsageError
 from lotto.core.statistics import Verdict, decide, interval
+from lotto.experiments import conditions
 from lotto.experiments.claims import as_frame, check_claims
 from lotto.experiments.measures import LAST_QUARTER, RECOMPUTED_TEST_BARRIER, TEST_BARRIER
 from lotto.experiments.results import ResultGroup, grouped, read_below
@@ -523,3 +524,14 @@ def test_bad_input(results, tmp_path, capsys):
     (tmp_path / "x.json").write_text(json.dumps({"format": "lotto.experiment"}))
     with pytest.raises(UsageError, match="cannot be read"):
         read_below(tmp_path)
+
+
+def test_rows_of_a_network_meet_whatever_fields_their_files_know():
+    """A file that was written before a recipe had a field says nothing of it, and means its default."""
+    older = {"model": "resnet-20-w8", "optimizer": "SGD(lr=0.2)", "schedule": "MultiStep(warmup=0)"}
+    newer = {**older, "schedule": "MultiStep(warmup=200)", "output": "None", "arithmetic": "auto"}
+    other = {**newer, "output": "logits"}
+    made = [ResultGroup(about, {"learning_rate": 0.2}, pd.DataFrame(), False) for about in (older, newer, other)]
+    assert conditions.siblings(made[0], made) == [made[1]]
+    assert conditions.siblings(made[1], made) == [made[0]]
+    assert conditions.siblings(made[2], made) == []

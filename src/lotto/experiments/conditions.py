@@ -12,7 +12,7 @@ from lotto.experiments.evidence import Evidence, above, below, between
 from lotto.experiments.measures import DENSE, LAST_QUARTER, TEST_BARRIER
 from lotto.experiments.results import ResultGroup
 from lotto.landscape.stability import STABLE
-from lotto.recipe.recipe import Recipe
+from lotto.recipe.recipe import Recipe, described_defaults
 
 HIGH_RATE, LOW_RATE = 0.1, 0.03
 """SGD rates of STAB's standard and low rows (figure 2): from the one, and up to the other."""
@@ -101,7 +101,13 @@ def _dense(check: Callable[[ResultGroup], Evidence | None]) -> Check:
 
 
 def _learned(group: ResultGroup) -> dict[str, str]:
-    return {name: str(value) for name, value in group.recipe.items() if name not in NO_PART}
+    """What a dense network learns by; fields at their defaults are left out, as a file may be older than a field."""
+    unsaid = described_defaults()
+    return {
+        name: str(value)
+        for name, value in group.recipe.items()
+        if name not in NO_PART and (name not in unsaid or unsaid[name] != value)
+    }
 
 
 UNSTABLE_AT_0 = Condition("dense network unstable at 0", _dense(unstable))
