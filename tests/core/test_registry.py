@@ -225,7 +225,9 @@ def test_an_engine_of_an_installed_package_is_a_name_like_ours(installed, tmp_pa
     found = lotto.imp(recipe, engine=engine, **options)
     usual = lotto.imp(recipe, engine=Serial(lotto.Store(tmp_path / "other")), **options)
     assert same_tensors(found.replicates[0][1].run.weights, usual.replicates[0][1].run.weights)
-    with pytest.raises(UsageError, match=r"Unknown engine 'her'. Choices: here, nowhere, processes, serial"):
+    with pytest.raises(
+        UsageError, match=r"Unknown engine 'her'. Choices: here, nowhere, processes, queue, ray, serial"
+    ):
         lotto.engine.make(1, store, backend="her")
     with pytest.raises(UsageError, match="engine 'nowhere' of small-lottery-package cannot be imported"):
         lotto.engine.make(1, store, backend="nowhere")

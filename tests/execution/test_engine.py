@@ -100,7 +100,7 @@ def test_make_chooses_and_refuses():
     with pytest.raises(UsageError, match=r"The engine 'serial' trains in this process, with jobs=1; got jobs=2\."):
         make(2, backend="serial")
     with pytest.raises(
-        UsageError, match=r"Unknown engine 'proceses'. Choices: .*processes, serial. Did you mean 'proc"
+        UsageError, match=r"Unknown engine 'proceses'. Choices: .*processes, queue, ray, serial. Did you mean 'proc"
     ):
         make(2, backend="proceses")
     for other in ("lotto.recipe.presets:get", "lotto.execution.factory:OURS"):
@@ -117,7 +117,7 @@ def test_a_file_is_all_that_an_engine_of_ours_takes(tmp_path, monkeypatch, store
     engine = make(1, store, backend="another")
     assert type(engine).__name__ == "Another"
     assert engine.run([Job(small_recipe(steps="2it"))])[0].steps == (0, 2)
-    with pytest.raises(UsageError, match=r"Choices: another, processes, serial"):
+    with pytest.raises(UsageError, match=r"Choices: another, processes, queue, ray, serial"):
         make(1, backend="anothe")
     sys.modules.pop("lotto.execution.another", None)
 

@@ -218,8 +218,8 @@ def _surface() -> dict[str, Call]:
         "Recipe.initial": _with(lambda c_, **k: c_.initial(**k), c_=recipe, seed=1),
         "recipes.get": _with(lotto.recipes.get, name="mlp-mnist1d"),
         "models.build": _with(lotto.models.build, name="mlp-5-4", shape=(6,), classes=3),
-        "models.huggingface": _with(
-            lotto.models.huggingface, model=lambda c: lambda: torch.nn.Linear(6, 3), architecture=None
+        "models.transformers_model": _with(
+            lotto.models.transformers_model, model=lambda c: lambda: torch.nn.Linear(6, 3), architecture=None
         ),
         "Pruning": _fields(lotto.pruning.Pruning),
         "Plan": _fields(lotto.Plan),

@@ -24,7 +24,7 @@ from lotto.execution.events import StageAdvanced
 from lotto.inference import all_forms, timing
 from lotto.inference.density_sweep import Sweep
 from lotto.inference.timing import interleaved, is_quicker, simplest_quickest
-from lotto.report import sweep as report
+from lotto.report import sweeps as report
 
 QUICK = {"batches": [1, 3], "progress": False}
 

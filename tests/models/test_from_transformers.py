@@ -6,7 +6,7 @@ import torch
 import lotto
 from lotto.core.errors import UsageError
 from lotto.data import Batch, DataSource
-from lotto.models import huggingface
+from lotto.models import transformers_model
 from lotto.pruning import masks
 from lotto.training.evaluation import evaluate
 
@@ -43,7 +43,7 @@ class Sentences(DataSource):
 
 
 def bert_recipe(**changes):
-    model = huggingface(transformers.BertConfig(**TINY), "BertForSequenceClassification", num_labels=2)
+    model = transformers_model(transformers.BertConfig(**TINY), "BertForSequenceClassification", num_labels=2)
     base = lotto.Recipe(model, Sentences(), lotto.AdamW(3e-3), batch_size=20, steps="30it", tolerance=5.0, name="bert")
     return base.replace(**changes)
 
@@ -78,7 +78,7 @@ def test_tied_weights_of_a_language_model_are_pruned_under_all_their_names(store
             return Batch(x, x["input_ids"].masked_fill(x["attention_mask"] == 0, -100))
 
     recipe = lotto.Recipe(
-        huggingface(config, "GPT2LMHeadModel"), Tokens(), lotto.AdamW(3e-3), batch_size=20, steps="6it", loss="model",
+        transformers_model(config, "GPT2LMHeadModel"), Tokens(), lotto.AdamW(3e-3), batch_size=20, steps="6it", loss="model",
         include="*.wte",
     )  # fmt: skip
     mask = masks.random_like(
@@ -97,22 +97,22 @@ def test_a_folder_is_where_training_begins_and_reinit_draws_anew(tmp_path, store
     assert all(torch.equal(recipe.initial(3)[n], w) for n, w in stored.state_dict().items())
     result = lotto.imp(recipe, levels=1, rate=0.5, replicates=2, controls=("reinit",), jobs=1, store=store)
     assert result.replicates[0][1].controls["reinit"].test_loss != result.replicates[0][1].run.test_loss
-    other = bert_recipe(model=huggingface(tmp_path / "bert", num_labels=5))
+    other = bert_recipe(model=transformers_model(tmp_path / "bert", num_labels=5))
     assert other.build().classifier.out_features == 5
-    again = bert_recipe(model=huggingface(tmp_path / "bert", num_labels=5))
+    again = bert_recipe(model=transformers_model(tmp_path / "bert", num_labels=5))
     assert lotto.Job(other).key == lotto.Job(again).key is not None
     (tmp_path / "bert" / "model.safetensors").unlink()
     assert lotto.Job(other).key == lotto.Job(again).key, "the weights have been read"
-    scratch = bert_recipe(model=huggingface(transformers.BertConfig(**TINY), "BertForSequenceClassification"))
+    scratch = bert_recipe(model=transformers_model(transformers.BertConfig(**TINY), "BertForSequenceClassification"))
     assert lotto.Job(scratch).key != lotto.Job(other).key
     assert not torch.equal(scratch.initial(0)["classifier.weight"], scratch.initial(1)["classifier.weight"])
 
 
 @pytest.mark.parametrize(("make", "text"), [
-    (lambda: huggingface("nowhere/bert"), "is no folder of model.save_pretrained"),
-    (lambda: huggingface(transformers.BertConfig(**TINY)), "names no architecture"),
-    (lambda: huggingface(transformers.BertConfig(**TINY), "BertForNothing")(), "no architecture 'BertForNothing'"),
-    (lambda: huggingface(3), "is a folder of save_pretrained, a configuration"),
+    (lambda: transformers_model("nowhere/bert"), "is no folder of model.save_pretrained"),
+    (lambda: transformers_model(transformers.BertConfig(**TINY)), "names no architecture"),
+    (lambda: transformers_model(transformers.BertConfig(**TINY), "BertForNothing")(), "no architecture 'BertForNothing'"),
+    (lambda: transformers_model(3), "is a folder of save_pretrained, a configuration"),
 ])  # fmt: skip
 def test_what_is_no_model_is_refused(make, text):
     with pytest.raises(UsageError, match=text):

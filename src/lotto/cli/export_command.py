@@ -128,7 +128,7 @@ def _table(
     from lotto.inference.density_sweep import sweep
     from lotto.inference.trained_levels import recipe_of
     from lotto.lottery.saved import load
-    from lotto.report.sweep import as_text, check_form, save, show
+    from lotto.report.sweeps import as_text, check_form, save, show
 
     if format is not None:
         check_form(format)

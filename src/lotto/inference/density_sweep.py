@@ -73,24 +73,24 @@ class Sweep:
 
     def table_as(self, form: str = "text") -> str:
         """The table as a text: ``text`` (80 columns), ``csv`` (all columns), ``markdown``, ``latex`` (booktabs)."""
-        text: str = reporting("sweep").as_text(self, form)
+        text: str = reporting("sweeps").as_text(self, form)
         return text
 
     @property
     def summary(self) -> str:
         """What came out, in sentences: how small, and at which densities the sparse network is the quickest, if any."""
-        text: str = reporting("sweep").summary(self)
+        text: str = reporting("sweeps").summary(self)
         return text
 
     def plot(self) -> Figure:
         """A figure of matplotlib: error, bytes and times against density."""
-        figure: Figure = reporting("sweep").draw(self)
+        figure: Figure = reporting("sweeps").draw(self)
         return figure
 
     @checked
     def save(self, folder: str | Path) -> Path:
         """Write ``sweep.csv`` and ``sweep.svg`` into a folder; returns it."""
-        reporting("sweep").save(self, Path(folder))
+        reporting("sweeps").save(self, Path(folder))
         return Path(folder)
 
     def __repr__(self) -> str:
@@ -100,7 +100,7 @@ class Sweep:
         return self.table_as()
 
     def _repr_html_(self) -> str:
-        text: str = reporting("sweep").as_html(self)
+        text: str = reporting("sweeps").as_html(self)
         return text
 
 

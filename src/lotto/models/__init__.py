@@ -11,7 +11,7 @@ from lotto.core.errors import UsageError, unknown
 from lotto.core.errors import text as _text
 from lotto.models.bert import Bert
 from lotto.models.conv import Conv, Conv1d
-from lotto.models.from_transformers import huggingface
+from lotto.models.from_transformers import transformers_model
 from lotto.models.fully_connected import mlp
 from lotto.models.gru import Gru
 from lotto.models.resnet import ResNet
@@ -89,7 +89,7 @@ def build(name: str, shape: Sequence[int], classes: int) -> nn.Module:
         (r"minilm-l6(?:-t(\d+))?", len(shape) == 1, lambda m: Bert(classes, reads=int(m[1]) if m[1] else None)),
         (r"torchvision/(\w+)", images, lambda m: torchvision_model(m[1], classes)),
         (r"timm/([\w.-]+)", images, lambda m: timm_model(m[1], shape[0], classes)),
-        (r"transformers/(.+)", True, lambda m: huggingface(m[1])()),
+        (r"transformers/(.+)", True, lambda m: transformers_model(m[1])()),
     ]
     for pattern, supported, make in patterns:
         if match := re.fullmatch(pattern, name):

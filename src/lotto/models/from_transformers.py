@@ -63,8 +63,10 @@ class HuggingFace:
 EXAMPLE = "BertForSequenceClassification"
 
 
-def huggingface(model: Any, architecture: str | None = None, **changes: Any) -> HuggingFace | Callable[[], nn.Module]:
-    """A model of transformers for a recipe: ``lotto.Recipe(lotto.models.huggingface(...), data)``.
+def transformers_model(
+    model: Any, architecture: str | None = None, **changes: Any
+) -> HuggingFace | Callable[[], nn.Module]:
+    """A model of transformers for a recipe: ``lotto.Recipe(lotto.models.transformers_model(...), data)``.
 
     No hub is asked. What the network returns is read as `Recipe.output` says; ``loss="model"`` takes the loss that it
     computes by itself.
@@ -78,7 +80,7 @@ def huggingface(model: Any, architecture: str | None = None, **changes: Any) -> 
     Raises:
         UsageError: if it is none of these, or transformers is not installed.
 
-    >>> huggingface(lambda: torch.nn.Linear(2, 2))()
+    >>> transformers_model(lambda: torch.nn.Linear(2, 2))()
     Linear(in_features=2, out_features=2, bias=True)
     """
     if hasattr(model, "to_dict"):

@@ -31,7 +31,7 @@ from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
 from lotto.data.order import check_batch_size
 from lotto.data.source import Adapted, DataSource
-from lotto.models.from_transformers import PREFIX, HuggingFace, huggingface
+from lotto.models.from_transformers import PREFIX, HuggingFace, transformers_model
 from lotto.pruning import masks
 from lotto.pruning.prunable import frozen_summary, summary
 from lotto.pruning.rule import Pruning, patterns
@@ -75,8 +75,8 @@ class Recipe:
 
     Attributes:
         model: an architecture's name (``lenet-300-100``, ``resnet-20``, ...), or a class or function that
-            builds a module without arguments, see also `lotto.models.huggingface`; ``torchvision/NAME``, ``timm/NAME``
-            and ``transformers/FOLDER`` are models of these packages.
+            builds a module without arguments, see also `lotto.models.transformers_model`; ``torchvision/NAME``,
+            ``timm/NAME`` and ``transformers/FOLDER`` are models of these packages.
         data: a data set's name (``mnist``, ``cifar10``, ...), `lotto.data.Arrays`, `lotto.data.ImageFolder`, or any
             `lotto.data.DataSource`.
         optimizer: `SGD`, `Adam`, `AdamW` or `RMSprop`.
@@ -213,7 +213,7 @@ class Recipe:
                 "that every replicate gets an initialisation of its own."
             )
         if isinstance(self.model, str) and self.model.startswith(PREFIX):
-            object.__setattr__(self, "model", huggingface(self.model.removeprefix(PREFIX)))
+            object.__setattr__(self, "model", transformers_model(self.model.removeprefix(PREFIX)))
         if isinstance(self.model, HuggingFace) and self.model.folder:
             with private_rng(torch_seed(0, "module")):  # a new head is the same wherever it is made
                 found = self.model.weights()
