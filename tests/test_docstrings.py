@@ -27,6 +27,7 @@ OPTIONAL = {
     "lotto.integrations.lightning": "lightning",
     "lotto.integrations.huggingface": "transformers",
     "lotto.inference.onnx_graphs": "onnxruntime",
+    "lotto.execution.ray": "ray",
 }
 """Modules that need optional packages."""
 PACKAGES = [
