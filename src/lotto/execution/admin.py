@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -15,11 +14,11 @@ from lotto.core import files
 from lotto.core.differences import differences
 from lotto.core.errors import StorageError, UsageError
 from lotto.execution.entries import (
-    CHECKPOINT,
     KEY,
     LOCK,
     NUMBERED,
     StoreFolder,
+    checkpoint_step,
     is_former,
     manifest_name,
     parsed,
@@ -292,7 +291,4 @@ def explain(a: Entry, b: Entry) -> tuple[list[tuple[str, str, str]], list[tuple[
 
 def unfinished_step(entry: Entry) -> int | None:
     """The step of an unfinished training's checkpoint; None if there is none that can be read."""
-    with contextlib.suppress(UsageError, StorageError, KeyError, ValueError):
-        _, metadata = files.load_tensors(entry.folder / CHECKPOINT, "lotto.checkpoint", verify=False)
-        return int(json.loads(metadata["progress"])["step"])
-    return None
+    return checkpoint_step(entry.folder, entry.key, verify=False)

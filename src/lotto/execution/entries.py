@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lotto.core import files, fingerprint
-from lotto.core.errors import StorageError
+from lotto.core.errors import StorageError, UsageError
 from lotto.core.locks import PathLock
 
 log = logging.getLogger(__name__)
@@ -260,6 +260,15 @@ def is_former(manifest: Mapping[str, Any]) -> bool:
     """Whether an entry is of a version whose keys meant something else."""
     schema = manifest["job"].get("schema", 0)
     return not isinstance(schema, int) or schema < fingerprint.SCHEMA
+
+
+def checkpoint_step(folder: Path, key: str, verify: bool = True) -> int | None:
+    """The step at which the checkpoint in an entry's folder stands; None if there is none of it that can be read."""
+    with contextlib.suppress(UsageError, StorageError, KeyError, ValueError, TypeError):
+        _, metadata = files.load_tensors(folder / CHECKPOINT, "lotto.checkpoint", verify)
+        if metadata.get("key") == key:
+            return int(json.loads(metadata["progress"])["step"])
+    return None
 
 
 def refusal(root: Path, error: OSError) -> StorageError:

@@ -79,11 +79,12 @@ class Pilot:
         with contextlib.suppress(StorageError):  # a store that is gone for a while may come back
             if (claim := self.queue.claim(self.name)) is not None:
                 return claim
-            for dead in leases.run_out():
+            silent = leases.run_out()
+            for dead in silent:
                 if (claim := self.queue.take_over(dead, self.name)) is not None:
                     log.info("A worker has been silent for %g s; its job goes on here.", self.lease)
                     return claim
-            leases.bury()
+            self.queue.bury(silent)
         return None
 
     @contextlib.contextmanager

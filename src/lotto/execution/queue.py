@@ -133,18 +133,17 @@ class Queue(Engine):
             log.warning("Nobody works on the queue of %s. Start workers: lotto work %s", *[self.store.root] * 2)
         if now - self._looked > LOOK_SECONDS:
             self._looked, self._folder = now, QueueFolder(self.store.root)
-            for name, (_, parcel) in self._busy.items():
-                if not self.queue.is_known(name):
-                    self.queue.put(name, parcel)
+            for name in self._busy.keys() - self.queue.known():
+                self.queue.put(name, self._busy[name][1])
 
     def close(self) -> None:
         """Withdraw what is not done; what it has reached stays for whoever wants it again."""
         busy, self._busy = self._busy, {}
-        with contextlib.suppress(StorageError, OSError):  # it is gone, and with it whoever works there
-            for name in busy:
-                self.queue.withdraw(name)
-            if busy or self._folder is not None:
-                self.queue.forget_reports()
+        if self._folder is not None:
+            with contextlib.suppress(StorageError, OSError):  # it is gone, and with it whoever works there
+                for name in busy:
+                    self._folder.withdraw(name)
+                self._folder.forget_reports()
 
 
 class _Kept:

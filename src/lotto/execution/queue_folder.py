@@ -20,7 +20,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,9 +106,11 @@ class QueueFolder:
             for path in self.folder("data").glob("progress-*"):
                 path.unlink(missing_ok=True)
 
-    def is_known(self, name: str) -> bool:
-        """Whether a parcel waits, is worked on or is answered."""
-        return bool(self._waiting(name) or self._running(name) or (self.folder("done") / name).exists())
+    def known(self) -> set[str]:
+        """Names of all parcels that wait, are worked on or are answered."""
+        waiting = {found[2] for name in _names(self.folder("waiting")) if (found := WAITING.fullmatch(name))}
+        running = {found[1] for name in _names(self.folder("running")) if (found := RUNNING.fullmatch(name))}
+        return waiting | running | self.answered()
 
     def withdraw(self, name: str) -> None:
         """Nobody wants it any more: a worker that has it notices."""
@@ -175,6 +177,12 @@ class QueueFolder:
         except OSError:
             return ""
 
+    def bury(self, silent: Iterable[str]) -> None:
+        """Remove what silent workers have left that hold nothing; one that was only paused comes back by itself."""
+        for worker in set(silent) - self.holders():
+            with contextlib.suppress(OSError):
+                self.leave(worker)
+
     def leave(self, worker: str) -> None:
         """A worker ends."""
         (self.folder("workers") / worker).unlink(missing_ok=True)
@@ -208,14 +216,6 @@ class Leases:
             elif now - since >= self.seconds:
                 silent.append(worker)
         return silent
-
-    def bury(self) -> None:
-        """Remove what killed workers have left that hold nothing; one that was only paused comes back by itself."""
-        holders = self.queue.holders()
-        for worker in self.run_out():
-            if worker not in holders:
-                with contextlib.suppress(OSError):
-                    self.queue.leave(worker)
 
 
 def new_worker() -> str:

@@ -124,9 +124,7 @@ class Ray(Engine):
         """What a task gave back, its entries in the store; None if it needs the data that lie here."""
         try:
             answer, packed, needs_data = self.ray.get(reference)
-        except self.ray.exceptions.RayTaskError as error:  # of this module's own code: jobs' errors are answers
-            return WorkerError(text(str(error)))
-        except self.ray.exceptions.RayError as error:  # its worker or its machine died, more than once
+        except self.ray.exceptions.RayError as error:  # its worker or machine died again; jobs' errors are answers
             return WorkerError(text(str(error)))
         if needs_data:
             return None

@@ -9,6 +9,7 @@ it has come to lie, and what a store holds already stays as it is. States that i
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -21,9 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from lotto.core import files
-from lotto.core.errors import StorageError, UsageError, text
+from lotto.core.errors import UsageError, text
 from lotto.core.scratch import Scratch
-from lotto.execution.entries import CHECKPOINT, KEY, Entries, StoreFolder, manifest_name
+from lotto.execution.entries import CHECKPOINT, KEY, Entries, StoreFolder, checkpoint_step, manifest_name
 
 MEMBER = re.compile(
     r"([0-9a-f]{32})/(manifest(?:-\d+)?\.json|history\.json|outcome\.json|state-\d+\.safetensors|checkpoint\.safetensors)"
@@ -74,26 +75,23 @@ def pack(
     with files.attempting("pack the store"), tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for key in keys_of(store) if keys is None else keys:
             on_entry(key)
-            packed = [_add(archive, store.entries.folder(key) / name, f"{key}/{name}") for name in _names(store, key)]
-            count += any(packed)
+            count += _pack_entry(archive, store.entries, key)
     return count
 
 
-def _names(store: StoreFolder, key: str) -> list[str]:
-    """Files of an entry that its newest whole manifest names, and that manifest; or its checkpoint."""
-
-    def named(folder: Path, manifest: dict[str, Any]) -> list[str]:
-        number = max(n for n in store.entries.manifests(folder) if _is(folder / manifest_name(n), manifest))
-        return [*manifest["checksums"], manifest_name(number)]
-
-    found = store.entries.read(key, named)
-    return found if found is not None else [CHECKPOINT]
-
-
-def _is(path: Path, manifest: dict[str, Any]) -> bool:
-    with contextlib.suppress(OSError, ValueError):
-        return bool(json.loads(path.read_text()) == manifest)
-    return False
+def _pack_entry(archive: tarfile.TarFile, entries: Entries, key: str) -> bool:
+    """Add the files that an entry's newest whole manifest names, and it; or its checkpoint. Whether there was any."""
+    folder = entries.folder(key)
+    manifest = entries.read(key, lambda _, manifest: manifest)
+    if manifest is None:
+        return _add(archive, folder / CHECKPOINT, f"{key}/{CHECKPOINT}")
+    for name in manifest["checksums"]:
+        _add(archive, folder / name, f"{key}/{name}")
+    content = json.dumps(manifest).encode()
+    about = tarfile.TarInfo(f"{key}/{manifest_name(0)}")
+    about.size = len(content)
+    archive.addfile(about, io.BytesIO(content))
+    return True
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> bool:
@@ -200,24 +198,13 @@ def _extended(here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
 
 def _adopt_checkpoint(ours: Entries, theirs: Entries, key: str) -> str:
     """A training on its way, unless it is finished here or has come further."""
-    there = theirs.folder(key) / CHECKPOINT
-    step = checkpoint_step(there, key)
+    step = checkpoint_step(theirs.folder(key), key)
     if step is None:
         return "it has neither a manifest nor a checkpoint that can be read"
-    here = ours.folder(key) / CHECKPOINT
-    reached = checkpoint_step(here, key)
+    reached = checkpoint_step(ours.folder(key), key)
     if ours.read(key, lambda *_: True) or (reached is not None and reached >= step):
         return "known"
     ours.prepare(key)
     with files.attempting(f"write to the store {ours.root}"):
-        os.replace(there, here)
+        os.replace(theirs.folder(key) / CHECKPOINT, ours.folder(key) / CHECKPOINT)
     return "added"
-
-
-def checkpoint_step(path: Path, key: str) -> int | None:
-    """The step at which a checkpoint of an entry stands; None if there is none that can be read."""
-    try:
-        _, metadata = files.load_tensors(path, "lotto.checkpoint")
-        return int(json.loads(metadata["progress"])["step"]) if metadata.get("key") == key else None
-    except (UsageError, StorageError, KeyError, ValueError, TypeError):
-        return None
