@@ -7,19 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lotto.core.fingerprint import fields_that_affect
 from lotto.experiments.evidence import Evidence, above, below, between
 from lotto.experiments.measures import DENSE, LAST_QUARTER, TEST_BARRIER
-from lotto.experiments.results import ResultGroup
+from lotto.experiments.results import ResultGroup, distinguishing
 from lotto.landscape.stability import STABLE
-from lotto.recipe.recipe import Recipe, described_defaults
 
 HIGH_RATE, LOW_RATE = 0.1, 0.03
 """SGD rates of STAB's standard and low rows (figure 2): from the one, and up to the other."""
 LOWER = 3.0
 """A rate is low against another that is at least so many times higher."""
-NO_PART = (*fields_that_affect(Recipe, ("records", "statistics", "nothing")), "pruning")
-"""Entries of a stored recipe that are no part of what its dense network learns."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +97,8 @@ def _dense(check: Callable[[ResultGroup], Evidence | None]) -> Check:
 
 
 def _learned(group: ResultGroup) -> dict[str, str]:
-    """What a dense network learns by; fields at their defaults are left out, as a file may be older than a field."""
-    unsaid = described_defaults()
-    return {
-        name: str(value)
-        for name, value in group.recipe.items()
-        if name not in NO_PART and (name not in unsaid or unsaid[name] != value)
-    }
+    """What a dense network learns by, in which pruning has no part."""
+    return {name: str(value) for name, value in distinguishing(group.recipe).items() if name != "pruning"}
 
 
 UNSTABLE_AT_0 = Condition("dense network unstable at 0", _dense(unstable))

@@ -227,6 +227,16 @@ def read_below(folder: Path) -> list[StoredResult]:
 
 
 @checked
+def distinguishing(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of a stored recipe by which trainings differ: they have a part in what is trained, and no default.
+
+    A field at its default is as one that is not there: a file may be older than a field.
+    """
+    unsaid = described_defaults()
+    without_part = fields_that_affect(Recipe, ("records", "statistics", "nothing"))
+    return {k: v for k, v in recipe.items() if k not in without_part and (k not in unsaid or unsaid[k] != v)}
+
+
 def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     """Put the rows of equal training settings together.
 
@@ -236,11 +246,8 @@ def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     values were made by different versions or machines: the first is kept, and the log says so.
     """
     groups: dict[tuple[str, bool], list[StoredResult]] = {}
-    unsaid = described_defaults()  # a file may be older than a field
-    without_part = fields_that_affect(Recipe, ("records", "statistics", "nothing"))  # in what is trained
     for result in results:
-        given = result.about["recipe"].items()
-        recipe = {k: v for k, v in given if k not in without_part and (k not in unsaid or unsaid[k] != v)}
+        recipe = distinguishing(result.about["recipe"])
         restarted = bool(result.about["options"].get("restart_dense", False))
         groups.setdefault((json.dumps(recipe, sort_keys=True), restarted), []).append(result)
     made = []
