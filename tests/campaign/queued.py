@@ -31,7 +31,7 @@ from lotto.core.errors import LottoError
 from lotto.execution.pilot import Pilot
 from lotto.execution.queue import Queue
 from lotto.execution.queue_folder import Claim, QueueFolder
-from lotto.execution.worker import keys_of_parcel
+from lotto.execution.worker import Opened
 from lotto.training.loop import train
 
 RECIPE = small_recipe(steps="400it", evaluations=1)
@@ -47,7 +47,7 @@ class Watched(Pilot):
     journal: Journal
 
     def _answer(self, claim: Claim) -> bytes:
-        keys = keys_of_parcel(claim.path.read_bytes())
+        keys = Opened(claim.path.read_bytes()).keys
         answer = super()._answer(claim)
         self.journal.write("computed", *keys)
         return answer

@@ -24,7 +24,7 @@ from lotto.core.errors import LottoError, StorageError, WorkerError
 from lotto.execution.entries import CHECKPOINT, StoreFolder
 from lotto.execution.queue_folder import Claim, Leases, QueueFolder, new_worker
 from lotto.execution.transfer import adopt, keys_of
-from lotto.execution.worker import Answer, Place, compute_parcel, is_stored
+from lotto.execution.worker import Answer, Opened, Place
 
 log = logging.getLogger(__name__)
 
@@ -131,10 +131,10 @@ class Pilot:
     def _answer(self, claim: Claim) -> bytes:
         if claim.turn >= TURNS:
             return cloudpickle.dumps(WorkerError(f"{claim.turn} workers died over it"))
-        parcel = claim.path.read_bytes()
+        parcel = Opened(claim.path.read_bytes())
         data = str(self.queue.folder("data"))
-        if is_stored(parcel, Place(str(self.store), data)):
-            return compute_parcel(parcel, Place(str(self.store), data))
+        if parcel.is_stored(here := Place(str(self.store), data)):
+            return parcel.compute(here)
         own = self._own_store(claim)
         looked = time.monotonic()
 
@@ -145,7 +145,7 @@ class Pilot:
                 if not claim.held:
                     raise Released
 
-        answer = compute_parcel(parcel, Place(str(own.root), data), check)
+        answer = parcel.compute(Place(str(own.root), data), check)
         ours = StoreFolder(self.store)
         for key in keys_of(own):
             became = adopt(ours.entries, own.entries, key)

@@ -29,7 +29,7 @@ from lotto.execution.engine import Engine, Reply
 from lotto.execution.entries import StoreFolder, remove_whole
 from lotto.execution.store import Store
 from lotto.execution.transfer import pack, unpack
-from lotto.execution.worker import Assignment, Place, compute_parcel, data_of, keys_of_parcel
+from lotto.execution.worker import Assignment, Opened, Place
 
 POLL_SECONDS = 0.2
 RETRIES = 3
@@ -241,16 +241,16 @@ def compute_task(
     if torch.get_num_threads() != threads:
         raise RuntimeError(f"torch has {torch.get_num_threads()} threads here, not {threads}")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray's would end in Python, and wait for a kernel to return
+    opened = Opened(parcel)
     if _sees(place):
-        return compute_parcel(parcel), b"", False
+        return opened.compute(), b"", False
     here = _own_place(place)
-    files_of_data = [Path(here.scratch, name) for name in data_of(parcel)]
     for file, reference in [(Path(here.scratch, name), reference) for name, reference in data]:
         if not file.exists():
             files.write_bytes(file, _imported().get(reference))
-    if not all(file.exists() for file in files_of_data):
+    if not all(Path(here.scratch, name).exists() for name in opened.data):
         return b"", b"", True
-    return compute_parcel(parcel, here), _taken(StoreFolder(here.store), keys_of_parcel(parcel)), False
+    return opened.compute(here), _taken(StoreFolder(here.store), opened.keys), False
 
 
 def _sees(place: Place) -> bool:

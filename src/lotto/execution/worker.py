@@ -226,43 +226,58 @@ def compute_parcel(parcel: bytes, place: Place | None = None, emit: OnStep | Non
     Traceback (most recent call last):
     lotto.core.errors.WorkerError: A worker cannot read its job: invalid load key, 'n'.
     """
-    try:
-        order = loads(parcel)
-        place = place or order.place
-        for job in order.jobs:
-            unspool(job, place.scratch)
-    except Exception as error:  # whatever the user's objects may raise
-        return _failed(WorkerError(f"A worker cannot read its job: {str(error).rstrip('.')}."), error)
-    try:
-        return cloudpickle.dumps(order.compute(place, emit))
-    except Exception as error:
-        return _failed(error, error)
+    return Opened(parcel).compute(place, emit)
 
 
-def data_of(parcel: bytes) -> list[str]:
-    """Names of the files in the scratch folder that the jobs of a parcel read; none if it cannot be read."""
-    return [data.name for job in _jobs(parcel) if isinstance(data := job.recipe.data, Spooled)]
+class Opened:
+    """A parcel that is read once, for all that is asked of it.
+
+    Args:
+        parcel: what `Assignment.parcel` gave. If it cannot be read it has no jobs, and `compute` answers why.
+    """
+
+    def __init__(self, parcel: bytes) -> None:
+        self._order: _Order | None = None
+        self._unreadable = b""
+        try:
+            self._order = loads(parcel)
+        except Exception as error:  # whatever the user's objects may raise
+            self._unreadable = _cannot_read(error)
+        self.jobs: list[WorkItem] = [] if self._order is None else list(self._order.jobs)
+        self.data = [data.name for job in self.jobs if isinstance(data := job.recipe.data, Spooled)]
+        """Names of the files in the scratch folder that the jobs read."""
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys under which what is computed is stored."""
+        return [job.key for job in self.jobs if job.key is not None]
+
+    def is_stored(self, place: Place) -> bool:
+        """Whether all that would be computed is found in the store."""
+        with contextlib.suppress(Exception):  # `compute` says it
+            for job in self.jobs:
+                unspool(job, place.scratch)
+            return bool(self.jobs) and all(lookup(Store(place.store), job) is not None for job in self.jobs)
+        return False
+
+    def compute(self, place: Place | None = None, emit: OnStep | None = None) -> bytes:
+        """Compute it, see `compute_parcel`."""
+        if self._order is None:
+            return self._unreadable
+        place = place or self._order.place
+        try:
+            for job in self.jobs:
+                unspool(job, place.scratch)
+        except Exception as error:  # whatever the user's objects may raise
+            return _cannot_read(error)
+        try:
+            return cloudpickle.dumps(self._order.compute(place, emit))
+        except Exception as error:
+            return _failed(error, error)
 
 
-def keys_of_parcel(parcel: bytes) -> list[str]:
-    """Keys under which what a parcel computes is stored."""
-    return [job.key for job in _jobs(parcel) if job.key is not None]
-
-
-def is_stored(parcel: bytes, place: Place) -> bool:
-    """Whether all that a parcel would compute is found in the store."""
-    jobs = _jobs(parcel)
-    with contextlib.suppress(Exception):  # `compute_parcel` says it
-        for job in jobs:
-            unspool(job, place.scratch)
-        return bool(jobs) and all(lookup(Store(place.store), job) is not None for job in jobs)
-    return False
-
-
-def _jobs(parcel: bytes) -> list[WorkItem]:
-    with contextlib.suppress(Exception):  # whatever the user's objects may raise, `compute_parcel` says it
-        return list(loads(parcel).jobs)
-    return []
+def _cannot_read(error: Exception) -> bytes:
+    return _failed(WorkerError(f"A worker cannot read its job: {str(error).rstrip('.')}."), error)
 
 
 @dataclass(frozen=True)
