@@ -237,6 +237,7 @@ def distinguishing(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in recipe.items() if k not in without_part and (k not in unsaid or unsaid[k] != v)}
 
 
+@checked
 def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
     """Put the rows of equal training settings together.
 
