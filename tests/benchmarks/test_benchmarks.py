@@ -12,11 +12,12 @@ from rich.console import Console
 
 import lotto
 from conftest import small_recipe
-from lotto.benchmarks import BENCHMARKS, commands, loaders, run_benchmarks
+from lotto.benchmarks import BENCHMARKS, commands, loaders, overheads, run_benchmarks
 from lotto.benchmarks.baselines import power_iterations
 from lotto.benchmarks.costs import costs_figure
 from lotto.benchmarks.harness import Benchmark, measure
 from lotto.benchmarks.memory import _peaks
+from lotto.core.errors import UsageError
 from lotto.execution.autotune import steps_of
 from lotto.training.loop import learner_of
 
@@ -121,6 +122,19 @@ def test_single_and_stacked_learners_take_steps():
     for chosen in (jobs[:1], jobs):
         steps_of(learner_of(chosen))(3)
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("name", ["processes", "queue"])
+def test_what_an_engine_costs_is_measured_for_each_job(name):
+    row = overheads._measured(name, 2, 40)
+    assert 0 < row["milliseconds"] < 5000
+    assert (row["what"], row["workers"], row["goal"]) == (name, 2, f"≤ {overheads.GOALS[name]:g}")
+    assert overheads.scheduler_table([row]).row_count == 1
+
+
+def test_a_count_belongs_to_what_is_counted():
+    with pytest.raises(UsageError, match="count is 1 or more, and of scheduler"):
+        run_benchmarks(["again"], 1, Console(quiet=True), count=3)
 
 
 def test_rows_are_saved(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from lotto.benchmarks.costs import costs_figure
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.loaders import data
 from lotto.benchmarks.memory import memory_table, peak_memory
+from lotto.benchmarks.overheads import scheduler, scheduler_table
 from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
 from lotto.core import files
 from lotto.core.errors import UsageError, unknown
@@ -51,20 +53,27 @@ OTHERS: dict[str, tuple[Callable[[], list[Row]], Callable[[list[Row]], Table]]] 
     "levels": (levels_by_kernels, ratio_table),
 }
 """What has its own way to measure, and its table."""
+COUNTED: dict[str, tuple[Callable[[int | None], list[Row]], Callable[[list[Row]], Table]]] = {
+    "scheduler": (scheduler, scheduler_table),
+}
+"""What is measured with so many of something, how, and its table."""
 GROUPS = {"convolutions": ("signals", "images", "deep")}
 """Names of several."""
-ONLY_BY_NAME = ("paper", "levels")
-"""They take a quarter of an hour each."""
+ONLY_BY_NAME = ("paper", "levels", *COUNTED)
+"""They take a quarter of an hour each, about."""
 
 
-def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out: Path | None = None) -> pd.DataFrame:
+def run_benchmarks(
+    names: Sequence[str], repetitions: int, console: Console, out: Path | None = None, count: int | None = None
+) -> pd.DataFrame:
     """Run benchmarks and print their ratios.
 
     Args:
-        names: keys of `BENCHMARKS`, `OTHERS` or `GROUPS`; empty for all but those of `ONLY_BY_NAME`.
+        names: keys of `BENCHMARKS`, `OTHERS`, `COUNTED` or `GROUPS`; empty for all but those of `ONLY_BY_NAME`.
         repetitions: how often each contender runs; they take turns, after one uncounted turn.
         console: where the tables go.
         out: a CSV file for the rows; beside it a figure of what a step costs at each density, if that was measured.
+        count: of what those of `COUNTED` are measured with; None = as many as each says.
 
     Returns:
         One row per comparison: what against what, seconds of both (medians), ratio (median, min, max), goal.
@@ -76,17 +85,20 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
     Traceback (most recent call last):
     lotto.core.errors.UsageError: Unknown benchmark 'unknown'. ...
     """
+    known = [*BENCHMARKS, *OTHERS, *COUNTED, *GROUPS]
     for name in names:
-        if name not in (*BENCHMARKS, *OTHERS, *GROUPS):
-            raise unknown("benchmark", name, [*BENCHMARKS, *OTHERS, *GROUPS])
+        if name not in known:
+            raise unknown("benchmark", name, known)
     if repetitions < 1:
         raise UsageError(f"repetitions is 1 or more; got {repetitions}.")
+    if count is not None and (count < 1 or not set(names) & set(COUNTED)):
+        raise UsageError(f"count is 1 or more, and of {', '.join(COUNTED)}; got {count} with {list(names)}.")
     keep_freed_memory()  # as lotto's workers do; all contenders gain alike
     rows: list[Row] = []
     single = [name for given in names for name in GROUPS.get(given, (given,))]
     for name in single or [n for n in (*BENCHMARKS, *OTHERS) if n not in ONLY_BY_NAME]:
-        if name in OTHERS:
-            measured, table = OTHERS[name]
+        if name in OTHERS or name in COUNTED:
+            measured, table = OTHERS[name] if name in OTHERS else _counted(name, count)
             with limited_threads(available_cores()), console.status(f"measuring {name}"):
                 rows += (found := measured())
             console.print(table(found))
@@ -101,3 +113,8 @@ def run_benchmarks(names: Sequence[str], repetitions: int, console: Console, out
         if (drawn := costs_figure(rows)) is not None:
             files.write_text(out.with_suffix(".svg"), drawn)
     return frame
+
+
+def _counted(name: str, count: int | None) -> tuple[Callable[[], list[Row]], Callable[[list[Row]], Table]]:
+    measured, table = COUNTED[name]
+    return partial(measured, count), table

@@ -57,21 +57,22 @@ def _peaks(recipe: Recipe, count: int) -> tuple[float, float]:
     torch.set_num_threads(1)
     recipe.arrays  # noqa: B018 (loads the data)
     jobs = [Job(recipe, i, i) for i in range(count)]
-    base = _forget_peak()
+    base = forget_peak()
     steps_of(learner_of(jobs))(STEPS)
-    return base, _peak()
+    return base, peak_resident()
 
 
-def _forget_peak() -> float:
+def forget_peak() -> float:
     """Present resident memory; on Linux the peak, which loading the data has set, begins anew from it."""
     reset = Path("/proc/self/clear_refs")
     if not reset.exists():
-        return _peak()
+        return peak_resident()
     reset.write_text("5")
     return _status("VmRSS")
 
 
-def _peak() -> float:
+def peak_resident() -> float:
+    """Most resident memory since then, in MiB."""
     if Path("/proc/self/status").exists():
         return _status("VmHWM")  # the C library's ru_maxrss has the parent's in it
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10

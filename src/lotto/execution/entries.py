@@ -21,6 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -280,6 +281,12 @@ def refusal(root: Path, error: OSError) -> StorageError:
 
 def versions() -> dict[str, str]:
     """Versions of what computes, for manifests and reports."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Looked up once: reading a package's metadata takes longer than writing an entry."""
     import torch
 
     return {

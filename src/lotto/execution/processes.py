@@ -95,7 +95,8 @@ class Processes(Engine):
             except BrokenProcessPool:  # it was killed while it had nothing to do
                 self._free.pop().shutdown(wait=True, kill_workers=True)
             else:
-                self.scratch.note_semaphores()
+                if isinstance(self._free[-1], ProcessPoolExecutor):
+                    self.scratch.note_semaphores()
                 return future
 
     def _new_worker(self) -> ProcessPoolExecutor | ForkedWorker:

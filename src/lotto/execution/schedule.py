@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 from weakref import WeakValueDictionary
 
@@ -173,8 +175,11 @@ class Schedule(Generic[T]):
         self.under_way.append(assignment)
 
     def _report(self) -> None:
-        for assignment in self.under_way:
-            assignment.show_progress()
+        sent = {each.report: each for each in self.under_way if each.report is not None}
+        # Of many that wait few have anything to say: a listing tells which, where many files would be asked for.
+        there = {path for folder in {path.parent for path in sent} for path in _listed(folder)}
+        for path in there & sent.keys():
+            sent[path].show_progress()
 
     def _collect(self) -> None:
         self._report()
@@ -236,6 +241,13 @@ class Schedule(Generic[T]):
             position.results[index] = run
             if len(position.results) == len(position.jobs):
                 self._enqueue(position)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Paths of the files in a folder; none if it cannot be read: a display is no reason to lose a training."""
+    with contextlib.suppress(OSError):
+        return [*folder.iterdir()]
+    return []
 
 
 def _kind(recipe: Recipe) -> tuple[object, ...]:

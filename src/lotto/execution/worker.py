@@ -53,6 +53,7 @@ class Assignment:
         number: no other assignment has it.
         seconds_left: about how long it takes, with all that is known to follow it, one after another in one process;
             infinite if nobody knows.
+        report: file in which a worker says how far it is; None = it was not sent to another process.
 
     >>> engine = lotto.engine.make(1, store)
     >>> assignment = Assignment([lotto.Job(recipe)], engine, lambda number, step, loss: None)
@@ -66,7 +67,7 @@ class Assignment:
     advanced: Callable[[int, int, float], None]
     number: str = field(default_factory=lambda: secrets.token_hex(8))
     seconds_left: float = math.inf
-    _report: Path | None = None
+    report: Path | None = None
     _seen: bytes = b""
 
     @property
@@ -90,11 +91,11 @@ class Assignment:
         """
         engine = self.engine
         folder = engine.scratch.folder
-        self._report = folder / f"progress-{self.number}"
+        self.report = folder / f"progress-{self.number}"
         place, arithmetic = Place(str(engine.store.root), str(folder)), Arithmetic.of_this_process()
         try:
             jobs = [spooled(job, folder) for job in self.jobs]
-            order = _Order(self.number, jobs, place, self._report.name, arithmetic, engine.execution)
+            order = _Order(self.number, jobs, place, self.report.name, arithmetic, engine.execution)
             return cloudpickle.dumps(order)
         except LottoError:
             raise
@@ -106,11 +107,11 @@ class Assignment:
 
     def show_progress(self) -> None:
         """Say how far it is, if the worker has written more about it."""
-        if self._report is None:
+        if self.report is None:
             return
         content = b""
         with contextlib.suppress(OSError):  # a display is no reason to lose a training
-            content = self._report.read_bytes()
+            content = self.report.read_bytes()
         if len(content) == len(self.jobs) * PROGRESS.size and content != self._seen:
             self._seen = content
             for number, at in enumerate(PROGRESS.iter_unpack(content)):
@@ -126,9 +127,9 @@ class Assignment:
         if isinstance(reply, bytes):
             with contextlib.suppress(Exception):
                 reply = loads(reply)
-        if self._report is not None:
+        if self.report is not None:
             with contextlib.suppress(OSError):
-                self._report.unlink(missing_ok=True)
+                self.report.unlink(missing_ok=True)
         if not isinstance(reply, Answer) or not (reply.error or len(reply.results) == len(self.jobs)):
             raise UsageError(
                 f"The engine {self.engine.name!r} gave {text(reply)} back for {self.name}; a reply is what "
