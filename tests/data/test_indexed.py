@@ -20,8 +20,9 @@ import lotto
 from conftest import same_tensors, small_arrays, small_recipe
 from lotto.core.errors import UsageError
 from lotto.core.pytree import flatten
-from lotto.data import Indexed, Stream, from_loaders
+from lotto.data import Indexed, Stream, from_loaders, seeded
 from lotto.data.contents import content
+from lotto.data.order import batches_of
 from lotto.training.loop import train
 
 ARRAYS = small_arrays()
@@ -95,6 +96,33 @@ def test_batches_begin_anywhere_and_are_the_same_with_workers(kind):
     assert random.getstate() == state[0]
     assert np.random.get_state()[2] == state[1]
     assert torch.equal(torch.get_rng_state(), state[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
+def test_rows_of_tensors_at_once_are_those_that_torch_stacks(dtype, monkeypatch):
+    class Own(TensorDataset):
+        def __getitem__(self, i):
+            x, y = super().__getitem__(i)
+            return x + 1, y
+
+    x, y = (100 * torch.rand(20, 3, 4, 4)).to(dtype), torch.rand(20, dtype=torch.float64)
+    read = []
+    real = seeded.rows
+    monkeypatch.setattr(seeded, "rows", lambda *given: read.append(given) or real(*given))
+    kinds = {TensorDataset: (x, 0), Own: (x, 1)}  # what is added, by whatever is not torch's own
+    for kind, (values, added) in kinds.items():
+        for laid in (values, values.to(memory_format=torch.channels_last)):
+            read.clear()
+            given = [*Indexed(kind(laid, y), kind(laid, y)).train_batches(0, 2, 6, 5)]
+            assert bool(read) is (kind is TensorDataset and laid.is_contiguous())
+            steps = batches_of(0, 2, 6, 5, 20)
+            for batch, (_, chosen) in zip(given, steps, strict=True):
+                wanted = torch.stack([laid[int(i)] + added for i in chosen])
+                wanted = wanted.float() if dtype == torch.float64 else wanted
+                assert (batch.inputs.dtype, batch.inputs.stride()) == (wanted.dtype, wanted.stride())
+                assert torch.equal(batch.inputs, wanted)
+                assert torch.equal(batch.targets, y[chosen].float())
+            assert len(given) == 4
 
 
 def test_what_is_drawn_differs_between_steps_and_a_training_goes_on_with_the_same_bits():

@@ -129,6 +129,8 @@ def as_batch(value: Any, name: str) -> Batch:
     if not isinstance(value, tuple | list) or len(value) != 2:
         what = f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, tuple | list) else "")
         raise UsageError(f"A batch is lotto.data.Batch(inputs, targets), or a pair of these; {name} gave {what}.")
+    if all(isinstance(part, Tensor) and part.dim() for part in value) and len(value[0]) == len(value[1]):
+        return Batch(*value)  # most are, and each is looked at more than once
     batch = Batch(*map(_plain, value))
     sizes = {len(leaf) for leaf in flatten(batch) if isinstance(leaf, Tensor) and leaf.dim()}
     if len(sizes) != 1:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import TensorDataset, default_collate
 
 from lotto.core.errors import UsageError
 from lotto.data.batch import Batch, mapped
@@ -34,6 +34,30 @@ def collated(examples: list[Any]) -> Any:
             f"The examples of a batch cannot be put together: {why}. Give a function that does, collate=..., from a "
             "list of examples to lotto.data.Batch(inputs, targets): it pads them, or makes numbers of texts."
         ) from error
+
+
+def whole_tensors(data: Any) -> tuple[Tensor, ...] | None:
+    """The tensors of a data set of which `rows` gives what `collated` would, to the bit; None of any other set.
+
+    >>> whole_tensors([1, 2, 3]) is None
+    True
+    """
+    if type(data) is not TensorDataset or not all(
+        type(t) is Tensor and t.layout == torch.strided and t.is_contiguous() and not t.requires_grad
+        for t in data.tensors
+    ):
+        return None
+    return data.tensors
+
+
+def rows(tensors: Sequence[Tensor], indices: list[int]) -> list[Tensor]:
+    """Examples of a `torch.utils.data.TensorDataset` as one batch, all at once: they need not be stacked one by one.
+
+    >>> rows([torch.arange(4), torch.ones(4, 2, dtype=torch.float64)], [3, 1])
+    [tensor([3, 1]), tensor([[1., 1.],
+            [1., 1.]])]
+    """
+    return [_narrow(tensor[indices]) for tensor in tensors]
 
 
 def _narrow(leaf: Tensor) -> Tensor:

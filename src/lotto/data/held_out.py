@@ -47,5 +47,5 @@ class HoldsOut:
         """In which set, and at which numbers, a split's examples stand."""
         chosen = np.asarray(numbers, dtype=np.int64)
         if self._kept is None or self._held is None or split not in ("train", "validation"):
-            return split, [int(i) for i in chosen]
+            return split, chosen.tolist()
         return "train", (self._kept if split == "train" else self._held)[chosen].tolist()

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from lotto.core.rng import host_state, private_rng, seed_host, torch_seed
-from lotto.data.collation import Collate
+from lotto.data.collation import Collate, collated, rows, whole_tensors
 
 
 class Key(NamedTuple):
@@ -67,6 +67,8 @@ class Making(Dataset[Any]):
 
     def made(self, indices: list[int]) -> Any:
         """The batch of these examples."""
+        if self.collate is collated and (tensors := whole_tensors(self.data)):
+            return rows(tensors, indices)
         return self.collate(self.several(indices) if self.several else [self.data[i] for i in indices])
 
     def __getitem__(self, key: Key) -> Any:
