@@ -84,6 +84,31 @@ def test_flags_are_read_as_the_options_they_are():
         plan_of(flags(densities="half"))
 
 
+@pytest.mark.parametrize(
+    ("given", "controls"),
+    [
+        ("none", ()), (["none"], ()), ((), ()), ("random", ("random",)), ("random, reinit", ("random", "reinit")),
+        (["random", "random"], ("random",)),
+    ],
+)  # fmt: skip
+def test_controls_are_named_in_one_way_everywhere(given, controls):
+    assert Plan(controls=given).controls == controls
+    assert make_plan(small_recipe(), 1, controls=given, replicates=2).trained_controls == controls
+    if isinstance(given, str):
+        assert plan_of(flags(controls=given)).controls == controls
+
+
+def test_what_is_no_control_is_said_wherever_it_is_asked_for():
+    for ask in (lambda given: Plan(controls=given), lambda given: plan_of(flags(controls=given))):
+        with pytest.raises(UsageError, match="controls='none' is no control, so it stands alone; got none, random"):
+            ask("none,random")
+        with pytest.raises(UsageError, match=r"Unknown control 'nothing'. Choices: none, random, reinit"):
+            ask("nothing")
+    assert Plan(control_levels="all") == Plan() == plan_of(flags(control_levels="all"))
+    with pytest.raises(UsageError, match="control_levels is a list of whole numbers or None"):
+        Plan(control_levels="some")
+
+
 def test_the_old_positions_and_keywords_a_plan_and_a_changed_plan_are_the_same():
     recipe = small_recipe()
     wanted = make_plan(recipe, Plan(3, 0.5, "7it", 2, ("random",), seed=4))

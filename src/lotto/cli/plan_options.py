@@ -12,25 +12,19 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from lotto.cli.common import numbers, replicates_of, whole_numbers
-from lotto.lottery.options import Plan, about
+from lotto.lottery.options import ALL, Plan, about
 
 F = TypeVar("F", bound=Callable[..., None])
 
-NONE, ALL = "none", "all"
 PLAIN = {"bool": bool, "int": int, "Few": int, "int | None": int | None, "float | None": float | None}
 """Annotations of which tyro reads the values; those of others are texts."""
 
 
-def _texts(given: str, option: str) -> tuple[str, ...]:
-    return () if given == NONE else tuple(given.split(","))
-
-
-def _levels(given: str, option: str) -> tuple[int, ...] | None:
-    return None if given == ALL else tuple(whole_numbers(given, option))
+def _levels(given: str, option: str) -> str | tuple[int, ...]:
+    return given if given == ALL else tuple(whole_numbers(given, option))
 
 
 READERS: dict[str, Callable[[str, str], Any]] = {
-    "tuple[str, ...]": _texts,
     "tuple[int, ...] | None": _levels,
     "tuple[float, ...] | None": lambda given, option: tuple(numbers(given, option)),
     "Few | str | None": lambda given, option: replicates_of(given),

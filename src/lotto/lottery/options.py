@@ -46,6 +46,8 @@ class Retraining(str, Enum):
 AUTO = "auto"
 """As a number of replicates: looked at once, and again with twice as many where a level is borderline."""
 CONTROLS = ("reinit", "random")
+NONE, ALL = "none", "all"
+"""In the place of the controls, and of the levels at which they are trained."""
 ORDERS = ("shared", "fresh")
 SHORT = ("levels", "rate", "density", "densities", "one_shot", "adaptive")
 """Options that make a schedule."""
@@ -92,11 +94,11 @@ class Plan:
     controls: tuple[str, ...] = option(
         CONTROLS,
         "`reinit` (the mask on a new initialisation, trained from the start), `random` (a random mask with the same "
-        "per-layer densities, on the same rewind point), both (the default) or none",
+        "per-layer densities, on the same rewind point), both (the default) or `none`; in Python also ()",
         keyword=False,
     )
     control_levels: tuple[int, ...] | None = option(
-        None, "levels at which controls are trained; default all, of adaptive pruning the last"
+        None, "levels at which controls are trained; default `all`, of adaptive pruning the last"
     )
     density: float | None = option(
         None, "prune until at most this fraction of the prunable weights is left, instead of `levels`"
@@ -158,7 +160,10 @@ class Plan:
         from lotto.core import check
         from lotto.pruning import allocation, density, scores
 
+        if isinstance(self.control_levels, str) and self.control_levels == ALL:
+            object.__setattr__(self, "control_levels", None)
         check.read_fields(self, {**vars(check), **vars(scores), **vars(allocation), **vars(density), **globals()})
+        object.__setattr__(self, "controls", _controls(self.controls))
         _check_counts(self)
         _check_names(self)
         _check_schedule(self)
@@ -175,6 +180,14 @@ class Plan:
     def __repr__(self) -> str:
         given = {n: value.value if isinstance(value, Enum) else value for n, value in self.changed().items()}
         return f"Plan({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+def _controls(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Names, of which a text may have several with commas, each once; none of them by that word."""
+    names = tuple(dict.fromkeys(part.strip() for names in given for part in names.split(",")))
+    if NONE in names and len(names) > 1:
+        raise UsageError(f"controls={NONE!r} is no control, so it stands alone; got {', '.join(names)}.")
+    return () if names == (NONE,) else names
 
 
 def _check_counts(plan: Plan) -> None:
@@ -208,7 +221,7 @@ def _check_names(plan: Plan) -> None:
         check_allocation(plan.allocation)
     for control in plan.controls:
         if control not in CONTROLS:
-            raise unknown("control", control, CONTROLS)
+            raise unknown("control", control, (*CONTROLS, NONE))
     if plan.order not in ORDERS:
         raise unknown("order", plan.order, ORDERS)
     if plan.after not in [a.value for a in Retraining]:
