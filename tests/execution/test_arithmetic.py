@@ -45,6 +45,7 @@ def test_what_changes_bits_is_in_the_manifest(recipe, store):
             "deterministic": False,
             "kernels": arithmetic._kernels(),
             "cpu": torch.backends.cpu.get_cpu_capability(),
+            "ranks": 1,
         }
 
 

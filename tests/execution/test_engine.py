@@ -100,7 +100,8 @@ def test_make_chooses_and_refuses():
     with pytest.raises(UsageError, match=r"The engine 'serial' trains in this process, with jobs=1; got jobs=2\."):
         make(2, backend="serial")
     with pytest.raises(
-        UsageError, match=r"Unknown engine 'proceses'. Choices: .*processes, queue, ray, serial. Did you mean 'proc"
+        UsageError,
+        match=r"Unknown engine 'proceses'. Choices: .*processes, queue, ray, serial, torchrun. Did you mean 'proc",
     ):
         make(2, backend="proceses")
     for other in ("lotto.recipe.presets:get", "lotto.execution.factory:OURS"):

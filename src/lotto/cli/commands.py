@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -54,6 +55,8 @@ def run_command(arguments: Sequence[str] | None) -> None:
     if given == ["--version"]:
         say(f"lotto {version('lotto-tickets')}, torch {version('torch')}, Python {platform.python_version()}")
         return
+    if "RANK" in os.environ and not _leads():
+        return
     if (name := next(iter(given), "")) in COMMANDS and any(word.startswith(OPTION) for word in given):
         given = [name, *with_config(name, command(name), given[1:])]
     tyro.extras.subcommand_cli_from_dict(
@@ -63,6 +66,29 @@ def run_command(arguments: Sequence[str] | None) -> None:
         args=given,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
+
+
+def _leads() -> bool:
+    """Whether this process runs the command: the first of those that `torchrun` has started, which all others serve."""
+    from lotto.core.ranks import Launch, joined
+
+    if Launch.here() is None:
+        return True
+    ranks = joined()
+    if not ranks.rank:
+        return True
+    from lotto.cli.stopping import stopping
+    from lotto.core.errors import WorkerError
+    from lotto.execution.torchrun import serve
+
+    stopping.silent = True
+    try:
+        serve()
+    except WorkerError as error:
+        if ranks.peers.speaks:
+            raise
+        raise SystemExit(1) from error
+    return False
 
 
 def _is_asked_for(name: str, given: Sequence[str]) -> bool:

@@ -37,6 +37,8 @@ class Stopping:
 
     def __init__(self) -> None:
         self.number = 0
+        self.silent = False
+        """Whether another process says what is to be said."""
         self._since = 0.0
         self._unwinding = False
 
@@ -87,6 +89,8 @@ class Stopping:
         os._exit(128 + number)
 
     def _say(self, line: str) -> None:
+        if self.silent:
+            return
         with contextlib.suppress(OSError):  # the terminal may be gone
             if self._unwinding and os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb":
                 os.write(1, SHOW_CURSOR)

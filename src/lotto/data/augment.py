@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,18 @@ from lotto.core.check import checked, whole_number
 from lotto.core.errors import UsageError, text
 from lotto.core.rng import stream, torch_seed
 from lotto.data.batch import Batch, as_batch
+
+
+class Rows(NamedTuple):
+    """Some examples of a batch.
+
+    Attributes:
+        chosen: their numbers.
+        of: how many the batch has.
+    """
+
+    chosen: np.ndarray
+    of: int
 
 
 @checked
@@ -40,8 +52,11 @@ class Augment:
         if not isinstance(self.crop, int) or not isinstance(self.flip, bool) or self.crop < 0:
             raise UsageError(f"Augmentation pads by 0 or more pixels; got crop={self.crop!r}, flip={self.flip!r}.")
 
-    def __call__(self, x: Tensor, seed: int, step: int) -> Tensor:
-        """Augment a batch of images, shape (batch, channels, height, width), for (seed, step)."""
+    def __call__(self, x: Tensor, seed: int, step: int, rows: Rows | None = None) -> Tensor:
+        """Augment a batch of images, shape (batch, channels, height, width), for (seed, step).
+
+        With ``rows`` the images are those of a larger batch, as they would be augmented there.
+        """
         if not isinstance(x, Tensor) or x.dim() != 4:
             raise UsageError(f"Augmentation needs images of shape (channels, height, width); got {text(x)}.")
         generator = stream(
@@ -50,13 +65,14 @@ class Augment:
             whole_number(step, "step"),
         )
         batch, height, width = x.shape[0], x.shape[2], x.shape[3]
+        whole, chosen = (batch, slice(None)) if rows is None else (rows.of, rows.chosen)
         if self.crop:
-            top, left = _drawn(generator.integers(0, 2 * self.crop + 1, (2, batch)), x.device)
+            top, left = _drawn(generator.integers(0, 2 * self.crop + 1, (2, whole))[:, chosen], x.device)
             windows = F.pad(x, [self.crop] * 4).unfold(2, height, 1).unfold(3, width, 1)
             x = windows[torch.arange(batch, device=x.device), :, top, left]
         if self.flip:
-            chosen = _drawn(generator.integers(0, 2, batch).astype(bool), x.device)
-            x = torch.where(chosen[:, None, None, None], x.flip(3), x)
+            flipped = _drawn(generator.integers(0, 2, whole).astype(bool)[chosen], x.device)
+            x = torch.where(flipped[:, None, None, None], x.flip(3), x)
         return x
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from lotto.core.check import Bounds, Count, Few, checked
 from lotto.core.errors import DataError, UsageError, text
 from lotto.core.rng import stream
-from lotto.data.augment import Augmentation, changed, is_own
+from lotto.data.augment import Augment, Augmentation, Rows, changed, is_own
 from lotto.data.batch import Batch
 from lotto.data.file_digests import file_digests
 from lotto.data.in_memory import check_split, held_out
@@ -248,24 +248,25 @@ class ImageFolder(DataSource):
         batch_size: int,
         augment: Augmentation | None = None,
         feature_major: bool = False,
+        only: Sequence[int] | None = None,
     ) -> Iterator[Batch]:
-        """See `Arrays.batches`."""
+        """See `Arrays.batches`; with ``only`` these examples of each batch, and no others are read."""
         if is_own(augment):
             yield from changed(self.batches(seed, start, stop, batch_size), augment, seed, start, feature_major)
             return
         check_batch_size(batch_size, self.size())
         per_epoch = self.size() // batch_size
+        rows = None if only is None else Rows(np.asarray(only), batch_size)
         for epoch in range(start // per_epoch, -(-stop // per_epoch)):
             first, last = max(start, epoch * per_epoch), min(stop, (epoch + 1) * per_epoch)
             order = permutation(seed, epoch, self.size())
             keys = []
             for step in range(first, last):
                 at = (step % per_epoch) * batch_size
-                keys.append(
-                    [*zip(order[at : at + batch_size].tolist(), self._draws(seed, step, batch_size), strict=True)]
-                )
+                whole = [*zip(order[at : at + batch_size].tolist(), self._draws(seed, step, batch_size), strict=True)]
+                keys.append(whole if only is None else [whole[i] for i in only])
             for step, (x, y) in zip(range(first, last), self._read("train", keys), strict=True):
-                inputs = self.normalise(x if augment is None else augment(x, seed, step))
+                inputs = self.normalise(x if augment is None else _augmented(augment, x, seed, step, rows))
                 yield Batch(inputs.flatten(1).t().contiguous() if feature_major else inputs, y)
 
     def _draws(self, seed: int, step: int, batch: int) -> list[tuple[float, ...] | None]:
@@ -274,12 +275,22 @@ class ImageFolder(DataSource):
         return [tuple(row) for row in stream(seed, "crop", step).random((batch, 4)).tolist()]
 
     @checked
-    def evaluation(self, split: Split, batch_size: Count, stride: Count = 1) -> Iterator[Batch]:
-        """All images of a split, or every so manieth, in order, not augmented."""
+    def evaluation(
+        self, split: Split, batch_size: Count, stride: Count = 1, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
+        """All images of a split, or every so manieth, in order, not augmented.
+
+        With the ``share`` (r, n) every n-th batch from number r on, and no others are read.
+        """
         check_split(self, split)
         chosen = range(0, self.size(split), stride)
         keys: list[list[Key]] = [
-            [(j, None) for j in chosen[i : i + batch_size]] for i in range(0, len(chosen), batch_size)
+            [(j, None) for j in chosen[i : i + batch_size]]
+            for i in range(share[0] * batch_size, len(chosen), share[1] * batch_size)
         ]
         for x, y in self._read(split, keys):
             yield Batch(self.normalise(x), y)
+
+
+def _augmented(augment: Augment, x: Tensor, seed: int, step: int, rows: Rows | None) -> Tensor:
+    return augment(x, seed, step) if rows is None else augment(x, seed, step, rows)

@@ -18,6 +18,7 @@ import torch
 
 from lotto.core.errors import UsageError
 from lotto.core.jit import can_compile
+from lotto.core.ranks import Launch
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Crossovers
 from lotto.training.network import device_of
@@ -38,12 +39,18 @@ WORDS = {
     "deterministic": "deterministic algorithms: {}",
     "kernels": "compiled kernels: {}",
     "cpu": "the instruction set {}",
+    "ranks": "{} ranks",
 }
 
 
-def arithmetic_of(recipe: Recipe) -> dict[str, Any]:
-    """What changes the bits of what this process would compute for a recipe now, in plain values."""
-    device = device_of(recipe)
+def arithmetic_of(recipe: Recipe, *, together: bool = False) -> dict[str, Any]:
+    """What changes the bits of what this process would compute for a recipe now, in plain values.
+
+    Args:
+        recipe: what is computed.
+        together: whether the processes of one launch, if there are several, compute it together: a training.
+    """
+    device, launch = device_of(recipe), Launch.here() if together else None
     return {
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -52,6 +59,7 @@ def arithmetic_of(recipe: Recipe) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "kernels": _kernels(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "ranks": 1 if launch is None else launch.size,
     }
 
 
@@ -77,18 +85,19 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     )
 
 
-def say_if_other(recipe: Recipe, there: Any, what: str) -> None:
+def say_if_other(recipe: Recipe, there: Any, what: str, *, together: bool = False) -> None:
     """Say once in this process if what is handed out was computed with other arithmetic than this process's.
 
     Args:
         recipe: what was computed.
         there: `arithmetic_of` then; anything else says nothing.
         what: a sentence that begins the message.
+        together: see `arithmetic_of`.
     """
     if not isinstance(there, Mapping):
         return
     try:
-        here = arithmetic_of(recipe)
+        here = arithmetic_of(recipe, together=together)
     except UsageError:  # a device that is not here computes nothing here
         return
     if found := differences(there, here):

@@ -19,7 +19,6 @@ from lotto.execution.arithmetic import ENTRY, arithmetic_of
 from lotto.execution.recovery import LastingStates
 from lotto.execution.store import Store, WorkItem
 from lotto.execution.task import Task
-from lotto.recipe.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.job import Job, Run, State
 from lotto.training.loop import diverged_run, train, train_stack
@@ -28,6 +27,7 @@ from lotto.training.network import device_of
 log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, float], None]
+Trainer = Callable[..., Run]
 CHECKPOINT_SECONDS = 30.0
 
 
@@ -38,6 +38,7 @@ def get_or_compute(
     on_step: OnStep | None = None,
     execution: Mapping[str, Any] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    trainer: Trainer = train,
 ) -> tuple[Any, bool]:
     """Return the run of a job or the outcome of a task, and whether it had to be computed.
 
@@ -51,16 +52,17 @@ def get_or_compute(
         on_step: progress, see `training.train`.
         execution: how it is executed, for the manifest.
         checkpoint_seconds: time between checkpoints.
+        trainer: what trains, see `training.train`.
 
     Raises:
         StorageError: if the store cannot be used.
     """
     if item.key is None:
-        return (_outcome(item, on_step) if isinstance(item, Task) else _trained(item, on_step=on_step)), True
+        return (_outcome(item, on_step) if isinstance(item, Task) else _trained(item, trainer, on_step=on_step)), True
     if (found := lookup(store, item)) is not None:
         return found, False
     check_unchanged(item)
-    execution = _recorded(execution, item.recipe)
+    execution = _recorded(execution, item)
     with _locked(store, [item.key]):
         if (found := lookup(store, item, locked=True)) is not None:
             return found, False
@@ -70,10 +72,11 @@ def get_or_compute(
             outcome = _outcome(item, on_step)
             write = partial(store.write_outcome, item, outcome, time.perf_counter() - began, execution)
             return _kept(store, item, outcome, write), True
-        if (run := _extended(store, item, on_step)) is not None:
+        if (run := _extended(store, item, on_step, trainer)) is not None:
             return run, True
         run = _trained(
             item,
+            trainer,
             resume=store.read_checkpoint(item),
             on_step=on_step,
             on_checkpoint=partial(store.write_checkpoint, item),
@@ -108,7 +111,7 @@ def get_or_compute_stack(
         for i in missing:
             _prepare(store, str(jobs[i].key))
             found[i] = _extended(store, jobs[i], None if on_step is None else partial(on_step, i))
-        execution = _recorded(execution, jobs[0].recipe)
+        execution = _recorded(execution, jobs[0])
         if fresh := [i for i in missing if found[i] is None]:
             runs = _trained_together(
                 [jobs[i] for i in fresh],
@@ -122,10 +125,10 @@ def get_or_compute_stack(
         return [(run, i in missing) for i, run in enumerate(found)]
 
 
-def _trained(job: Job, **how: Any) -> Run:
+def _trained(job: Job, trainer: Trainer = train, **how: Any) -> Run:
     """A training, also one that diverges: that is an outcome like others, and no end of those beside it."""
     try:
-        return train(job, **how)
+        return trainer(job, **how)
     except DivergedError as error:
         return diverged_run(job, error)
 
@@ -191,12 +194,12 @@ def _kept(store: Store, item: Any, computed: Any, write: Callable[[], None]) -> 
     return computed
 
 
-def _extended(store: Store, job: Job, on_step: OnStep | None) -> Run | None:
+def _extended(store: Store, job: Job, on_step: OnStep | None, trainer: Trainer = train) -> Run | None:
     """The stored run with the states that it lacks; None if nothing is stored that they can be computed from."""
     if (older := store.run(job)) is None:
         return None
     try:
-        states = _missing_states(job, older, on_step)
+        states = _missing_states(job, older, on_step, trainer)
     except StorageError as error:
         log.warning("%s The run is computed again.", error)
         return None
@@ -205,9 +208,11 @@ def _extended(store: Store, job: Job, on_step: OnStep | None) -> Run | None:
     return run
 
 
-def _recorded(execution: Mapping[str, Any] | None, recipe: Recipe) -> dict[str, Any]:
+def _recorded(execution: Mapping[str, Any] | None, item: WorkItem) -> dict[str, Any]:
     """How it is executed, for the manifest: by which engine, where, with what arithmetic."""
-    return {**(execution or {}), "device": str(device_of(recipe)), ENTRY: arithmetic_of(recipe)}
+    together = isinstance(item, Job)
+    device = str(device_of(item.recipe))
+    return {**(execution or {}), "device": device, ENTRY: arithmetic_of(item.recipe, together=together)}
 
 
 def check_unchanged(item: WorkItem) -> None:
@@ -231,7 +236,7 @@ def _outcome(task: Task, on_step: OnStep | None) -> Any:
     return task.execute(on_step)
 
 
-def _missing_states(job: Job, older: Run, on_step: OnStep | None) -> Mapping[int, State]:
+def _missing_states(job: Job, older: Run, on_step: OnStep | None, trainer: Trainer) -> Mapping[int, State]:
     """The states that a job wants and its stored run lacks: only the part that gives them is trained."""
     if not (missing := [s for s in job.steps if s not in older.states]):
         return {}
@@ -241,4 +246,4 @@ def _missing_states(job: Job, older: Run, on_step: OnStep | None) -> Mapping[int
     start = older.states[at] if before else job.start
     part = replace(job, start=start, from_step=at, to_step=missing[-1], keep=tuple(missing))
     point = Checkpoint(at, part.initial_state(), crossovers=older.crossovers)
-    return train(part, resume=point, on_step=on_step).states
+    return trainer(part, resume=point, on_step=on_step).states

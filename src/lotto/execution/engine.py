@@ -89,6 +89,11 @@ class Engine(ABC):
         return self.workers * (self.stack or 1)
 
     @property
+    def parts(self) -> int:
+        """How many processes have a slice of each batch of a training."""
+        return 1
+
+    @property
     def execution(self) -> dict[str, Any]:
         """How jobs are executed, in plain values, for whoever reads a stored run."""
         return {"engine": self.name, "workers": self.workers, "threads": self.threads}

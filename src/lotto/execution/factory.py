@@ -16,12 +16,15 @@ import torch
 from lotto.core import registry
 from lotto.core.check import Bounds, checked
 from lotto.core.errors import UsageError, text
+from lotto.core.ranks import Launch
 from lotto.execution.engine import Engine
 from lotto.execution.processes import Processes
 from lotto.execution.short import SHORT_SECONDS
 from lotto.execution.store import Store
 
 ENTRY_POINTS = "lotto.engines"
+TOGETHER = "torchrun"
+"""The engine of processes that `torchrun` has started, of which there is no choice."""
 
 
 class _Ours(Mapping[str, type[Engine]]):
@@ -104,6 +107,11 @@ def make(
         width = int(stack)
     else:
         raise UsageError(f"stack is 'auto', 'measured' or a whole number from 1; got {text(stack)}.")
+    launch = Launch.here()
+    if launch is not None:
+        _check_alone(launch.size, jobs, backend)
+    if launch is not None or backend == TOGETHER:
+        backend, workers = TOGETHER, 1
     name = backend or ("serial" if workers == 1 else "processes")
     engine = registry.find("engine", name, OURS, ENTRY_POINTS)
     if not (isinstance(engine, type) and issubclass(engine, Engine)):
@@ -115,6 +123,16 @@ def make(
     if isinstance(made, Processes) and jobs == "auto" and backend is None:
         made.short_seconds = SHORT_SECONDS
     return made
+
+
+def _check_alone(ranks: int, jobs: int | str, backend: str | None) -> None:
+    """Raise ``UsageError`` if something else than the ranks that `torchrun` has started is to run jobs."""
+    others = {"backend": backend not in (None, TOGETHER), "jobs": jobs not in ("auto", 1, "1")}
+    if asked := [name for name, other in others.items() if other]:
+        raise UsageError(
+            f"torchrun has started {ranks} ranks, which train one network at a time together: leave out "
+            f"{' and '.join(asked)}, or start it without torchrun."
+        )
 
 
 def _accepted(engine: type[Engine], name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -42,10 +42,10 @@ class Admission:
         self._step_seconds: dict[tuple[object, ...], float] = {}
         self._compiled: WeakValueDictionary[tuple[object, ...], Recipe] = WeakValueDictionary()
 
-    def check(self, recipe: Recipe) -> None:
-        """Take one real step; what is remembered needs none."""
+    def check(self, recipe: Recipe, parts: int = 1) -> None:
+        """Take one real step, on a slice of a batch where so many processes have one; what is remembered needs none."""
         if (kind := _kind(recipe)) not in self._checked:
-            self._step_seconds[kind] = check_trainable(recipe)
+            self._step_seconds[kind] = check_trainable(recipe, parts)
             self._checked[kind] = recipe
 
     def compile(self, job: Job, emit: Progress) -> None:
@@ -136,7 +136,7 @@ class Schedule(Generic[T]):
                 self._hand_out(job, run, False)
                 continue
             if isinstance(job, Job):
-                self.admission.check(job.recipe)
+                self.admission.check(job.recipe, engine.parts)
                 if engine.on_this_machine:
                     self.admission.compile(job, self.emit)
                 if engine.stack is None:

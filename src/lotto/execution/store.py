@@ -208,7 +208,7 @@ class Store(StoreFolder):
             "format": "lotto.checkpoint",
             "key": job.key,
             "progress": json.dumps(progress),
-            ENTRY: json.dumps(arithmetic_of(job.recipe)),
+            ENTRY: json.dumps(arithmetic_of(job.recipe, together=True)),
         }
         try:
             files.save_tensors(self.folder(job.key) / CHECKPOINT, tensors, metadata)
@@ -234,6 +234,7 @@ class Store(StoreFolder):
                 job.recipe,
                 json.loads(metadata.get(ENTRY, "null")),
                 "A training goes on from a checkpoint of other arithmetic, so that it need not end in the same bits",
+                together=True,
             )
             return Checkpoint(
                 progress["step"],
@@ -261,6 +262,7 @@ def _say_if_other(item: WorkItem, manifest: Mapping[str, Any]) -> None:
         item.recipe,
         manifest.get("execution", {}).get(ENTRY),
         "Remembered results are used whose last bits may not be those that this process would compute",
+        together=isinstance(item, Job),
     )
 
 

@@ -121,6 +121,10 @@ class Recipe:
             weights are 0, so it is the norm of the subnetwork alone.
         accumulate: a step sees so many batches of ``batch_size`` examples one after the other, as if they were one: the
             gradient is that of the mean loss over all. BatchNorm sees each by itself.
+        batch_groups: a batch is computed in so many groups of its examples in order, as equal as can be, and each by
+            itself: BatchNorm has a group's statistics, of which running ones take the mean over the groups, and what a
+            forward draws at random is drawn for each. 1 = the batch as a whole, also where several processes
+            (`torchrun`) have slices of it: they then compute its statistics together.
         ema: the decay of an exponential average of weights and buffers over the steps, such as 0.999: ``a = ema * a +
             (1 - ema) * w``, from the first weights on. Pruned weights are exactly 0 in it.
         weights: which weights are pruned, compared and reported: ``last``; ``ema``, the average (the default with
@@ -186,6 +190,7 @@ class Recipe:
     )
     clip_norm: Positive | None = field(default=None, metadata=affects("training", unless=None))
     accumulate: Count = field(default=1, metadata=affects("training", unless=1))
+    batch_groups: Count = field(default=1, metadata=affects("training", unless=1))
     ema: Fraction | None = field(default=None, metadata=affects("training", unless=None))
     weights: str | None = field(default=None, metadata=affects("training", unless=None))
     patience: Count | None = field(default=None, metadata=affects("training", unless=None))
@@ -235,6 +240,11 @@ class Recipe:
                 raise unknown("metric to decide by", self.decide_by, self.metrics or ("metrics={'error': 'error'}",))
             if self.error is not None:
                 raise UsageError("error= and decide_by= both say what decides: give one of them.")
+        if self.batch_groups > 1 and (self.batch_groups > self.batch_size or self.compile):
+            raise UsageError(
+                f"A batch is computed in at most as many groups as it has examples, and not compiled; got batch_groups="
+                f"{self.batch_groups}, batch_size={self.batch_size}, compile={self.compile}."
+            )
         check_reported(self.weights, self.ema, self.patience)
         if self.weights in ("last", "ema") and self.weights == ("ema" if self.ema else "last"):
             object.__setattr__(self, "weights", None)  # the default, by its name
@@ -332,6 +342,7 @@ class Recipe:
         """What of the recipe only the plainest way to train does, in two or three words; empty if there is nothing."""
         asked = {
             "accumulate": self.accumulate > 1,
+            "batch groups": self.batch_groups > 1,
             "ema": self.ema is not None,
             "parameter groups": self.optimizer.groups is not None,
         }

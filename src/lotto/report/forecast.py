@@ -10,7 +10,10 @@ from lotto.lottery.forecast import Forecast
 from lotto.recipe.recipe import Recipe
 from lotto.report.table import percent
 
-OPTIONS = ("clip_norm", "accumulate", "ema", "weights", "patience", "validation", "metrics", "decide_by", "output")
+OPTIONS = (
+    "clip_norm", "accumulate", "batch_groups", "ema", "weights", "patience", "validation", "metrics", "decide_by",
+    "output",
+)  # fmt: skip
 """Fields of a recipe that are named where they are not at their defaults."""
 
 

@@ -32,8 +32,12 @@ from lotto.training.own_loop import check_fit
 log = logging.getLogger(__name__)
 
 
-def check_trainable(recipe: Recipe) -> float:
+def check_trainable(recipe: Recipe, parts: int = 1) -> float:
     """Take one training step and evaluate one batch, so that what does not fit fails now and not after hours.
+
+    Args:
+        recipe: what is to be trained.
+        parts: how many processes have a slice of each batch; the step is that of one.
 
     Returns:
         About how many seconds a step takes: three times the evaluation of a batch, the second pass of the network. The
@@ -55,6 +59,8 @@ def check_trainable(recipe: Recipe) -> float:
     with private_rng():
         try:
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
+            if parts > 1:
+                x, y = (some(tree, 0, -(-count(y) // parts)) for tree in (x, y))
             _check_source(recipe)
             check_targets(recipe, y)
             check_augmented(recipe)
@@ -193,7 +199,7 @@ def check_metrics(recipe: Recipe, network: Network) -> None:
 def _check_mean(recipe: Recipe, outputs: Any, targets: Any) -> None:
     """Raise ``UsageError`` unless a loss that nobody knows is a mean over examples, where steps see several batches."""
     size = count(targets)
-    if recipe.accumulate == 1 or mean_of(recipe.loss_function) is not None or size < 2:
+    if recipe.accumulate * recipe.batch_groups == 1 or mean_of(recipe.loss_function) is not None or size < 2:
         return
     at = size // 3 or 1
     outputs = mapped(outputs, lambda leaf: leaf.detach())
@@ -203,8 +209,9 @@ def _check_mean(recipe: Recipe, outputs: Any, targets: Any) -> None:
 
     parts, whole = [(b - a) * loss(a, b) for a, b in ((0, at), (at, size))], loss(0, size)
     if abs(sum(parts) / size - whole) > 1e-4 * sum(map(abs, parts)) / size:
+        which = "accumulate=" if recipe.accumulate > 1 else "batch_groups="
         raise UsageError(
-            "The loss of a batch is not the mean over its examples, so that accumulate= does not know what its parts "
+            f"The loss of a batch is not the mean over its examples, so that {which} does not know what its parts "
             "weigh. Say what it is a mean of: lotto.recipe.totals.Ratio(function that returns its sum and its weight)."
         )
 

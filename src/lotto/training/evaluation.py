@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice, zip_longest
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.core.pytree import flatten
 from lotto.core.rng import private_rng, torch_seed
+from lotto.core.weights import digest
 from lotto.data import Split
 from lotto.data.batch import Batch, count, joined, moved
 from lotto.data.batch import examples as some
@@ -109,8 +111,11 @@ def tally(
     training = network.module.training
     network.module.eval()
     counted, outputs = Tally(recipe, keep_mistakes, more), outputs_of(recipe, network)
-    for x, y in examples_of(recipe, network, split, examples, stride=stride):
-        counted.add(outputs(x), y)
+    shared = examples is None and network.ranks.size > 1
+    batches = (share_of if shared else examples_of)(recipe, network, split, examples, stride=stride)
+    measured = (counted.measured(outputs(x), y) for x, y in batches)
+    for found in gathered(network, measured) if shared else measured:
+        counted.count(found)
     network.module.train(training)
     return counted
 
@@ -147,7 +152,7 @@ def examples_of(
     left = recipe.arrays.size(split) if examples is None else examples
     if left >= ENDLESS:
         raise UsageError(f"{recipe.arrays.name} is a stream without an end: say how many of its examples, examples=...")
-    how = {"stride": stride} if stride > 1 else {}
+    how: dict[str, Any] = {"stride": stride} if stride > 1 else {}
     for batch_ in recipe.arrays.to(network.device).evaluation(split, batch or eval_batch(recipe, network), **how):
         found = count(batch_)
         yield batch_ if found <= left else Batch(*(some(part, 0, left) for part in batch_))
@@ -156,9 +161,49 @@ def examples_of(
             return
 
 
+def share_of(
+    recipe: Recipe, network: Network, split: Split, examples: int | None = None, *, stride: int = 1
+) -> Iterator[Batch]:
+    """Those of the batches of `examples_of` that this process evaluates: every n-th, so that none is cut."""
+    rank, size = network.ranks.rank, network.ranks.size
+    data = recipe.arrays.to(network.device)
+    if type(data) is not ImageFolder:
+        return islice(examples_of(recipe, network, split, examples, stride=stride), rank, None, size)
+    return data.evaluation(split, eval_batch(recipe, network), stride, (rank, size))  # no image is read for others
+
+
+def gathered(network: Network, own: Iterable[Measured]) -> Iterator[Measured]:
+    """What all processes have measured, in the order of the batches, so that sums are those of one process.
+
+    Raises:
+        WorkerError: if they did not evaluate the same weights.
+    """
+    ranks, cpu = network.ranks, torch.device("cpu")
+    found = ranks.gathered([Measured(*moved(list(each), cpu)) for each in own])
+    ranks.check_same("weights", digest(network.module.state_dict()))
+    for together in zip_longest(*found):
+        for each in together:
+            if each is not None:
+                yield each._replace(batch=None if each.batch is None else moved(each.batch, network.device))
+
+
 def adds_up(recipe: Recipe) -> bool:
     """Whether loss and error of a split are known without all its outputs at once."""
     return not any(map(_needs_all, (Part(recipe.loss_function), Part(recipe.error_function))))
+
+
+class Measured(NamedTuple):
+    """Of one batch.
+
+    Attributes:
+        numbers: sum and weight of each part of a `Tally`, where it has them.
+        wrong: which examples are wrong, if that is kept.
+        batch: outputs and targets, if something needs them.
+    """
+
+    numbers: list[tuple[Any, Any] | None]
+    wrong: Tensor | None
+    batch: Batch | None
 
 
 class Part:
@@ -181,13 +226,20 @@ class Part:
         self.sum: Any = 0.0
         self.weight: Any = 0
 
-    def add(self, outputs: Any, y: Any) -> None:
+    def measured(self, outputs: Any, y: Any) -> tuple[Any, Any] | None:
+        """The sum and the weight of one batch; None of what is no sum."""
+        if self.totals is None:
+            return None
+        total, weight = self.totals(outputs, y)
+        return total.double(), weight
+
+    def count(self, found: tuple[Any, Any] | None, batch: Batch | None) -> None:
         """Count one batch; of what needs all there is nothing to count."""
         if self.counter is not None:
-            self.counter.update(*(outputs, y) if self.align is None else self.align(outputs, y))
-        elif self.totals is not None:
-            total, weight = self.totals(outputs, y)
-            self.sum, self.weight = self.sum + total.double(), self.weight + weight
+            assert batch is not None
+            self.counter.update(*batch if self.align is None else self.align(*batch))
+        elif found is not None:
+            self.sum, self.weight = self.sum + found[0], self.weight + found[1]
 
     def value(self, outputs: Any, y: Any) -> float:
         """The number; outputs and targets of all for what needs them."""
@@ -218,22 +270,35 @@ class Tally:
         self.others = {name: Part(recipe.of_prediction(metric)) for name, metric in others.items()}
         self.every = (*self.parts.values(), *self.others.values())
         self.gathers = any(map(_needs_all, self.every))
+        self.tells = any(part.counter is not None for part in self.every)
         self.gathered: list[Batch] = []
         self.bytes, self.device = 0, torch.device("cpu")
 
     def add(self, outputs: Any, y: Any) -> None:
         """Count one batch of what the network returned."""
+        self.count(self.measured(outputs, y))
+
+    def measured(self, outputs: Any, y: Any) -> Measured:
+        """What is to be counted of one batch of what the network returned."""
         outputs = self.read(outputs)
-        for part in self.every:
-            part.add(outputs, y)
+        return Measured(
+            [part.measured(outputs, y) for part in self.every],
+            None if self.wrong is None else wrong_predictions(outputs, y),
+            Batch(outputs, y) if self.gathers or self.tells else None,
+        )
+
+    def count(self, found: Measured) -> None:
+        """Count one batch; the order of batches has a part in the last bits."""
+        for part, numbers in zip(self.every, found.numbers, strict=True):
+            part.count(numbers, found.batch)
         if self.gathers:
-            self._gather(outputs, y)
+            assert found.batch is not None
+            self._gather(*found.batch)
         if self.wrong is not None:
-            found = wrong_predictions(outputs, y)
-            if found is None:
+            if found.wrong is None:
                 self.wrong = None
             else:
-                self.wrong.append(found)
+                self.wrong.append(found.wrong)
 
     @property
     def mistakes(self) -> Mistakes | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lotto.core.errors import DivergedError, UsageError
+from lotto.core.ranks import ALONE, Ranks
 from lotto.core.rng import Draws, private_rng
 from lotto.core.weights import first_non_finite
 from lotto.data.augment import is_own
@@ -24,6 +25,7 @@ from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.base import Learner
 from lotto.training.learners.channel_skipping import ChannelSkipping
 from lotto.training.learners.convolutions import Convolutions
+from lotto.training.learners.distributed import Distributed
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.stacked import Stacked, steps_taken
 from lotto.training.member import Member
@@ -48,6 +50,7 @@ def train(
     on_step: Callable[[int, float], None] | None = None,
     on_checkpoint: Callable[[Checkpoint], None] | None = None,
     checkpoint_seconds: float = 30.0,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Train one network.
 
@@ -57,6 +60,7 @@ def train(
         on_step: called now and then with (steps done, mean loss lately).
         on_checkpoint: called with a checkpoint about every ``checkpoint_seconds``.
         checkpoint_seconds: see there.
+        ranks: processes that train it together, each of which calls this with the same job.
 
     Returns:
         The run, with the states at the job's kept steps and at its end.
@@ -73,6 +77,7 @@ def train(
         on_step=None if on_step is None else lambda _, step, loss: on_step(step, loss),
         on_checkpoint=None if on_checkpoint is None else lambda _, point: on_checkpoint(point),
         checkpoint_seconds=checkpoint_seconds,
+        ranks=ranks,
     )
     return run
 
@@ -84,6 +89,7 @@ def train_stack(
     on_step: OnStep | None = None,
     on_checkpoint: OnCheckpoint | None = None,
     checkpoint_seconds: float = 30.0,
+    ranks: Ranks = ALONE,
 ) -> list[Run]:
     """Train several networks along a leading axis, one optimizer step for all; or one.
 
@@ -96,6 +102,7 @@ def train_stack(
         on_step: called now and then with (number of the job, steps done, mean loss lately).
         on_checkpoint: called with (number of the job, checkpoint) about every ``checkpoint_seconds``.
         checkpoint_seconds: see there.
+        ranks: processes that train one job together.
 
     Returns:
         The runs; each of several equals that of `train` up to rounding.
@@ -128,7 +135,7 @@ def train_stack(
             clocks = {i: steps_taken(points[i].state) for i in active}
             for clock in sorted(set(clocks.values())):
                 chosen = [i for i in active if clocks[i] == clock]
-                about = _advance(chosen, jobs, points, last, on_step, saving)
+                about = _advance(chosen, jobs, points, last, on_step, saving, ranks)
         for job, point in zip(jobs, points, strict=True):
             _check_ended_finite(job, point.state)
             if job.from_step == job.end:  # no step was to be taken
@@ -179,6 +186,7 @@ def learner_of(
     *,
     stacked: bool = False,
     crossovers: Crossovers = None,
+    ranks: Ranks = ALONE,
 ) -> Learner:
     """What trains these jobs together.
 
@@ -187,6 +195,7 @@ def learner_of(
         states: where they stand; default: their beginning.
         stacked: whether they are part of a stack, of which one may be on its way by itself for a while.
         crossovers: what this training has chosen before, so that it goes on in the same way; None = it chooses now.
+        ranks: processes that train one job together.
     """
     states = states or [job.initial_state() for job in jobs]
     recipe = jobs[0].recipe
@@ -196,6 +205,8 @@ def learner_of(
     kinds = LEARNERS if plain and is_one_of_ours(recipe.optimizer) else (Autograd,)
     if stacked:
         return Stacked(jobs, network, states)
+    if Distributed.is_needed(recipe, ranks):
+        return Distributed(jobs, network, states, ranks)
     chosen: Crossovers = None
     if Convolutions in kinds and Convolutions.computes(jobs, network):
         decided = recipe.arithmetic == "auto" and crossovers is not None
@@ -231,6 +242,7 @@ def _advance(
     last: int,
     on_step: OnStep | None,
     saving: _Saving,
+    ranks: Ranks,
 ) -> str:
     """Train some of the jobs, all of which are at the same step, up to ``last``; returns how."""
     began = time.perf_counter()
@@ -241,6 +253,7 @@ def _advance(
         [point.state for _, point in members],
         stacked=len(jobs) > 1,
         crossovers=members[0][1].crossovers,
+        ranks=ranks,
     )
     for _, point in members:
         point.crossovers = learner.crossovers

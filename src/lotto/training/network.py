@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lotto.core.errors import UsageError
 from lotto.core.pytree import flatten, unflatten
+from lotto.core.ranks import ALONE, Ranks
 from lotto.core.weights import check_alike
 from lotto.data.augment import Augment
 from lotto.data.batch import call, mapped
@@ -98,6 +99,7 @@ class Network:
         self.activations: tuple[int, int] | None = None  # bytes, once they are known; see `batch_size`
         self.described: Any = None  # once it is known; see `learners.conv_networks`
         self.passes: dict[tuple[int, bool], Any] = {}  # by size of batch and mode; see `outputs`
+        self.ranks: Ranks = ALONE  # with whom it is evaluated; see `shards`
         self.device = device_of(recipe)
         self.dtype = PRECISIONS[recipe.precision]
         self.read = recipe.read

@@ -66,7 +66,7 @@ class Autograd(SingleLearner):
     def train_step(self, batch: Batch, step: int) -> Tensor:
         recipe = self.job.recipe
         with _explained(recipe.name) if recipe.compile else contextlib.nullcontext():
-            loss = self._backward(*batch, step)
+            loss = self._backward(batch, step)
         self.optimizer_state.step(recipe.learning_rate(step))
         if self.cleared:
             self._clear()
@@ -83,19 +83,23 @@ class Autograd(SingleLearner):
                 if remembered.shape == mask.shape:
                     remembered.mul_(mask)
 
-    def _backward(self, x: Any, y: Any, step: int) -> Tensor:
-        """Set the gradients of a batch; returns its loss."""
-        if self.draws:
-            seed_torch(torch_seed(self.job.order_seed, "forward", step), self.network.device)
-        accumulate = self.job.recipe.accumulate
-        loss = self._accumulated(x, y) if accumulate > 1 else self.job.recipe.loss_function(self.outputs(x), y)
-        if accumulate == 1:
-            self._clear_gradients()
-            loss.backward()
-        if self.masked:
-            pairs = [(p.grad, m) for p, m in self.masked if p.grad is not None]
+    def _backward(self, batch: Any, step: int) -> Tensor:
+        """Set the gradients of a batch, 0 where the mask is; returns its loss."""
+        loss = self._gradients(batch, step)
+        if pairs := [(p.grad, m) for p, m in self.masked if p.grad is not None]:
             torch._foreach_mul_([g for g, _ in pairs], [m for _, m in pairs])
         return loss.detach()
+
+    def _gradients(self, batch: Any, step: int) -> Tensor:
+        x, y = batch
+        if self.draws:
+            seed_torch(torch_seed(self.job.order_seed, "forward", step), self.network.device)
+        if self.job.recipe.accumulate > 1:
+            return self._accumulated(x, y)
+        loss = self.job.recipe.loss_function(self.outputs(x), y)
+        self._clear_gradients()
+        loss.backward()
+        return loss
 
     def _clear_gradients(self) -> None:
         for parameter in self.parameters.values():

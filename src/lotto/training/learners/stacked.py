@@ -43,6 +43,8 @@ class Stacked(Learner):
             raise self._refused("a batch has several tensors.")
         if self.recipe.accumulate > 1:
             raise self._refused("a step sees several batches (accumulate).")
+        if self.recipe.batch_groups > 1:
+            raise self._refused("a batch is computed in groups (batch_groups).")
         if self.recipe.ema is not None:
             raise self._refused("weights are averaged along the training (ema).")
         if self.recipe.patience is not None:
