@@ -50,7 +50,7 @@ def job_of(density, recipe=None, **how):
 def costs(monkeypatch):
     """Of every layer; to be changed."""
     given = {"all": QUICK}
-    monkeypatch.setattr(arithmetic, "costs_of", lambda layers, batch: dict.fromkeys(layers, given["all"]))
+    monkeypatch.setattr(arithmetic, "costs_of", lambda layers, batch, half: dict.fromkeys(layers, given["all"]))
     return given
 
 
@@ -115,7 +115,7 @@ def test_both_arithmetics_train_alike(costs):
 
 
 def test_a_training_goes_on_with_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(arithmetic, "costs_of", lambda layers, batch: costs_of(layers, batch, tmp_path))
+    monkeypatch.setattr(arithmetic, "costs_of", lambda layers, batch, half: costs_of(layers, batch, tmp_path, half))
     job, points = job_of(0.3, keep=(3,)), []
     whole = train(job)
     assert train(job, on_checkpoint=lambda p: points.append(copy.copy(p)), checkpoint_seconds=0.0).arithmetic
@@ -210,7 +210,7 @@ def test_what_is_kept_and_cannot_be_read_is_measured_again(tmp_path, monkeypatch
 def test_where_nothing_can_be_kept_a_rule_decides(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     assert costs_of(small_layers(), 10, tmp_path / "file") is None
-    monkeypatch.setattr(arithmetic, "costs_of", lambda layers, batch: None)
+    monkeypatch.setattr(arithmetic, "costs_of", lambda layers, batch, half: None)
     monkeypatch.setattr(vector_blocks, "WIDE", True)
     assert type(learner_of([job_of(1.0)])) is Convolutions
     monkeypatch.setattr(vector_blocks, "WIDE", False)

@@ -99,7 +99,7 @@ def test_a_layer_is_a_list_below_its_own_crossover():
 def test_linear_layers_are_measured_with_the_convolutions(monkeypatch):
     asked = {}
 
-    def costs(layers, batch):
+    def costs(layers, batch, half=False):
         asked.update(layers)
         return dict.fromkeys(layers, Costs(torch=10.0, dense=4.0, none=1.0, all=11.0))
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lotto.benchmarks.analyses import hessian, path, products, signal_path
 from lotto.benchmarks.commands import again, levels_by_kernels, paper, replicates, whole
-from lotto.benchmarks.convolutions import deep, images, signals
+from lotto.benchmarks.convolutions import deep, images, images_in_bfloat16, signals
 from lotto.benchmarks.costs import costs_figure
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.loaders import data
@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "wide": wide,
     "signals": signals,
     "images": images,
+    "images-bfloat16": images_in_bfloat16,
     "deep": deep,
     "cut": cut,
     "path": path,
@@ -57,7 +58,7 @@ COUNTED: dict[str, tuple[Callable[[int | None], list[Row]], Callable[[list[Row]]
     "scheduler": (scheduler, scheduler_table),
 }
 """What is measured with so many of something, how, and its table."""
-GROUPS = {"convolutions": ("signals", "images", "deep")}
+GROUPS = {"convolutions": ("signals", "images", "images-bfloat16", "deep")}
 """Names of several."""
 ONLY_BY_NAME = ("paper", "levels", *COUNTED)
 """They take a quarter of an hour each, about."""

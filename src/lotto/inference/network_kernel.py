@@ -139,7 +139,7 @@ def _work_off(memory, program, weights, biases, phases, groups, offsets, begins,
             geometry = (1, 1, vectors, inputs, 0, 0, raw, 0, 0, vectors * LANES)
             for g in range(p[30], p[30] + p[31]):
                 first, begin, end, at = groups[g]
-                at += weights
+                at = memory.ctypes.data + 4 * (at + weights)
                 correlate(memory, at, offsets[first:], begins[begin:end], ends[begin:end], p[21], geometry, g > p[30])
             length, width = p[11] * p[5], p[25] * p[5]
             for o in range(p[9]):

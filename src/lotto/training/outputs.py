@@ -63,7 +63,8 @@ def batch_statistics(recipe: Recipe, network: Network, x: Any) -> dict[str, Tens
 
 def _found(recipe: Recipe, network: Network) -> Description | None:
     """What the network computes, if kernels compute it and quicker."""
-    possible = network.device.type == "cpu" and can_compile() and are_quicker(network.module)
+    on_cpu = network.device.type == "cpu" and network.dtype == torch.float32
+    possible = on_cpu and can_compile() and are_quicker(network.module)
     return description_of(network, recipe.arrays.shape) if possible else None
 
 

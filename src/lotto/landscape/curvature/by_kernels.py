@@ -62,7 +62,7 @@ class ByKernels(NamedTuple):
 def by_kernels(recipe: Recipe, network: Network) -> ByKernels | None:
     """How kernels compute a network; None if they do not, or torch is quicker."""
     possible = recipe.loop is None and recipe.arithmetic != "dense" and network.device.type == "cpu" and can_compile()
-    if not (possible and recipe.arrays.has_tensors):
+    if not (possible and recipe.arrays.has_tensors and network.dtype == torch.float32):
         return None
     found = description_of(network, recipe.arrays.shape)
     if found is None or not _is_suited(recipe, network.module, found):

@@ -52,9 +52,10 @@ def crossovers_where_quicker(
         return {}
     linear = {n: layer for n, layer in linear_layers_of(module, found).items() if layer.inputs * layer.outputs > SMALL}
     layers: dict[str, Layer | LinearLayer] = {**layers_of(module, found, recipe.arrays.shape), **linear}
-    costs = costs_of(layers, recipe.batch_size)
+    half = recipe.precision == "bfloat16"
+    costs = costs_of(layers, recipe.batch_size, half=half)
     if costs is None:  # not to be measured each time
-        return {} if are_quicker(module) else None
+        return {} if are_quicker(module, half) else None
     kept = {name: mask.get(f"{name}.weight") for name in layers}
     density = {name: 1.0 if k is None else float(k.float().mean()) for name, k in kept.items()}
     dense = sum(cost.torch for cost in costs.values()) * fraction()

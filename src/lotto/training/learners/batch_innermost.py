@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 LANES = 16
-"""Numbers of a vector: the batch is filled up with zeros to a multiple of it."""
+"""Numbers of a vector, of bfloat16 twice as many: the batch is filled up with zeros to a multiple of it."""
 TOGETHER = 4
 """Outputs of a dense block; channels are filled up with zeros to a multiple of it. Offsets come in as many, too."""
 
@@ -32,19 +32,26 @@ class Workspace:
 
     Args:
         batch: its size.
+        half: whether activations and their gradients lie there as bfloat16; see `storage`.
     """
 
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-        self.size = self.scratch = self.moments = self.list_size = self.place_size = 0
+    def __init__(self, batch: int, half: bool = False) -> None:
+        self.batch, self.half = batch, half
+        self.lanes = 2 * LANES if half else LANES
+        self.size = self.scratch = self.mean_size = self.moments = self.list_size = self.place_size = 0
         self._lists: list[np.ndarray] = []
         self._places: list[np.ndarray] = []
         self._shared: dict[object, Plane] = {}
 
     def take(self, count: int) -> int:
         """The place of so many numbers."""
-        self.size += rounded_up(count, LANES)
-        return self.size - rounded_up(count, LANES)
+        self.size += rounded_up(count, self.lanes)
+        return self.size - rounded_up(count, self.lanes)
+
+    def take_means(self, count: int) -> int:
+        """The place of so many means of channels."""
+        self.mean_size += count
+        return self.mean_size - count
 
     def take_moments(self, channels: int) -> int:
         """The place of a layer's mean and deviation."""
@@ -73,21 +80,27 @@ class Workspace:
         return first, first + len(list_.offsets), place
 
     @cached_property
-    def packed(self) -> int:
-        """Where weights are packed, after everything else."""
-        return self.size
+    def packed(self) -> np.ndarray:
+        """Where weights are packed."""
+        return np.zeros(rounded_up(self.scratch, LANES), np.float32)
+
+    @cached_property
+    def means(self) -> Tensor:
+        """Of channels, over places."""
+        return torch.zeros(self.mean_size)
 
     @cached_property
     def memory(self) -> Tensor:
-        """All numbers."""
-        return torch.zeros(self.packed + rounded_up(self.scratch, LANES))
+        """All activations and their gradients."""
+        return torch.zeros(self.size, dtype=torch.bfloat16 if self.half else torch.float32)
 
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Memory, moments, lists and places, as `program.runner`'s functions take them."""
         lists, places = (
             np.concatenate([np.zeros(0, a), *b]) for a, b in ((np.int64, self._lists), (np.int32, self._places))
         )
-        return self.memory.numpy(), np.zeros((2, self.moments)), lists, places
+        memory = (self.memory.view(torch.uint16) if self.half else self.memory).numpy()
+        return memory, np.zeros((2, self.moments)), lists, places
 
 
 class Plane:
@@ -104,7 +117,7 @@ class Plane:
     ) -> None:
         self.workspace, self.channels, self.size, self.batch = workspace, channels, size, batch
         height, width = (sum(parts) for parts in zip(before, size, after, strict=True))
-        self.column = rounded_up(batch, LANES)
+        self.column = rounded_up(batch, workspace.lanes)
         self.row = width * self.column
         self.channel = height * self.row
         first = workspace.take(rounded_up(channels, TOGETHER) * self.channel)

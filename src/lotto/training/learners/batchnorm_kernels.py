@@ -3,8 +3,8 @@
 A channel of a batch mostly fits into a processor's nearest memory, so that its second and third passes cost little.
 Sums are float32 over blocks and float64 over these.
 
-All lie in one memory of float32; a layout is (start, channel, row, column): where the first number is, and from there
-the distances between neighbours. ``shape`` is (rows, columns, run): runs of so many contiguous numbers.
+All lie in one memory, see `storage`; a layout is (start, channel, row, column): where the first number is, and from
+there the distances between neighbours. ``shape`` is (rows, columns, run): runs of so many contiguous numbers.
 
 Importing this module needs numba.
 """
@@ -16,6 +16,7 @@ from numba import njit
 
 from lotto.core.jit import jit_part
 from lotto.training.learners.activation_kernels import activated, passed
+from lotto.training.learners.storage import number, put
 
 _inline = njit(inline="always")
 _BLOCK = 1024
@@ -28,7 +29,7 @@ def _total(x):  # type: ignore[no-untyped-def]
     for first in range(0, len(x), _BLOCK):
         part, a = x[first : first + _BLOCK], _ZERO
         for i in range(len(part)):
-            a += part[i]
+            a += number(part, i)
         total += a
     return total
 
@@ -39,7 +40,7 @@ def _squares(x, mean):  # type: ignore[no-untyped-def]
     for first in range(0, len(x), _BLOCK):
         part, a = x[first : first + _BLOCK], _ZERO
         for i in range(len(part)):
-            a += (part[i] - mean) * (part[i] - mean)
+            a += (number(part, i) - mean) * (number(part, i) - mean)
         total += a
     return total
 
@@ -74,16 +75,16 @@ def _scaled(memory, x_at, added_at, out_at, channel, shape, scale, shift, add, a
             row, other, result = memory[a : a + run], memory[b : b + run], memory[z : z + run]
             if add and act[0]:
                 for i in range(run):
-                    result[i] = activated(row[i] * scale + shift + other[i], act)
+                    put(result, i, activated(number(row, i) * scale + shift + number(other, i), act))
             elif act[0]:
                 for i in range(run):
-                    result[i] = activated(row[i] * scale + shift, act)
+                    put(result, i, activated(number(row, i) * scale + shift, act))
             elif add:
                 for i in range(run):
-                    result[i] = row[i] * scale + shift + other[i]
+                    put(result, i, number(row, i) * scale + shift + number(other, i))
             else:
                 for i in range(run):
-                    result[i] = row[i] * scale + shift
+                    put(result, i, number(row, i) * scale + shift)
 
 
 @jit_part
@@ -127,10 +128,10 @@ def _gated_sums(given, out, x, mean, act):  # type: ignore[no-untyped-def]
         g, gate, row = given[first : first + _BLOCK], out[first : first + _BLOCK], x[first : first + _BLOCK]
         if act[0]:
             for i in range(len(row)):
-                g[i] = passed(g[i], gate[i], act)
+                put(g, i, passed(number(g, i), number(gate, i), act))
         for i in range(len(row)):
-            p += g[i]
-            q += g[i] * (row[i] - mean)
+            p += number(g, i)
+            q += number(g, i) * (number(row, i) - mean)
         total += p
         product += q
     return total, product
@@ -184,10 +185,11 @@ def normalise_back(memory, x_at, out_at, given_at, back_at, shape, weight, gradi
                 gradient = memory[g : g + run]
                 if g == z and not more:  # two names of one memory are gone through number by number
                     for i in range(run):
-                        gradient[i] = gradient[i] * scale + row[i] * slope + offset
+                        put(gradient, i, number(gradient, i) * scale + number(row, i) * slope + offset)
                 elif more:
                     for i in range(run):
-                        result[i] += gradient[i] * scale + row[i] * slope + offset
+                        value = number(gradient, i) * scale + number(row, i) * slope + offset
+                        put(result, i, number(result, i) + value)
                 else:
                     for i in range(run):
-                        result[i] = gradient[i] * scale + row[i] * slope + offset
+                        put(result, i, number(gradient, i) * scale + number(row, i) * slope + offset)

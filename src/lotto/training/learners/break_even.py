@@ -62,7 +62,7 @@ class Costs(NamedTuple):
 
 
 def costs_of(
-    layers: Mapping[str, Layer | LinearLayer], batch: int, folder: Path | None = None
+    layers: Mapping[str, Layer | LinearLayer], batch: int, folder: Path | None = None, half: bool = False
 ) -> dict[str, Costs] | None:
     """The costs of layers by name; None where they cannot be kept.
 
@@ -70,10 +70,12 @@ def costs_of(
         layers: see there.
         batch: its size.
         folder: where they are kept; by default in the user's cache.
+        half: whether it is in bfloat16.
     """
     path = (folder or files.user_cache("break-even")) / f"{_machine()}.json"
     threads = torch.get_num_threads()
-    keys = {name: f"{layer}, batch {batch}, threads {threads}" for name, layer in layers.items()}
+    precision = ", bfloat16" if half else ""
+    keys = {name: f"{layer}, batch {batch}, threads {threads}{precision}" for name, layer in layers.items()}
     known = _read(path)
     if missing := {keys[name]: layer for name, layer in layers.items() if keys[name] not in known}:
         try:
@@ -84,7 +86,7 @@ def costs_of(
             return None
         try:
             known = _read(path)
-            new = {key: measured(layer, batch) for key, layer in missing.items() if key not in known}
+            new = {key: measured(layer, batch, half) for key, layer in missing.items() if key not in known}
             known |= new
             if new:
                 files.write_json(path, known)
@@ -110,15 +112,16 @@ def _machine() -> str:
     return hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
 
 
-def measured(layer: Layer | LinearLayer, batch: int) -> Costs:
-    """Time a unit's step, or a linear layer's."""
+def measured(layer: Layer | LinearLayer, batch: int, half: bool = False) -> Costs:
+    """Time a unit's step, or a linear layer's; ``half``: in bfloat16, which linear layers' kernels do without."""
     if isinstance(layer, LinearLayer):
         outputs = min(layer.outputs, max(OUTPUTS, round(WORK / (layer.inputs * batch))))
-        return _costs(_linear_contenders(layer._replace(outputs=outputs), batch), layer.outputs / outputs)
+        return _costs(_linear_contenders(layer._replace(outputs=outputs), batch, half), layer.outputs / outputs)
     work = math.prod(layer.shape.kernel) * layer.inputs * layer.outputs * layer.size[1] * batch
     height = min(layer.size[0], max(ROWS, round(WORK / work)))
     small = layer._replace(size=(height, layer.size[1]))
-    contenders = [_by_torch(small, batch), *(_by_kernels(small, batch, density) for density in (1.0, FEW, MANY))]
+    kernels = [_by_kernels(small, batch, density, half) for density in (1.0, FEW, MANY)]
+    contenders = [_by_torch(small, batch, half), *kernels]
     return _costs(contenders, layer.size[0] / height)
 
 
@@ -138,7 +141,7 @@ def _costs(contenders: Sequence[Callable[[], object]], times: float) -> Costs:
     return Costs(by_torch, dense, none, none + slope)
 
 
-def _by_torch(layer: Layer, batch: int) -> Callable[[], object]:
+def _by_torch(layer: Layer, batch: int, half: bool) -> Callable[[], object]:
     shape = layer.shape
     x = torch.ones(batch, layer.inputs, *layer.size).requires_grad_(not layer.first)
     weight = torch.ones(layer.outputs, layer.inputs // layer.groups, *shape.kernel).requires_grad_()
@@ -146,6 +149,7 @@ def _by_torch(layer: Layer, batch: int) -> Callable[[], object]:
     inputs = [weight, affine] if layer.first else [x, weight, affine]
 
     @torch.enable_grad()
+    @torch.autocast("cpu", torch.bfloat16, enabled=half)
     def step() -> object:
         out = F.conv2d(x, weight, None, shape.stride, shape.padding, shape.dilation, layer.groups)
         if layer.norm:
@@ -157,7 +161,7 @@ def _by_torch(layer: Layer, batch: int) -> Callable[[], object]:
     return step
 
 
-def _by_kernels(layer: Layer, batch: int, density: float) -> Callable[[], object]:
+def _by_kernels(layer: Layer, batch: int, density: float, half: bool) -> Callable[[], object]:
     from lotto.training.learners import program
     from lotto.training.learners.after_layers import Bias, Norm
     from lotto.training.learners.batch_innermost import Workspace
@@ -166,7 +170,7 @@ def _by_kernels(layer: Layer, batch: int, density: float) -> Callable[[], object
     from lotto.training.learners.steps import AfterStep, ConvolutionStep
     from lotto.training.learners.team import Team
 
-    count, space = layer.outputs, Workspace(batch)
+    count, space = layer.outputs, Workspace(batch, half)
     weights = (count, layer.inputs // layer.groups, *layer.shape.kernel)
     mask = np.random.default_rng(0).random(weights) < density
     convolution = Convolution(layer.shape, 2 * count, mask, DENSE if density == 1 else SPARSE, layer.groups)
@@ -178,12 +182,12 @@ def _by_kernels(layer: Layer, batch: int, density: float) -> Callable[[], object
     values, running = np.ones(2 * count + mask.size, np.float32), np.ones(2 * count, np.float32)
     vectors = (values, np.zeros_like(values), running)
     constants = np.array([[0.1, 1e-5]])
-    team, tables = Team(torch.get_num_threads()), (moments, lists, places, constants, space.packed)
+    team, tables = Team(torch.get_num_threads()), (moments, lists, places, constants, space.packed, space.means.numpy())
     kernels = program.runner(instructions)
     return lambda: program.work_off(team, kernels, instructions, memory, *vectors, *tables)
 
 
-def _linear_contenders(layer: LinearLayer, batch: int) -> list[Callable[[], object]]:
+def _linear_contenders(layer: LinearLayer, batch: int, half: bool) -> list[Callable[[], object]]:
     """A linear layer's step by torch, by products of whole matrices here, and by lists of few and of many weights."""
     x, given = torch.ones(layer.inputs, batch), torch.ones(layer.outputs, batch)
     weight, bias = torch.ones(layer.outputs, layer.inputs), torch.ones(layer.outputs)
@@ -204,6 +208,7 @@ def _linear_contenders(layer: LinearLayer, batch: int) -> list[Callable[[], obje
     leaves = [tensor.detach().requires_grad_() for tensor in (x.t().contiguous(), weight, bias)]
 
     @torch.enable_grad()
+    @torch.autocast("cpu", torch.bfloat16, enabled=half)
     def by_torch() -> object:
         return torch.autograd.grad(F.linear(*leaves).sum(), leaves)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from lotto.core.jit import jit_part
+from lotto.training.learners.storage import BYTES, lanes
 from lotto.training.learners.vector_blocks import (
     LANES,
     VECTORS,
@@ -31,12 +32,12 @@ CHUNK = 64
 
 
 @jit_part
-def correlate(memory, packed, offsets, begins, ends, rows, geometry, more):  # type: ignore[no-untyped-def]
+def correlate(memory, weights, offsets, begins, ends, rows, geometry, more):  # type: ignore[no-untyped-def]
     """Sums of weights times inputs, for every place of every output.
 
     Args:
-        memory: all numbers.
-        packed: where in it the weights are, ``rows`` for each entry of ``offsets``.
+        memory: of all activations, see `storage`.
+        weights: the address of the weights in float32, ``rows`` for each entry of ``offsets``.
         offsets: where an input lies, from an output's place.
         begins, ends: which offsets a block of ``rows`` outputs has.
         rows: outputs of a block, 1 or 4.
@@ -45,35 +46,36 @@ def correlate(memory, packed, offsets, begins, ends, rows, geometry, more):  # t
         more: whether sums are added to what is there.
     """
     height, width, vectors, x_start, x_row, x_column, out_start, out_row, out_column, channel = geometry
-    if x_column == out_column == LANES * vectors:  # a row is contiguous
+    run = lanes(memory)
+    if x_column == out_column == run * vectors:  # a row is contiguous
         width, vectors = 1, width * vectors
-    base, number = memory.ctypes.data, np.int64(more)
-    list_, weights = offsets.ctypes.data, base + 4 * packed
-    blocks, at_once = len(begins), VECTORS if rows == 4 else WIDTH
+    base, size, number = memory.ctypes.data, BYTES // run, np.int64(more)
+    list_, weights = offsets.ctypes.data, np.int64(weights)
+    blocks, at_once = len(begins), max(1, (VECTORS if rows == 4 else WIDTH) * LANES // run)
     step = DENSE_TILE if rows == 4 else SPARSE_TILE
     for h in range(height):
         for w in range(width):
-            x_place = base + 4 * (x_start + h * x_row + w * x_column)
-            out_place = base + 4 * (out_start + h * out_row + w * out_column)
+            x_place = base + size * (x_start + h * x_row + w * x_column)
+            out_place = base + size * (out_start + h * out_row + w * out_column)
             for tile in range(0, vectors, step):
                 end = min(tile + step, vectors)
                 for b in range(blocks):
                     begin, count = begins[b], ends[b] - begins[b]
                     o, p = np.uint64(list_ + 8 * begin), np.uint64(weights + 4 * rows * begin)
-                    block = out_place + 4 * b * rows * channel
+                    block = out_place + size * b * rows * channel
                     v = tile
                     while v < end:
-                        a, z = np.uint64(x_place + 64 * v), np.uint64(block + 64 * v)
+                        a, z = np.uint64(x_place + BYTES * v), np.uint64(block + BYTES * v)
                         wide = v + at_once <= end
                         if rows == 4:
                             if wide:
-                                sum_four(a, o, p, count, z, channel, number)
+                                sum_four(memory, a, o, p, count, z, channel, number)
                             else:
-                                sum_four_narrow(a, o, p, count, z, channel, number)
+                                sum_four_narrow(memory, a, o, p, count, z, channel, number)
                         elif wide:
-                            sum_one(a, o, p, count, z, channel, number)
+                            sum_one(memory, a, o, p, count, z, channel, number)
                         else:
-                            sum_one_narrow(a, o, p, count, z, channel, number)
+                            sum_one_narrow(memory, a, o, p, count, z, channel, number)
                         v += at_once if wide else 1
 
 
@@ -82,26 +84,27 @@ def products(memory, packed, offsets, begins, ends, rows, geometry):  # type: ig
     """Weight gradients, packed as the weights: for each a sum over places and batch of output gradient times input.
 
     Args:
-        memory, packed: see `correlate`; what is there is added to.
+        memory: see `correlate`.
+        packed: the address of the sums in float32; what is there is added to.
         offsets, begins, ends, rows: see `correlate`; offsets come in fours, of which the last may be repeated.
         geometry: see there, with the outputs' gradients in their place.
     """
     height, width, vectors, x_start, x_row, x_column, g_start, g_row, g_column, channel = geometry
-    base, list_ = memory.ctypes.data, offsets.ctypes.data
+    base, size, list_, packed = memory.ctypes.data, BYTES // lanes(memory), offsets.ctypes.data, np.int64(packed)
     chunk = max(1, CHUNK // vectors)
     for h in range(height):
         for first in range(0, width, chunk):
             places = min(chunk, width - first)
-            x_place = np.uint64(base + 4 * (x_start + h * x_row + first * x_column))
-            g_place = base + 4 * (g_start + h * g_row + first * g_column)
+            x_place = np.uint64(base + size * (x_start + h * x_row + first * x_column))
+            g_place = base + size * (g_start + h * g_row + first * g_column)
             for b in range(len(begins)):
-                block = np.uint64(g_place + 4 * b * rows * channel)
+                block = np.uint64(g_place + size * b * rows * channel)
                 for k in range(begins[b], ends[b], 4):
-                    o, z = np.uint64(list_ + 8 * k), np.uint64(base + 4 * (packed + rows * k))
+                    o, z = np.uint64(list_ + 8 * k), np.uint64(packed + 4 * rows * k)
                     if rows == 4:
-                        multiply_four(block, channel, x_place, o, places, vectors, g_column, x_column, z)
+                        multiply_four(memory, block, channel, x_place, o, places, vectors, g_column, x_column, z)
                     else:
-                        multiply_one(block, channel, x_place, o, places, vectors, g_column, x_column, z)
+                        multiply_one(memory, block, channel, x_place, o, places, vectors, g_column, x_column, z)
 
 
 @jit_part

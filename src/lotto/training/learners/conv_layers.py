@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lotto.training.learners import program
-from lotto.training.learners.batch_innermost import LANES, TOGETHER, Entries, Pair, Plane, Shape, Workspace, entries
+from lotto.training.learners.batch_innermost import TOGETHER, Entries, Pair, Plane, Shape, Workspace, entries
 
 DENSE, SPARSE = TOGETHER, 1
 """Rows of a block."""
@@ -130,7 +130,7 @@ class ConvolutionPass:
         self, layer: Convolution, workspace: Workspace, x: Plane, out: Plane, given: Plane | None, back: Plane | None
     ) -> None:
         self.layer, self.x, self.out, self.given, self.back = layer, x, out, given or out, back
-        self.vectors = out.column // LANES
+        self.vectors = out.column // workspace.lanes
         self.lists = [self._numbers(list_, workspace) for list_ in layer.forward_entries(x)]
         parts = [] if back is None else layer.backward_entries(self.given)
         self.parts = [(part.first, [self._numbers(list_, workspace) for list_ in part.entries]) for part in parts]

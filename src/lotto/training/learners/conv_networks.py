@@ -47,7 +47,8 @@ def description_of(network: Network, shape: Sequence[int]) -> Description | None
 
 
 def _description_or_reason(network: Network, shape: Sequence[int]) -> Description | str:
-    if network.device.type != "cpu" or network.dtype != torch.float32 or not has_convolutions(network.module):
+    of_ours = network.device.type == "cpu" and network.dtype in (torch.float32, torch.bfloat16)
+    if not of_ours or not has_convolutions(network.module):
         return ""  # nobody expects it
     try:
         return described(network.module, shape)

@@ -3,12 +3,14 @@
 Activations lie channel × height × width × batch. A dense layer's sums stay in registers for four outputs at a time; a
 layer of which few enough weights are left multiplies each of them with contiguous rows and nothing else. All parameters
 are views of one vector, which the optimizer moves as a whole; gradients of pruned weights are never written and stay 0.
+With the precision bfloat16, activations and their gradients lie in memory so; sums and statistics are float32.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,7 +64,7 @@ class Convolutions(SingleLearner):
         )
         self.restore(start.optimizer)
         self.loss = loss_of(self.job, outputs=self.layers.network.head.outputs)
-        self.made = NetworkPass
+        self.made = partial(NetworkPass, half=network.dtype == torch.bfloat16)
         self.passes: dict[int, Any] = {}
 
     @classmethod
@@ -80,7 +82,7 @@ class Convolutions(SingleLearner):
 
     @classmethod
     def computes(cls, jobs: Sequence[Job], network: Network) -> bool:
-        """Data and loss of ours, convolutions that kernels compute on a CPU in float32, all trained, weights masked."""
+        """Data and loss of ours, convolutions that kernels compute on a CPU, all trained, weights masked."""
         recipe, module = jobs[0].recipe, network.module
         if not (
             len(jobs) == 1
@@ -88,7 +90,7 @@ class Convolutions(SingleLearner):
             and isinstance(recipe.loss, str)
             and not recipe.compile
             and network.device.type == "cpu"
-            and network.dtype == torch.float32
+            and network.dtype in (torch.float32, torch.bfloat16)
             and recipe.arithmetic != "dense"
             and can_compile()
         ):
@@ -124,7 +126,8 @@ class Convolutions(SingleLearner):
         return self.passes[batch]
 
     def describe(self) -> str:
-        return f"convolutions, {self.layers.sparse} of {self.layers.count} layers sparse"
+        half = ", activations in bfloat16" if self.network.dtype == torch.bfloat16 else ""
+        return f"convolutions, {self.layers.sparse} of {self.layers.count} layers sparse{half}"
 
     def weights(self) -> dict[str, Tensor]:
         found = self.layers.tensors()

@@ -21,16 +21,17 @@ CROSSOVER = 0.45
 takes about twice as long as one in registers."""
 
 
-def are_quicker(module: nn.Module) -> bool:
+def are_quicker(module: nn.Module, half: bool = False) -> bool:
     """Whether kernels of ours are quicker than torch's layers where nothing is measured.
 
-    With narrower registers, torch's dense layers of images may be quicker.
+    With narrower registers, torch's dense layers of images may be quicker; in bfloat16 (``half``) they are, as long as
+    few weights are pruned.
     """
     if not of_images(module):
         return True
     from lotto.training.learners.vector_blocks import WIDE
 
-    return WIDE
+    return WIDE and not half
 
 
 class Layers:

@@ -187,14 +187,15 @@ class NetworkPass:
     Args:
         network: see `Network`.
         channels, size, batch: of the inputs.
+        half: whether activations and their gradients are kept as bfloat16.
     """
 
-    def __init__(self, network: Network, channels: int, size: Pair, batch: int) -> None:
-        self.network, self.workspace, self.team = network, Workspace(batch), Team(torch.get_num_threads())
+    def __init__(self, network: Network, channels: int, size: Pair, batch: int, half: bool = False) -> None:
+        self.network, self.workspace, self.team = network, Workspace(batch, half), Team(torch.get_num_threads())
         space = self.workspace
         made = StepsPass(network.steps, network.trained, space, channels, size)
         last, given = made.out, made.given
-        pooled = space.take(last.channels * batch)
+        pooled = space.take_means(last.channels * batch)
 
         def pool(what: int, plane: Plane) -> Instructions:
             numbers = (*plane.size, batch, plane.channels, *plane.layout, pooled)
@@ -204,21 +205,21 @@ class NetworkPass:
         self.backward_program = program.rows([*pool(program.POOL_BACK, given), *made.backward])
         self.kernels = program.runner(np.concatenate([self.forward_program, self.backward_program]))
         self.inputs = made.x.view()
-        mean = space.memory[pooled : pooled + last.channels * batch].view(last.channels, batch)
+        mean = space.means[pooled : pooled + last.channels * batch].view(last.channels, batch)
         self.features, self.by_features = (last.view(), given.view()) if network.flat else (mean, mean)
         self.memory, self.moments, self.lists, self.places = space.tables()
 
     def run(self, instructions: np.ndarray) -> None:
         """Work off instructions."""
         values, gradients, running, constants = self.network.vectors
-        tables = (self.moments, self.lists, self.places, constants, self.workspace.packed)
+        tables = (self.moments, self.lists, self.places, constants, self.workspace.packed, self.workspace.means.numpy())
         program.work_off(self.team, self.kernels, instructions, self.memory, values, gradients, running, *tables)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (classes, batch) of inputs (features, batch)."""
         self.inputs.copy_(x.view(self.inputs.shape))
         self.run(self.forward_program)
-        return self.network.head.forward(self.features.reshape(-1, x.shape[1]))
+        return self.network.head.forward(self.features.float().reshape(-1, x.shape[1]))
 
     def backward(self, given: Tensor) -> None:
         """Set all parameters' gradients, from those of the outputs, shape (classes, batch)."""

@@ -41,10 +41,10 @@ class OutputsPass:
             for value in [value for value in values if value not in still]:
                 planes.give_back(values.pop(value))
         last = values[network.steps[-1].out]
-        pooled = self.space.take(last.channels * batch)
+        pooled = self.space.take_means(last.channels * batch)
         if not network.flat:
             rows.append(program.row(program.POOL, *last.size, batch, last.channels, *last.layout, pooled))
-        mean = self.space.memory[pooled : pooled + last.channels * batch].view(last.channels, batch)
+        mean = self.space.means[pooled : pooled + last.channels * batch].view(last.channels, batch)
         self.inputs, self.features = first.view(), last.view() if network.flat else mean
         self.program = program.rows(rows)
         self.kernels = program.runner(self.program)
@@ -72,7 +72,7 @@ class OutputsPass:
         channels, height, width, batch = self.inputs.shape
         self.inputs[..., : len(x)].copy_(x.t().reshape(channels, height, width, len(x)))
         values, gradients, running, constants = self.network.vectors
-        tables = (self.moments, self.lists, self.places, constants, self.space.packed)
+        tables = (self.moments, self.lists, self.places, constants, self.space.packed, self.space.means.numpy())
         program.work_off(self.team, self.kernels, self.program, self.memory, values, gradients, running, *tables)
         return self.network.head.forward(self.features.reshape(-1, batch))[:, : len(x)].t()
 

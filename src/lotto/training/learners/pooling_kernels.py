@@ -9,6 +9,7 @@ import numpy as np
 
 from lotto.core.jit import jit_part
 from lotto.training.learners.activation_kernels import activated, passed
+from lotto.training.learners.storage import number, put
 
 _BLOCK = 1024
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -27,7 +28,7 @@ def shift(memory, x_at, added_at, out_at, shape, channels, bias, add, act):  # t
     """
     rows, columns, run = shape
     for c in range(channels):
-        number = bias[c] if len(bias) else _ZERO
+        more = bias[c] if len(bias) else _ZERO
         for h in range(rows):
             for w in range(columns):
                 a = x_at[0] + c * x_at[1] + h * x_at[2] + w * x_at[3]
@@ -36,15 +37,15 @@ def shift(memory, x_at, added_at, out_at, shape, channels, bias, add, act):  # t
                 row, other, result = memory[a : a + run], memory[b : b + run], memory[z : z + run]
                 if a == z and not add and not act[0]:  # two names of one memory are gone through number by number
                     for i in range(run):
-                        row[i] += number
+                        put(row, i, number(row, i) + more)
                 elif add:
                     for i in range(run):
-                        value = row[i] + number + other[i]
-                        result[i] = activated(value, act) if act[0] else value
+                        value = number(row, i) + more + number(other, i)
+                        put(result, i, activated(value, act) if act[0] else value)
                 else:
                     for i in range(run):
-                        value = row[i] + number
-                        result[i] = activated(value, act) if act[0] else value
+                        value = number(row, i) + more
+                        put(result, i, activated(value, act) if act[0] else value)
 
 
 @jit_part
@@ -72,13 +73,13 @@ def shift_back(memory, given_at, back_at, out_at, shape, channels, by_bias, more
                     if g == a:
                         if act[0]:
                             for i in range(last - first):
-                                row[i] = passed(row[i], gate[i], act)
+                                put(row, i, passed(number(row, i), number(gate, i), act))
                         for i in range(last - first):
-                            part += row[i]
+                            part += number(row, i)
                     else:
                         for i in range(last - first):
-                            value = passed(row[i], gate[i], act) if act[0] else row[i]
-                            result[i] = result[i] + value if more else value
+                            value = passed(number(row, i), number(gate, i), act) if act[0] else number(row, i)
+                            put(result, i, number(result, i) + value if more else value)
                             part += value
                     total += part
         if len(by_bias):
@@ -115,8 +116,8 @@ def greatest(memory, x_at, out_at, shape, channels, block, whole):  # type: igno
                                 result[b] = row[b]
                         else:
                             for b in range(batch):
-                                value, is_none = row[b], row[b] != row[b]  # NaN stays
-                                result[b] = value if value > result[b] or is_none else result[b]
+                                value, best = number(row, b), number(result, b)
+                                put(result, b, value if value > best or value != value else best)  # NaN stays
                         first = False
 
 
@@ -144,8 +145,8 @@ def greatest_back(memory, x_at, out_at, given_at, back_at, shape, channels, bloc
                         to = back_at[0] + c * back_at[1] + i * back_at[2] + j * back_at[3]
                         row, result = memory[a : a + batch], memory[to : to + batch]
                         for b in range(batch):
-                            here = (row[b] == most[b]) & (free[b] != _ZERO)  # `and` would branch
-                            result[b] += gradient[b] if here else _ZERO
+                            here = (number(row, b) == number(most, b)) & (free[b] != _ZERO)  # `and` would branch
+                            put(result, b, number(result, b) + (number(gradient, b) if here else _ZERO))
                             free[b] = _ZERO if here else free[b]
 
 
@@ -153,6 +154,7 @@ def greatest_back(memory, x_at, out_at, given_at, back_at, shape, channels, bloc
 def average(memory, x_at, out_at, shape, channels, block, whole):  # type: ignore[no-untyped-def]
     """The mean of each block, of which what lies outside the inputs is 0; arguments as those of `greatest`."""
     height, width, batch = shape
+    sums = np.empty(batch, np.float32)
     scale = np.float32(1.0 / (block[0] * block[1]))
     for c in range(channels):
         for h in range(height):
@@ -160,15 +162,15 @@ def average(memory, x_at, out_at, shape, channels, block, whole):  # type: ignor
                 z = out_at[0] + c * out_at[1] + h * out_at[2] + w * out_at[3]
                 result = memory[z : z + batch]
                 top, left = h * block[2] - block[4], w * block[3] - block[5]
-                result[:] = _ZERO
+                sums[:] = _ZERO
                 for i in range(max(0, top), min(whole[0], top + block[0])):
                     for j in range(max(0, left), min(whole[1], left + block[1])):
                         a = x_at[0] + c * x_at[1] + i * x_at[2] + j * x_at[3]
                         row = memory[a : a + batch]
                         for b in range(batch):
-                            result[b] += row[b]
+                            sums[b] += number(row, b)
                 for b in range(batch):
-                    result[b] *= scale
+                    put(result, b, sums[b] * scale)
 
 
 @jit_part
@@ -189,7 +191,7 @@ def average_back(memory, given_at, back_at, shape, channels, block, whole, more)
                         to = back_at[0] + c * back_at[1] + i * back_at[2] + j * back_at[3]
                         result = memory[to : to + batch]
                         for b in range(batch):
-                            result[b] += gradient[b] * scale
+                            put(result, b, number(result, b) + number(gradient, b) * scale)
 
 
 @jit_part
@@ -198,7 +200,7 @@ def clear(memory, at, c, whole, batch):  # type: ignore[no-untyped-def]
     for y in range(whole[0]):
         for x in range(whole[1]):
             to = at[0] + c * at[1] + y * at[2] + x * at[3]
-            memory[to : to + batch] = _ZERO
+            memory[to : to + batch] = 0
 
 
 @jit_part
@@ -214,7 +216,7 @@ def pool(memory, at, shape, out):  # type: ignore[no-untyped-def]
                 a = at[0] + c * at[1] + h * at[2] + w * at[3]
                 part = memory[a : a + batch]
                 for b in range(batch):
-                    row[b] += part[b]
+                    row[b] += number(part, b)
         for b in range(batch):
             row[b] *= scale
 
@@ -231,4 +233,4 @@ def pool_back(memory, at, shape, gradient):  # type: ignore[no-untyped-def]
                 a = at[0] + c * at[1] + h * at[2] + w * at[3]
                 part = memory[a : a + batch]
                 for b in range(batch):
-                    part[b] = row[b] * scale
+                    put(part, b, row[b] * scale)

@@ -24,6 +24,7 @@ from lotto.training.learners import (
     batchnorm_kernels,
     conv_kernels,
     pooling_kernels,
+    storage,
     together,
     vector_blocks,
 )
@@ -78,19 +79,20 @@ def _compiled(digest: str, seldom: bool) -> Any:
     """The function; ``digest`` tells it from one that calls other code; ``seldom``: whether it knows `SELDOM`."""
 
     def run(  # type: ignore[no-untyped-def]
-        program, memory, values, gradients, running, moments, lists, places, constants, packed, who, arrived
+        program, memory, values, gradients, running, moments, lists, places, constants, packed, means, who, arrived
     ):
         """Work off a program.
 
         Args:
             program: rows of whole numbers.
-            memory: of activations, their gradients and packed weights.
+            memory: of activations and their gradients, see `storage`.
             values, gradients: vectors of all parameters.
             running: vector of all running statistics.
             moments: of the batch, shape (2, channels of all layers).
             lists, places: see `Workspace`.
             constants: shape (layers, 2): momentum and eps.
-            packed: where in memory weights are packed.
+            packed: where weights, or sums of their gradients, are packed.
+            means: of channels, over places.
             who: (which thread this is, how many there are); all are called.
             arrived: shape (1,), 0 at first: what they share.
         """
@@ -109,13 +111,13 @@ def _compiled(digest: str, seldom: bool) -> Any:
                 end = rows * (begins[last] if last < blocks else len(offsets))
                 begins, ends, start = begins[first:last], ends[first:last], p[7] + first * rows * channel
                 geometry = (p[1], p[2], p[3], p[4], p[5], p[6], start, p[8], p[9], channel)
-                where, scratch = places[p[16] + begin : p[16] + end], memory[packed + begin : packed + end]
+                where, scratch = places[p[16] + begin : p[16] + end], packed[begin:end]
                 if op == CORRELATE:
                     pack(values[p[17] : p[18]], where, scratch)
-                    correlate(memory, packed, offsets, begins, ends, rows, geometry, p[19] != 0)
+                    correlate(memory, packed.ctypes.data, offsets, begins, ends, rows, geometry, p[19] != 0)
                 else:
                     scratch[:] = np.float32(0)
-                    products(memory, packed, offsets, begins, ends, rows, geometry)
+                    products(memory, packed.ctypes.data, offsets, begins, ends, rows, geometry)
                     unpack(scratch, where, gradients[p[17] : p[18]])
             elif op in (NORMALISE, NORMALISE_BACK):
                 c, d = share(p[4], thread, threads)
@@ -161,7 +163,7 @@ def _compiled(digest: str, seldom: bool) -> Any:
             else:
                 c, d = share(p[4], thread, threads)
                 shape, at = (p[1], p[2], p[3]), layout(p, 5, c)
-                pooled = memory[p[9] + c * p[3] : p[9] + d * p[3]].reshape(d - c, p[3])
+                pooled = means[p[9] + c * p[3] : p[9] + d * p[3]].reshape(d - c, p[3])
                 if op == POOL:
                     pool(memory, at, shape, pooled)
                 else:
@@ -178,7 +180,7 @@ def layout(p, k, channel):  # type: ignore[no-untyped-def]
     return p[k] + channel * p[k + 1], p[k + 1], p[k + 2], p[k + 3]
 
 
-MODULES = (together, vector_blocks, activation_kernels, conv_kernels, batchnorm_kernels, pooling_kernels)
+MODULES = (together, storage, vector_blocks, activation_kernels, conv_kernels, batchnorm_kernels, pooling_kernels)
 """What is compiled into `runner`'s functions."""
 
 

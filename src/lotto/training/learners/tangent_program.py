@@ -42,16 +42,16 @@ def _compiled(digest: str) -> Any:
                 rows, blocks, count = p[11], p[12], p[13]
                 offsets, begins = lists[p[14] : p[15]], lists[p[15] : p[15] + blocks]
                 ends, where = lists[p[15] + blocks : p[15] + 2 * blocks], places[p[16] : p[16] + count]
-                scratch = memory[packed : packed + count]
+                scratch = packed[:count]
                 if op == CORRELATE:
                     pack(values[p[17] : p[18]], where, scratch)
-                    correlate(memory, packed, offsets, begins, ends, rows, geometry, p[19] != 0)
+                    correlate(memory, scratch.ctypes.data, offsets, begins, ends, rows, geometry, p[19] != 0)
                 else:
                     if p[19] != 0:
                         pack(gradients[p[17] : p[18]], where, scratch)
                     else:
                         clear(scratch)
-                    products(memory, packed, offsets, begins, ends, rows, geometry)
+                    products(memory, scratch.ctypes.data, offsets, begins, ends, rows, geometry)
                     unpack(scratch, where, gradients[p[17] : p[18]])
             elif op in (SETTLE, GATE):
                 shape, channels, at = (p[1], p[2], p[3]), p[4], (p[5], p[6], p[7], p[8])
