@@ -197,7 +197,7 @@ def test_costs_are_measured_once(tmp_path, monkeypatch):
 
 
 def test_what_is_kept_and_cannot_be_read_is_measured_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(break_even, "measured", lambda layer, batch: QUICK)
+    monkeypatch.setattr(break_even, "measured", lambda layer, batch, half: QUICK)
     layers = small_layers()
     costs_of(layers, 10, tmp_path)
     (path,) = tmp_path.glob("*.json")

@@ -226,7 +226,7 @@ def test_a_module_that_keeps_its_parameters_is_not_stacked():
 
 def test_hooks_on_all_modules_count():
     job = Job(small_recipe())
-    skipping = Job(small_recipe(model="resnet-8", data=images(), steps="400it", precision="bfloat16"))
+    skipping = Job(small_recipe(model="resnet-8", data=images(), steps="400it", arithmetic="dense"))
     skipping = Job(skipping.recipe, mask=half_of_the_channels(skipping.recipe))
     assert type(learner_of([job])) is Perceptron
     assert type(learner_of([skipping])) is ChannelSkipping

@@ -475,7 +475,6 @@ def test_a_network_that_someone_has_changed_is_not(change):
     [
         {"arithmetic": "dense"},
         {"precision": "float64"},
-        {"precision": "bfloat16"},
         {"compile": True},
         {"loss": F.cross_entropy},
         {"model": "mlp-4"},

@@ -70,6 +70,7 @@ def test_kernels_are_looked_for_once_for_a_kind_of_training(cache):
     assert len([*cache.iterdir()]) == 1
     assert not compile_kernels(Job(signals(), order_seed=7))
     assert compile_kernels(Job(signals(batch_size=10)))
+    assert compile_kernels(Job(signals(precision="bfloat16")))
 
 
 def test_another_edition_of_the_code_is_looked_for_again(cache, tmp_path, monkeypatch):
@@ -83,7 +84,7 @@ def test_another_edition_of_the_code_is_looked_for_again(cache, tmp_path, monkey
 def test_what_is_trained_without_kernels_is_not_looked_into(cache):
     for changes in ({}, {"precision": "bfloat16"}):
         assert not compile_kernels(Job(small_recipe(**changes)))
-    assert not compile_kernels(Job(signals(precision="bfloat16")))
+    assert not compile_kernels(Job(sparse_job().recipe.replace(precision="bfloat16"), mask=sparse_job().mask))
     assert not cache.exists()
 
 

@@ -69,10 +69,13 @@ def _may_compile(job: Job) -> bool:
         recipe.loop is None
         and can_compile()
         and device_of(recipe).type == "cpu"
-        and recipe.precision != "bfloat16"
         and recipe.arrays.has_tensors
-        and (has_sparse_layers(job) or has_convolutions(recipe.meta_model()))
+        and (_has_sparse_perceptron(job) or has_convolutions(recipe.meta_model()))
     )
+
+
+def _has_sparse_perceptron(job: Job) -> bool:
+    return job.recipe.precision != "bfloat16" and has_sparse_layers(job)
 
 
 def has_sparse_layers(job: Job) -> bool:
