@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import pandas as pd
@@ -22,19 +23,24 @@ from lotto.execution.autotune import steps_of
 from lotto.training.loop import learner_of
 
 
-def test_ratios_are_turn_by_turn():
-    order = []
+def test_ratios_are_turn_by_turn(monkeypatch):
+    order, clock = [], [0.0]
+    monkeypatch.setattr("lotto.benchmarks.harness.time.perf_counter", lambda: clock[0])
 
     def contender(name, seconds):
         def run():
             order.append(name)
-            time.sleep(seconds)
+            clock[0] += seconds * len(order)  # the machine gets slower
 
         return run
 
-    benchmark = Benchmark("t", {"a": contender("a", 0.002), "b": contender("b", 0.02)}, [("a", "b", "≥ 2")])
+    benchmark = Benchmark("t", {"a": contender("a", 1.0), "b": contender("b", 10.0)}, [("a", "b", "≥ 2")])
     (row,) = measure("t", benchmark, 4)
-    assert 2 < row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+    # Steps 3 to 10 are counted: b a, a b, b a, a b.
+    ratios = [30 / 4, 60 / 5, 70 / 8, 100 / 9]
+    assert row["ratio_min"] == pytest.approx(min(ratios))
+    assert row["ratio"] == pytest.approx(statistics.median(ratios))
+    assert row["ratio_max"] == pytest.approx(max(ratios))
     assert (row["what"], row["against"], row["repetitions"]) == ("a", "b", 4)
     assert order == ["a", "b", "b", "a"] * 2 + ["a", "b"], "one uncounted turn, and the first changes"
 
