@@ -62,6 +62,26 @@ def test_entries_are_listed_with_what_they_are(filled):
         admin.find(filled, "")
 
 
+def test_many_entries_are_shown_at_once_and_few_by_age(filled, monkeypatch):
+    assert [e.key for e in admin.listed(filled)] == [e.key for e in admin.survey(filled)]
+    by_key = sorted(admin.survey(filled), key=lambda entry: entry.key)
+    assert [*admin.walk(filled)] == by_key
+    assert [*admin.walk(filled, by_key[1].key[:8])] == by_key[1:2]
+    looked, real = [], admin._entry
+    monkeypatch.setattr(admin, "_entry", lambda store, folder: looked.append(folder) or real(store, folder))
+    monkeypatch.setattr(admin, "SORTED", 1)
+    found = admin.listed(filled)
+    assert next(found) == by_key[0]
+    assert len(looked) == 2, "not the whole store"
+    assert [*found] == by_key[1:]
+    looked.clear()
+    assert admin.find(filled, by_key[2].key[:9]) == by_key[2]
+    assert [folder.name for folder in looked] == [by_key[2].key]
+    (filled.root / "ab").write_text("no folder")
+    assert [*admin.walk(filled)] == by_key
+    assert [*admin.walk(Store(filled.root / "nowhere"))] == []
+
+
 def test_every_checksum_is_verified(filled):
     assert [admin.problem(filled, entry) for entry in admin.survey(filled)] == ["", "", ""]
     for name, folder in ((p.name, p.parent) for e in admin.survey(filled) for p in sorted(e.folder.iterdir())):

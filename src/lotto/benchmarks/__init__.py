@@ -16,6 +16,7 @@ from lotto.benchmarks.convolutions import deep, images, images_in_bfloat16, sign
 from lotto.benchmarks.costs import costs_figure
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.loaders import data
+from lotto.benchmarks.many_entries import large_store, large_store_table
 from lotto.benchmarks.memory import memory_table, peak_memory
 from lotto.benchmarks.overheads import scheduler, scheduler_table
 from lotto.benchmarks.steps import cut, lenet, resnet, sparse, stacked, wide, width
@@ -56,6 +57,7 @@ OTHERS: dict[str, tuple[Callable[[], list[Row]], Callable[[list[Row]], Table]]] 
 """What has its own way to measure, and its table."""
 COUNTED: dict[str, tuple[Callable[[int | None], list[Row]], Callable[[list[Row]], Table]]] = {
     "scheduler": (scheduler, scheduler_table),
+    "store": (large_store, large_store_table),
 }
 """What is measured with so many of something, how, and its table."""
 GROUPS = {"convolutions": ("signals", "images", "images-bfloat16", "deep")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -48,10 +49,11 @@ def store(
 ) -> None:
     """Look at what is remembered, verify it, remove what is of no use, compare two runs, take it elsewhere.
 
-    ls lists the entries; show says all of one; verify reads every checksum; gc removes entries of former versions, what
-    was set aside because it was damaged and what killed processes left, and what its options name, but nothing that a
-    running process works on; explain says what differs between what two keys were made of; pack writes entries, or all,
-    to one file, and unpack takes them into another store, beside what it holds. A key may be cut short.
+    ls lists the entries, the oldest first, or more than a thousand at once in the order of their keys; show says all of
+    one; verify reads every checksum; gc removes entries of former versions, what was set aside because it was damaged
+    and what killed processes left, and what its options name, but nothing that a running process works on; explain says
+    what differs between what two keys were made of; pack writes entries, or all, to one file, and unpack takes them
+    into another store, beside what it holds. A key may be cut short.
 
     Args:
         action: ls, show, verify, gc, explain, pack or unpack.
@@ -88,21 +90,22 @@ def store(
 
 
 def _list(store: StoreFolder, keys: Sequence[str]) -> None:
-    from lotto.execution.admin import ASIDE, DAMAGED, FINISHED, FORMER, UNFINISHED, survey, words
+    from lotto.execution.admin import ASIDE, DAMAGED, FINISHED, FORMER, UNFINISHED, listed, words
 
-    found = [e for e in survey(store) if not keys or e.key.startswith(keys[0].lower())]
-    for entry in found:
+    counts, sizes = Counter[str](), Counter[str]()
+    for entry in listed(store, *(key.lower() for key in keys)):
+        counts[entry.status] += 1
+        sizes[entry.status] += entry.size
+        start = f"{entry.key[:10]}  {size_words(entry.size):>8}  {_date(entry.modified)}"
         if entry.status == FINISHED:
-            label = entry.manifest.get("label") or ""
-            size, date = size_words(entry.size), _date(entry.modified)
-            say(f"{entry.key[:10]}  {size:>8}  {date}  {label}: {words(entry)}".rstrip())
+            say(f"{start}  {entry.manifest.get('label') or ''}: {words(entry)}".rstrip())
         elif entry.status in (UNFINISHED, DAMAGED):
-            say(f"{entry.key[:10]}  {size_words(entry.size):>8}  {_date(entry.modified)}  {entry.status}")
-    counts = [(s, [e for e in found if e.status == s]) for s in (FINISHED, UNFINISHED, DAMAGED, FORMER, ASIDE)]
+            say(f"{start}  {entry.status}")
     words_of = {FORMER: "of a former version, ignored", ASIDE: "set aside as damaged"}
-    parts = [f"{len(e)} {words_of.get(s, s)} ({size_words(sum(x.size for x in e))})" for s, e in counts if e]
+    order = [status for status in (FINISHED, UNFINISHED, DAMAGED, FORMER, ASIDE) if counts[status]]
+    parts = [f"{counts[s]} {words_of.get(s, s)} ({size_words(sizes[s])})" for s in order]
     say(f"{store.root}: {', '.join(parts) or 'nothing is remembered here'}.")
-    if any(e for s, e in counts if s in (FORMER, ASIDE)):
+    if counts[FORMER] or counts[ASIDE]:
         say("lotto store gc removes what is of a former version and what was set aside.")
 
 
@@ -131,16 +134,18 @@ def _show(entry: Entry) -> None:
 
 
 def _verify(store: StoreFolder, keys: Sequence[str]) -> None:
-    from lotto.execution.admin import DAMAGED, FINISHED, find, problem, survey
+    from lotto.execution.admin import DAMAGED, FINISHED, find, problem, walk
 
-    every = [entry for entry in survey(store) if entry.status in (FINISHED, DAMAGED)]
-    entries = [find(store, key) for key in keys] if keys else every
-    damaged = [(entry, found) for entry in entries if (found := problem(store, entry))]
-    for entry, found in damaged:
-        say(f"{entry.key}: {found}")
-    whole = len(entries) - len(damaged)
+    every = (entry for entry in walk(store) if entry.status in (FINISHED, DAMAGED))
+    count = damaged = 0
+    for entry in [find(store, key) for key in keys] if keys else every:
+        count += 1
+        if found := problem(store, entry):
+            damaged += 1
+            say(f"{entry.key}: {found}")
     say(
-        f"{whole} of {len(entries)} entries are whole." + (" The others are computed anew when wanted." * bool(damaged))
+        f"{count - damaged} of {count} entries are whole."
+        + " The others are computed anew when wanted." * bool(damaged)
     )
     if damaged:
         sys.exit(1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,14 @@ from lotto.execution.entries import (
     checkpoint_step,
     is_former,
     manifest_name,
+    numbers_of,
     parsed,
     remove_whole,
     state_name,
 )
 
+SORTED = 1000
+"""So many entries are sorted by age before they are shown."""
 FINISHED, UNFINISHED, FORMER, DAMAGED, ASIDE = "finished", "unfinished", "former", "damaged", "set aside"
 
 
@@ -53,35 +58,73 @@ class Entry:
 
 
 def survey(store: StoreFolder) -> list[Entry]:
-    """All entries of a store, the oldest first."""
+    """All entries of a store, the oldest first; of a large store see `walk`."""
+    return sorted(walk(store), key=_age)
+
+
+def _age(entry: Entry) -> tuple[float, str]:
+    return entry.modified, entry.key
+
+
+def walk(store: StoreFolder, prefix: str = "") -> Iterator[Entry]:
+    """Entries one at a time, in the order of their keys, so that of a large store little is in memory.
+
+    Args:
+        store: whose.
+        prefix: only those whose keys begin with it; no others are looked at.
+    """
+    for shard in _listed(store, store.root, prefix[:2]):
+        if len(shard) == 2:
+            for name in _listed(store, store.root / shard, prefix):
+                if KEY.match(name) and (entry := _entry(store, store.root / shard / name)) is not None:
+                    yield entry
+
+
+def listed(store: StoreFolder, prefix: str = "") -> Iterator[Entry]:
+    """Entries as they are shown: the oldest first or, if there are many, at once and in the order of their keys."""
+    found = walk(store, prefix)
+    first = [*islice(found, SORTED)]
+    if (more := next(found, None)) is None:
+        return iter(sorted(first, key=_age))
+    return chain(first, [more], found)
+
+
+def _listed(store: StoreFolder, folder: Path, prefix: str) -> list[str]:
+    """Names in a folder that begin with a prefix, in order; none if it is no folder, or gone."""
     with files.attempting(f"read the store {store.root}"):
-        found = [_entry(store, folder) for folder in store.root.glob("??/*") if KEY.match(folder.name)]
-    return sorted((entry for entry in found if entry is not None), key=lambda entry: (entry.modified, entry.key))
+        try:
+            return sorted(name for name in os.listdir(folder) if name.startswith(prefix))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 def _entry(store: StoreFolder, folder: Path) -> Entry | None:
-    try:
-        stats = [path.stat() for path in folder.iterdir()] if folder.is_dir() else []
-        modified = max((s.st_mtime for s in stats), default=folder.stat().st_mtime)
-    except FileNotFoundError:  # a process has removed it meanwhile
-        return None
-    key, _, aside = folder.name.partition(".")
-    if aside:
-        if not folder.is_dir():
-            return None  # a lock of a former version
-        return Entry(key, folder, ASIDE, sum(s.st_size for s in stats), modified)
-    manifest = _newest(store, folder)
+    with files.attempting(f"read the store {store.root}"):
+        try:
+            is_folder = folder.is_dir()
+            found = {path.name: path.stat() for path in os.scandir(folder)} if is_folder else {}
+            modified = max((s.st_mtime for s in found.values()), default=folder.stat().st_mtime)
+        except FileNotFoundError:  # a process has removed it meanwhile
+            return None
+        key, _, aside = folder.name.partition(".")
+        size = sum(s.st_size for s in found.values())
+        if aside:
+            return Entry(key, folder, ASIDE, size, modified) if is_folder else None  # a lock of a former version
+        numbers = numbers_of(found)
+        manifest = _first_whole(folder, numbers)
     if not manifest:
-        status = DAMAGED if store.entries.manifests(folder) else UNFINISHED
-    else:
-        status = FORMER if is_former(manifest) else FINISHED
-    return Entry(key, folder, status, sum(s.st_size for s in stats), modified, manifest)
+        return Entry(key, folder, DAMAGED if numbers else UNFINISHED, size, modified)
+    return Entry(key, folder, FORMER if is_former(manifest) else FINISHED, size, modified, manifest)
+
+
+def _first_whole(folder: Path, numbers: Sequence[int]) -> dict[str, Any]:
+    """The newest manifest of some that can be read; empty if there is none."""
+    return next((manifest for n in reversed(numbers) if (manifest := parsed(folder / manifest_name(n)))), {})
 
 
 def _newest(store: StoreFolder, folder: Path) -> dict[str, Any]:
     """The newest manifest of an entry that can be read; empty if there is none."""
-    numbers = reversed(store.entries.manifests(folder))
-    return next((manifest for n in numbers if (manifest := parsed(folder / manifest_name(n)))), {})
+    return _first_whole(folder, store.entries.manifests(folder))
 
 
 def find(store: StoreFolder, prefix: str) -> Entry:
@@ -90,7 +133,7 @@ def find(store: StoreFolder, prefix: str) -> Entry:
     Raises:
         UsageError: if there is none, or more than one.
     """
-    found = [e for e in survey(store) if e.status != ASIDE and e.key.startswith(prefix.lower())]
+    found = [e for e in walk(store, prefix.lower()) if e.status != ASIDE]
     if len(found) == 1:
         return found[0]
     if not found:
@@ -175,7 +218,7 @@ def collect(
         store.entries.sweep()
     with files.attempting(f"read the store {store.root}"):
         gone = list(_old_locks(store, dry_run))
-        for entry in survey(store):
+        for entry in walk(store):
             old = entry.modified <= before
             finished = entry.status in (FINISHED, DAMAGED)
             if entry.status in (FORMER, ASIDE):

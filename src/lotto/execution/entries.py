@@ -20,7 +20,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +44,11 @@ NUMBERED = re.compile(r"manifest(?:-(\d+))?\.json")
 def manifest_name(number: int) -> str:
     """File name of an entry's manifest: 0 is the first."""
     return f"manifest-{number}.json" if number else "manifest.json"
+
+
+def numbers_of(names: Iterable[str]) -> list[int]:
+    """Numbers of the manifests among the files of an entry, in order."""
+    return sorted(int(found[1] or 0) for name in names if (found := NUMBERED.fullmatch(name)))
 
 
 def state_name(step: int) -> str:
@@ -165,7 +170,7 @@ class Entries:
                 names = [path.name for path in folder.iterdir()]
             except (FileNotFoundError, NotADirectoryError):
                 return []
-        return sorted(int(found[1] or 0) for name in names if (found := NUMBERED.fullmatch(name)))
+        return numbers_of(names)
 
     def lock(self, key: str) -> PathLock:
         """The lock of an entry."""
@@ -209,7 +214,8 @@ class Entries:
         with contextlib.suppress(OSError, ValueError, StorageError):
             if not self.root.is_dir() or (marker.exists() and json.loads(marker.read_text()) == SCHEMA):
                 return
-            found = [parsed(path) for path in self.root.glob("??/*/manifest.json") if KEY.fullmatch(path.parent.name)]
+            paths = self.root.glob("??/*/manifest.json")
+            found = (parsed(path) for path in paths if KEY.fullmatch(path.parent.name))
             if former := sum(is_former(manifest) for manifest in found if manifest):
                 log.warning(
                     "The store %s holds %s of a former version, whose keys meant something else: ignored, and what is "

@@ -9,7 +9,7 @@ from typing import Any
 
 from lotto.core.errors import NotCacheableError
 from lotto.core.shown import shown
-from lotto.execution.admin import FINISHED, survey
+from lotto.execution.admin import FINISHED, walk
 from lotto.execution.autotune import measured_step
 from lotto.execution.compute import lookup
 from lotto.execution.engine import Engine
@@ -24,6 +24,8 @@ from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run
 from lotto.training.loop import learner_of
 
+ENOUGH = 100
+"""Stored runs that tell how long another one takes."""
 OVERHEAD = 4096
 """Bytes of a training's records and manifest, about."""
 
@@ -165,11 +167,13 @@ def _stored_times(recipe: Recipe, store: Store) -> list[tuple[float, int]]:
     except NotCacheableError:
         return []
     times = []
-    for entry in survey(store):
+    for entry in walk(store):
         job = entry.manifest.get("job", {})
         if entry.status == FINISHED and "steps" in job and job.get("recipe") == description:
             first, last = job["steps"]
             times.append((float(entry.manifest["seconds"]), last - first))
+            if len(times) == ENOUGH:
+                break
     return times
 
 
