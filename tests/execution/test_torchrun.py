@@ -69,6 +69,7 @@ def test_the_result_is_that_of_one_process(found, tmp_path):
 
 def test_what_is_refused_is_refused_on_all_ranks_and_they_go_on(found):
     assert "fewer than the 2 parts" in str(found[0]["refused"])
+    assert "The loss of too fast became" in str(found[0]["diverged"])
     assert found[0]["long"] == found[1]["long"]
 
 
@@ -130,6 +131,44 @@ def test_one_that_is_busy_with_something_else_is_ended_as_well(tmp_path):
     seconds, (code, text) = killed("busy", tmp_path, 1, 0, tmp_path / "store")
     assert (code, seconds < SECONDS) == (1, True), text
     assert "lotto: Rank 1 of 2 is gone" in text
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize(("name", "sentence"), [
+    ("failing", "Rank 1 of 2 is gone (ValueError: 'no memory for this')"),
+    ("other", "Rank 1 of 2 is gone (the program asks for "),
+])  # fmt: skip
+def test_what_goes_wrong_on_one_rank_is_said_by_the_first(name, sentence, tmp_path):
+    processes = launched.start(2, together.__file__, name, str(tmp_path), LOTTO_STORE=str(tmp_path / "store"))
+    (code, text), (other, _) = launched.ended(processes)
+    assert (code, other) == (1, 1)
+    assert sentence in text
+
+
+@pytest.mark.extras
+def test_a_rank_that_is_killed_under_torchrun_ends_the_command_with_a_sentence(tmp_path):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": launched.PATHS,
+        "OMP_NUM_THREADS": "1",
+        "LOTTO_STORE": str(tmp_path / "store"),
+    }
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(launched.free_port()),
+        "-m", "lotto", "imp", "together:SMALL", "--steps", "30000it", "--levels", "1", "--replicates", "1", "--controls", "none",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "2 ranks train slices" in line:
+            break
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    began = time.monotonic()
+    text = process.communicate()[1]
+    assert process.returncode == 1
+    assert time.monotonic() - began < SECONDS
+    assert "lotto: Rank 1 of 2 is gone" in text or "Stopped. Finished trainings are kept" in text, text
 
 
 def test_the_command_line_under_torchrun(tmp_path):

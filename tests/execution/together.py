@@ -1,6 +1,6 @@
 """A script as users write them, started once for each rank.
 
-python tests/execution/together.py whole | long | busy FOLDER
+python tests/execution/together.py whole | long | busy | failing | other FOLDER
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 import lotto
 from conftest import small_recipe
-from lotto.core.errors import UsageError
+from lotto.core.errors import DivergedError, UsageError
+from lotto.execution import torchrun
 from lotto.execution.compute import get_or_compute
 from lotto.execution.engine import JobAdvanced
 from lotto.landscape import evaluate_path
@@ -26,7 +29,9 @@ SMALL = small_recipe(precision="float64", batch_size=21)
 
 def whole(folder: Path) -> None:
     """A result, a path, an error that is caught, a training, and what each process has of it."""
-    lotto.Store(os.environ["LOTTO_STORE"])
+    if RANK:  # as if it were another machine, which does not see the first one's folders
+        plain = torchrun._trained
+        torchrun._trained = lambda ranks, order, place: plain(ranks, order._replace(folder="/nowhere"), place)
     result = lotto.imp(SMALL, levels=2, rate=0.5, rewind_to="5it", replicates=1, progress=False)
     kept = {str(number): run.weights for number, run in result.runs.items()}
     path = evaluate_path(SMALL, result.runs[0, 0, "imp"].weights, result.runs[0, 1, "imp"].weights, points=3)
@@ -34,7 +39,12 @@ def whole(folder: Path) -> None:
         lotto.train(SMALL.replace(batch_size=1, data=SMALL.data), progress=False)
     except UsageError as error:
         refused = str(error)
+    try:
+        lotto.train(SMALL.replace(optimizer=lotto.SGD(1e200), name="too fast"), progress=False)
+    except DivergedError as error:
+        diverged = str(error)
     found: dict[str, Any] = {
+        "diverged": diverged,
         "table": result.table()[["density", "error"]].values.tolist(),
         "masks": [lotto.weights.digest(level.mask) for level in result.replicates[0]],
         "weights": {name: lotto.weights.digest(weights) for name, weights in kept.items()},
@@ -69,5 +79,33 @@ def busy(folder: Path) -> None:
     lotto.train(LONG, progress=sleep)
 
 
+class Failing(nn.Module):
+    """Goes wrong on one of the ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.Linear(12, 6), 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.training and self.calls > 20 and os.environ["RANK"] == "1":
+            raise ValueError("no memory for this")
+        return self.layer(x)
+
+
+def failing(folder: Path) -> None:
+    """An error that one rank alone meets."""
+    lotto.train(small_recipe(model=Failing, init="module"), progress=False)
+
+
+def other(folder: Path) -> None:
+    """Not the same program on all ranks."""
+    if RANK:
+        lotto.imp(SMALL, levels=1, replicates=1, progress=False)
+    else:
+        lotto.train(SMALL, progress=False)
+
+
 if __name__ == "__main__":
-    {"whole": whole, "long": long, "busy": busy}[sys.argv[1]](Path(sys.argv[2]))
+    programs = {"whole": whole, "long": long, "busy": busy, "failing": failing, "other": other}
+    programs[sys.argv[1]](Path(sys.argv[2]))

@@ -24,7 +24,7 @@ from torch import Tensor
 from lotto.core.errors import UsageError, WorkerError
 from lotto.core.peers import GRACE_SECONDS, Peers, meet_all
 
-JOIN_SECONDS = 120.0
+JOIN_SECONDS = 300.0
 """So long all wait for each other at the beginning."""
 TALK_SECONDS = 600.0
 """So long they wait for one that is alive and says nothing."""

@@ -97,11 +97,13 @@ class Torchrun(Engine):
         self, procedures: Sequence[Procedure[T]], progress: Progress | bool | None = None, expected: int | None = None
     ) -> list[T]:
         """See `Engine`; the others' procedures are not advanced: they are told what the first one's return."""
+        asked = [expected, *(getattr(procedure, "__qualname__", "") for procedure in procedures)]
         if self.ranks.rank:
             for procedure in procedures:
                 procedure.close()
-            found: list[T] = follow(self.ranks)
+            found: list[T] = follow(self.ranks, asked)
             return found
+        self._tell("begin", asked)
         try:
             found = super().run_procedures(procedures, progress, expected)
         except Exception as error:
@@ -180,14 +182,17 @@ class Torchrun(Engine):
         self._given = []
 
 
-def follow(ranks: Ranks) -> Any:
+def follow(ranks: Ranks, asked: list[Any]) -> Any:
     """Train with the first process until a run of its engine has ended; returns what came out there.
+
+    Args:
+        ranks: all processes.
+        asked: what this process wants to have run, by number and by name, which must be the first one's.
 
     Raises:
         LottoError: what the run ended with.
     """
-    place = _Elsewhere()
-    try:
+    with contextlib.closing(_Elsewhere()) as place:
         message = ranks.peers.hear()
         while message is not None:
             kind, value = loads(message)
@@ -195,24 +200,23 @@ def follow(ranks: Ranks) -> Any:
                 return value
             if kind == "failed":
                 raise value
-            message = _trained(ranks, value, place) or ranks.peers.hear()
+            if kind == "begin" and value != asked:
+                why = f"the program asks for {text(asked)} on rank {ranks.rank} and for {text(value)} on rank 0"
+                ranks.peers.leave(why)
+                raise WorkerError(f"{why[0].upper()}{why[1:]}: all ranks run the same program.")
+            message = (_trained(ranks, value, place) if kind == "train" else None) or ranks.peers.hear()
         ranks.peers.check()
         raise WorkerError("Rank 0 has ended.")
-    finally:
-        place.close()
 
 
 def serve() -> None:
     """Train with the first process until it has ended, whatever it does: what a command is on all other processes."""
     ranks = joined()
-    while (message := ranks.peers.hear()) is not None:
-        place = _Elsewhere()
+    with contextlib.closing(_Elsewhere()) as place:
+        message = ranks.peers.hear()
         while message is not None:
             kind, value = loads(message)
-            if kind != "train":
-                break
-            message = _trained(ranks, value, place) or ranks.peers.hear()
-        place.close()
+            message = (_trained(ranks, value, place) if kind == "train" else None) or ranks.peers.hear()
 
 
 def _trained(ranks: Ranks, order: Order, place: _Elsewhere) -> bytes | None:

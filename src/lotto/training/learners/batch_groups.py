@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,19 +40,34 @@ class Statistics:
             kept.lerp_(new.to(kept), self.momentum)
 
 
+class Slices(NamedTuple):
+    """A batch of which several processes have a slice each.
+
+    Attributes:
+        ranks: these.
+        own: examples of this process's slice.
+        whole: of the batch.
+    """
+
+    ranks: Ranks
+    own: int
+    whole: int
+
+
 class NormsOf(TorchFunctionMode):
     """While it is active, BatchNorm normalises by the statistics of a whole batch or of a group.
 
     Args:
-        ranks: over whose slices a batch's statistics are; None = what a call is given is a group.
+        slices: the processes that have the other slices of the batch, this one's share of its examples and how many it
+            has; None = what a call is given is a group.
 
     Attributes:
         found: the statistics of each call, in their order.
     """
 
-    def __init__(self, ranks: Ranks | None) -> None:
+    def __init__(self, slices: Slices | None = None) -> None:
         super().__init__()
-        self.ranks, self.found = ranks, list[Statistics]()
+        self.slices, self.found = slices, list[Statistics]()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -69,13 +84,14 @@ class NormsOf(TorchFunctionMode):
         self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
         bias: Tensor | None = None, training: bool = True, momentum: float = 0.1, eps: float = 1e-5,
     ) -> Tensor:  # fmt: skip
-        count, mean, variance = _moments(input.detach(), self.ranks)
+        count, mean, variance = _moments(input.detach(), self.slices)
         if count <= 1:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
         if running_mean is not None and running_var is not None:
             unbiased = variance * (count / (count - 1))
             self.found.append(Statistics((running_mean, running_var), momentum, mean, unbiased))
-        out: Tensor = _Normalise.apply(input, weight, bias, mean, (variance + eps).rsqrt(), count, self.ranks)
+        ranks = None if self.slices is None else self.slices.ranks
+        out: Tensor = _Normalise.apply(input, weight, bias, mean, (variance + eps).rsqrt(), count, ranks)
         return out
 
 
@@ -103,18 +119,17 @@ def sum_of(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([*tensors]).sum(0)
 
 
-def _moments(x: Tensor, ranks: Ranks | None) -> tuple[int, Tensor, Tensor]:
+def _moments(x: Tensor, slices: Slices | None) -> tuple[int, Tensor, Tensor]:
     """How many values a channel has, their mean and biased variance, in float64."""
     values = _by_channel(x)
     count, total = values.shape[1], values.sum(1, dtype=torch.float64)
-    if ranks is not None:
-        message = torch.cat([total, total.new_tensor([count])])
-        ranks.sum_([message])
-        count, total = round(float(message[-1])), message[:-1]
+    if slices is not None:  # whose examples have as many values each: nobody need be asked how many there are
+        slices.ranks.sum_([total])
+        count = count * slices.whole // slices.own
     mean = total / max(1, count)
     squares = (values - mean.to(values.dtype)[:, None]).square().sum(1, dtype=torch.float64)
-    if ranks is not None:
-        ranks.sum_([squares])
+    if slices is not None:
+        slices.ranks.sum_([squares])
     return count, mean, squares / max(1, count)
 
 

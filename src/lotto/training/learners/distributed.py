@@ -29,8 +29,8 @@ from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import mean_of
 from lotto.training.job import Job, State
 from lotto.training.learners.autograd import Autograd
-from lotto.training.learners.batch_groups import NormsOf, Statistics, counters, keep_means
-from lotto.training.learners.slicing import check_divides, check_slices, too_small
+from lotto.training.learners.batch_groups import NormsOf, Slices, Statistics, counters, keep_means
+from lotto.training.learners.slicing import check_devices, check_divides, check_slices, too_small
 from lotto.training.network import Network
 
 
@@ -40,10 +40,12 @@ class Slice(NamedTuple):
     Attributes:
         batch: inputs and targets.
         parts: how many of the examples are of each batch of the step, or of each group of these.
+        wholes: how many examples each of these batches has.
     """
 
     batch: Batch
     parts: Sequence[int]
+    wholes: Sequence[int]
 
 
 class Distributed(Autograd):
@@ -66,6 +68,7 @@ class Distributed(Autograd):
         self.own_groups = max(1, self.groups // ranks.size)
         self.weight = torch.zeros((), dtype=torch.float64)
         by_operators(self.module)
+        check_devices(ranks, network.device)
         ranks.check_same("masks", digest(self.job.mask or {}))
         ranks.check_same("weights", digest({**states[0].weights, **states[0].optimizer}))
         if ranks.size > 1 and self.groups == 1:
@@ -81,28 +84,32 @@ class Distributed(Autograd):
         recipe, data = self.job.recipe, self.job.recipe.arrays.to(self.network.device)
         if type(data) is ImageFolder and type(recipe.augment) in (type(None), Augment):  # no image is read for others
             size = recipe.step_examples
-            bounds = self._bounds(size)
+            bounds, wholes = self._bounds(size)
             only = [i for bound in bounds for i in range(*bound)]
             for batch in data.batches(self.job.order_seed, first, last, size, recipe.augment, only=only):
-                yield Slice(batch, [end - begin for begin, end in bounds])
+                yield Slice(batch, [end - begin for begin, end in bounds], wholes)
             return
         for whole in super().batches(first, last):
-            bounds = self._bounds(count(whole.targets))
+            bounds, wholes = self._bounds(count(whole.targets))
             parts = [Batch(*(some(part, *bound) for part in whole)) for bound in bounds]
-            yield Slice(parts[0] if len(parts) == 1 else joined(parts), [end - begin for begin, end in bounds])
+            yield Slice(parts[0] if len(parts) == 1 else joined(parts), [end - begin for begin, end in bounds], wholes)
 
-    def _bounds(self, examples: int) -> list[tuple[int, int]]:
-        """First and last but one of this process's examples, for each batch of a step or each group of these."""
+    def _bounds(self, examples: int) -> tuple[list[tuple[int, int]], list[int]]:
+        """First and last but one of this process's examples, for each batch of a step or each group of these.
+
+        And how many examples these batches have.
+        """
         recipe, pieces = self.job.recipe, self.own_groups * self.ranks.size
         step = recipe.batch_size if recipe.accumulate > 1 else examples
-        found = []
+        found, wholes = [], []
         for begin in range(0, examples, step):
             length = min(step, examples - begin)
             if length < pieces:
                 raise UsageError(too_small(recipe, length, pieces))
             which = range(self.ranks.rank * self.own_groups, (self.ranks.rank + 1) * self.own_groups)
             found += [(begin + i * length // pieces, begin + (i + 1) * length // pieces) for i in which]
-        return found
+            wholes += [length] * self.own_groups
+        return found, wholes
 
     def _gradients(self, batch: Slice, step: int) -> Tensor:
         (x, y), first = batch.batch, 0
@@ -113,7 +120,8 @@ class Distributed(Autograd):
             for i in range(number, number + self.own_groups):
                 self._seed(step, number // self.own_groups, i - number)
                 part, targets = (some(tree, first, first + batch.parts[i]) for tree in (x, y))
-                found.append(self._backward_of(part, targets, sums))
+                slices = Slices(self.ranks, batch.parts[i], batch.wholes[i]) if self.groups == 1 else None
+                found.append(self._backward_of(part, targets, slices, sums))
                 first += batch.parts[i]
             if self.groups == 1:
                 for statistics in found[0]:
@@ -137,11 +145,11 @@ class Distributed(Autograd):
         elif batch == 0:
             seed_torch(torch_seed(self.job.order_seed, "forward", step), self.network.device)
 
-    def _backward_of(self, x: Any, y: Any, sums: Tensor) -> list[Statistics]:
+    def _backward_of(self, x: Any, y: Any, slices: Slices | None, sums: Tensor) -> list[Statistics]:
         """Add the gradients of a part's loss, times what it weighs; returns the statistics of its BatchNorms."""
         loss_function = self.job.recipe.loss_function
         mean = mean_of(loss_function)
-        with NormsOf(self.ranks if self.groups == 1 else None) as norms:
+        with NormsOf(slices) as norms:
             outputs = self.outputs(x)
             loss, weighs = (loss_function(outputs, y), count(y)) if mean is None else mean(outputs, y)
             if weight := float(weighs):
@@ -184,5 +192,5 @@ class Distributed(Autograd):
 
     def describe(self) -> str:
         groups = f", {self.groups} groups of a batch" if self.groups > 1 else ""
-        alone = super().describe() if self.ranks.size == 1 else f"autograd, {self.ranks.size} ranks"
-        return f"{alone}{groups}{' (no kernels: these take whole batches)' if self.ranks.size > 1 else ''}"
+        ranks = f", {self.ranks.size} ranks" if self.ranks.size > 1 else ""
+        return f"autograd{groups}{ranks} (no kernels: these take whole batches)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from lotto.data.batch import examples as some
 from lotto.data.source import Adapted
 from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import mean_of
-from lotto.training.learners.batch_groups import NormsOf
+from lotto.training.learners.batch_groups import NormsOf, Slices
 
 EXAMPLES = 4
 """For each process: enough for statistics of each slice to be others than the whole batch's."""
@@ -41,6 +42,18 @@ def check_divides(recipe: Recipe, ranks: int) -> None:
         raise UsageError(
             f"{recipe.batch_groups} groups of a batch (batch_groups) cannot be divided among {ranks} ranks: take a "
             f"multiple of {ranks}, or 1, the whole batch."
+        )
+
+
+def check_devices(ranks: Ranks, device: torch.device) -> None:
+    """Raise ``UsageError``, on all processes alike, if two of them would compute on one GPU."""
+    if ranks.size == 1 or device.type != "cuda":
+        return
+    found = ranks.gathered((socket.gethostname(), str(device)))
+    if doubled := next((place for place in found if found.count(place) > 1), None):
+        raise UsageError(
+            f"{found.count(doubled)} ranks would compute on {doubled[1]} of {doubled[0]}: start one for each GPU "
+            "(--nproc-per-node), or take --device cpu."
         )
 
 
@@ -75,7 +88,7 @@ def check_slices(recipe: Recipe, outputs: Callable[[Any], Any], module: nn.Modul
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with private_rng(torch_seed(0, "slices")):
         state = _generators(device)
-        with NormsOf(ranks):
+        with NormsOf(Slices(ranks, bounds[ranks.rank][1] - bounds[ranks.rank][0], size)):
             own = outputs(some(x, *bounds[ranks.rank]))
             drawn = draws and _generators(device) != state
         if any(ranks.gathered(drawn)):
