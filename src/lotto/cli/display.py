@@ -33,11 +33,11 @@ class Display(Bars):
 
     Args:
         console: where to draw.
-        jobs: how many jobs there will be; None when that is not known beforehand.
+        jobs, trainings: see `lotto.execution.progress.Display`.
     """
 
-    def __init__(self, console: Console, jobs: int | None = None) -> None:
-        super().__init__(console, jobs, delay=0.0)
+    def __init__(self, console: Console, jobs: int | None = None, trainings: int | None = None) -> None:
+        super().__init__(console, jobs, 0.0, trainings=trainings)
         self.errors: dict[int, list[float]] = {}
 
     def __call__(self, event: object) -> None:

@@ -97,7 +97,7 @@ def run(
     with execution.tracking() as watching:
         for experiment, options in asked.items():
             began = time.perf_counter()
-            with Display(console) as display:
+            with Display(console, trainings=experiment.trainings(options)) as display:
                 frame = experiment.run(options, engine, watching.beside(display))
             seconds = time.perf_counter() - began
             command, known = f"lotto {shlex.join(sys.argv[1:])}", [*papers.EXPERIMENTS.values()]

@@ -26,6 +26,7 @@ from lotto.execution.events import (
     StageAdvanced,
 )
 from lotto.execution.store import WorkItem
+from lotto.training.job import Job
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,16 +43,36 @@ _ONE = threading.Lock()
 """Held by the display that is on the screen: another one beside it, of another thread, would draw over it."""
 
 
+class Counted:
+    """Trainings, each once however often it is asked for; what has no key is never the same as another."""
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+        self._others = 0
+
+    def add(self, job: Job) -> None:
+        """One more, or one of those that there are."""
+        if job.key is None:
+            self._others += 1
+        else:
+            self._keys.add(job.key)
+
+    def __len__(self) -> int:
+        return len(self._keys) + self._others
+
+
 class Display:
     """Counts what is done, knows what is on its way, and draws it now and then.
 
     Args:
         jobs: how many jobs there will be; None when that is not known beforehand.
         delay: seconds before anything is drawn.
+        trainings: how many different trainings there will be among more jobs than are known: then these are counted.
     """
 
-    def __init__(self, jobs: int | None = None, delay: float = DELAY) -> None:
+    def __init__(self, jobs: int | None = None, delay: float = DELAY, *, trainings: int | None = None) -> None:
         self.jobs, self.trained, self.remembered = jobs, 0, 0
+        self.trainings, self.counted = trainings, Counted()
         self.under_way: dict[int, tuple[WorkItem, int, float]] = {}
         self.compiling = False
         self.stage: StageAdvanced | None = None
@@ -76,6 +97,8 @@ class Display:
                 self.under_way.pop(id(job), None)
                 self.trained += trained
                 self.remembered += not trained
+                if self.trainings is not None and isinstance(job, Job):
+                    self._count(job)
             case KernelsCompiling() | KernelsCompiled():
                 self.compiling = isinstance(event, KernelsCompiling)
                 self.next = 0.0  # nothing else happens meanwhile that would draw it
@@ -85,10 +108,27 @@ class Display:
             self.next = now + INTERVAL
             self.draw()
 
+    def _count(self, job: Job) -> None:
+        self.counted.add(job)
+        if self.trainings is not None and len(self.counted) > self.trainings:
+            self.trainings = None  # there are more than was thought: nobody knows how many
+
     @property
     def done(self) -> int:
-        """How many jobs are done."""
-        return self.trained + self.remembered
+        """How many jobs are done, or trainings, where their number is known."""
+        return self.trained + self.remembered if self.trainings is None else len(self.counted)
+
+    @property
+    def total(self) -> int | None:
+        """How many there are in all."""
+        return self.jobs if self.trainings is None else self.trainings
+
+    @property
+    def title(self) -> str:
+        """What is counted."""
+        if self.stage is not None:
+            return self.stage.stage
+        return "all jobs" if self.trainings is None else "all trainings"
 
     def draw(self) -> None:
         """Show where it stands."""
@@ -102,15 +142,16 @@ class Bars(Display):
 
     Args:
         console: where to draw.
-        jobs: see `Display`.
-        delay: see `Display`.
+        jobs, delay, trainings: see `Display`.
     """
 
-    def __init__(self, console: Console, jobs: int | None = None, delay: float = DELAY) -> None:
+    def __init__(
+        self, console: Console, jobs: int | None = None, delay: float = DELAY, *, trainings: int | None = None
+    ) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
-        super().__init__(jobs, delay)
+        super().__init__(jobs, delay, trainings=trainings)
         self.console = console
         self.bars = RichProgress(
             TextColumn("{task.description}", markup=False),  # names are data
@@ -124,24 +165,22 @@ class Bars(Display):
             # What is printed to a file or a pipe is not for the screen.
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
-        self.total: TaskID | None = None
+        self.whole: TaskID | None = None
         self.tasks: dict[int, TaskID] = {}
 
     def more_jobs(self, times: int) -> None:
         """There are so many times as many jobs as was thought."""
         self.jobs = self.jobs and times * self.jobs
-        if self.total is not None:
-            self.bars.update(self.total, total=self.jobs)
 
     def draw(self) -> None:
         """Bring the bars to where the jobs are."""
-        if self.total is None:
-            self.total = self.bars.add_task(self._title(), total=self.jobs, note="")
+        done, total = (self.done, self.total) if self.stage is None else (self.stage.done, self.stage.total)
+        if self.whole is None:
+            self.whole = self.bars.add_task(self.title, total=total, note="")
             self.bars.start()
-        if self.stage is None:
-            self.bars.update(self.total, completed=self.done)
-        else:
-            self.bars.update(self.total, description=self._title(), completed=self.stage.done, total=self.stage.total)
+        self.bars.update(self.whole, description=self.title, completed=done)
+        task = next(task for task in self.bars.tasks if task.id == self.whole)
+        task.total = total  # which `update` leaves as it is if nobody knows it any more
         if self.compiling and COMPILATION not in self.tasks:
             self.tasks[COMPILATION] = self.bars.add_task(COMPILING, total=None, note="")
         for gone in self.tasks.keys() - self.under_way.keys() - ({COMPILATION} if self.compiling else set()):
@@ -151,12 +190,9 @@ class Bars(Display):
                 self.tasks[key] = self.bars.add_task(_name(job), total=job.length, note="")
             self.bars.update(self.tasks[key], completed=step - job.from_step, note=_note(loss))
 
-    def _title(self) -> str:
-        return "all jobs" if self.stage is None else self.stage.stage
-
     def stop(self) -> None:
         """Take the bars away; a line that was begun is shown."""
-        if self.total is not None:
+        if self.whole is not None:
             with contextlib.suppress(OSError, ValueError):  # whoever reads has gone
                 sys.stdout.flush()
             self.bars.stop()
@@ -173,8 +209,8 @@ class NotebookBars(Display):
 
     def text(self) -> str:
         """Where it stands, as HTML."""
-        at = self.stage
-        lines = [_line("all jobs", self.done, self.jobs, "") if at is None else _line(at.stage, at.done, at.total, "")]
+        done, total = (self.done, self.total) if self.stage is None else (self.stage.done, self.stage.total)
+        lines = [_line(self.title, done, total, "")]
         lines += [html.escape(COMPILING)] * self.compiling
         for job, step, loss in [*self.under_way.values()][:MOST]:
             lines.append(_line(_name(job), step - job.from_step, job.length, _note(loss)))
@@ -194,13 +230,15 @@ class NotebookBars(Display):
 
 
 @contextlib.contextmanager
-def showing(progress: Progress | bool | None, jobs: int | None = None) -> Iterator[Progress]:
+def showing(
+    progress: Progress | bool | None, jobs: int | None = None, trainings: int | None = None
+) -> Iterator[Progress]:
     """What a long call gives its events to.
 
     Args:
         progress: a function of events, called instead of a display; False = nothing is shown; None or True = a
             display where stderr is a terminal or the process is a notebook's.
-        jobs: how many jobs there will be.
+        jobs, trainings: see `Display`.
     """
     if callable(progress):
         yield progress
@@ -210,7 +248,11 @@ def showing(progress: Progress | bool | None, jobs: int | None = None) -> Iterat
         yield _ignored
         return
     try:
-        with NotebookBars(jobs) if in_notebook() else Bars(_console(), jobs) as display:
+        if in_notebook():
+            made: Display = NotebookBars(jobs, trainings=trainings)
+        else:
+            made = Bars(_console(), jobs, trainings=trainings)
+        with made as display:
             yield display
     finally:
         _ONE.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from lotto.core.check import checked
 from lotto.core.errors import DivergedError, unknown
 from lotto.execution.engine import Engine, Progress
 from lotto.execution.procedures import Procedure
+from lotto.execution.progress import showing
 from lotto.experiments.case import Case, Row
 from lotto.experiments.measures import DIVERGED, SETTINGS
 from lotto.experiments.options import SHARED, Options
+from lotto.experiments.rehearsal import trainings
 from lotto.lottery.plan import with_validation
 from lotto.recipe.recipe import Recipe
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 Measured = Callable[..., Procedure[list[Row]]]
 Plot = Callable[[pd.DataFrame, float], "Figure"]
 
+MOST_REHEARSED = 3_000_000
+"""Parameters of a network whose trainings are counted beforehand: of a larger one it takes a minute."""
 COLUMNS = (
     "replicate", "seed", "rewind_step", "level", "density", "parameter_fraction", "x", *SETTINGS, "kind", "measure",
     "unit", "sample", "value", "y", "note",
@@ -48,6 +53,7 @@ class Experiment:
         plot: from means and spreads of the rows and the recipe's tolerance to the figure; None = a table only.
         chooses: whether it chooses by errors, so that it holds examples out for that, see `with_validation`.
         compares: whether what it shows is errors against density: then levels have verdicts, see `gap_table`.
+        searches: whether it trains again after it has measured, so that it does not know beforehand how often.
 
     >>> def measure(case):
     ...     run = yield lotto.Job(case.recipe, case.seed, case.seed)
@@ -67,6 +73,7 @@ class Experiment:
     plot: Plot | None = None
     chooses: bool = False
     compares: bool = False
+    searches: bool = False
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -107,13 +114,34 @@ class Experiment:
         """
         own = self.own(options)
         cases = [Case(options, k, r, own) for k in options.rewind_steps for r in range(options.replicates)]
-        found = engine.run_procedures([self._measured(case, own) for case in cases], progress)
+        counted = self.trainings(options) if progress is None or progress is True else None  # for a display of ours
+        with showing(progress, trainings=counted) as emit:
+            found = engine.run_procedures([self._measured(case, own) for case in cases], emit)
         frame = pd.DataFrame([row for rows in found for row in rows])
         if frame["value"].isna().all():
             notes = [note for note in frame["note"] if note != DIVERGED.name]
             raise DivergedError(notes[0] if notes else "All trainings diverged. Try a lower learning rate.")
         settings = {name: "Int64" for name in SETTINGS if name in frame}  # whole numbers, some of them none
         return frame.astype(settings)[[column for column in COLUMNS if column in frame]]
+
+    def trainings(self, options: Options) -> int | None:
+        """How many different trainings it will ask for; None if it does not know beforehand.
+
+        What rewind steps have in common counts once: the dense network, the first mask on a new initialisation.
+
+        >>> from lotto import papers
+        >>> sparsity = papers.get("stabilizing.sparsity")
+        >>> sparsity.trainings(sparsity.options(recipe, {"replicates": 2, "levels": 3, "rewind_to": ("0it", "5it")}))
+        36
+        """
+        if self.searches or options.recipe.parameter_count > MOST_REHEARSED:
+            return None
+        own = self.own(options)
+        # Replicates are alike; the rewind steps of one have trainings in common.
+        procedures = [self._measured(Case(options, k, 0, own), own) for k in options.rewind_steps]
+        with contextlib.suppress(Exception):  # whatever it is, it is said when it is trained
+            return options.replicates * trainings(procedures)
+        return None
 
     def _measured(self, case: Case, own: Mapping[str, Any]) -> Procedure[list[Row]]:
         try:
@@ -136,6 +164,7 @@ def experiment(
     rewind_to: tuple[str, ...] = (),
     chooses: bool = False,
     compares: bool = False,
+    searches: bool = False,
 ) -> Callable[[Measured], Experiment]:
     """Make an experiment of a generator that measures one case.
 
@@ -152,7 +181,7 @@ def experiment(
 
     def made(procedure: Measured) -> Experiment:
         paper = procedure.__module__.split(".")[-2:][0]
-        return Experiment(name, title, source, procedure, rewind_to, paper, plot, chooses, compares)
+        return Experiment(name, title, source, procedure, rewind_to, paper, plot, chooses, compares, searches)
 
     return made
 

@@ -15,7 +15,7 @@ from lotto.pruning import masks
 
 @experiment(
     "adaptive", title="Trainings with adaptive shares against a fixed one", source="UNM's sibling on adaptive pruning",
-    plot=plots.adaptive, chooses=True,
+    plot=plots.adaptive, chooses=True, searches=True,
 )  # fmt: skip
 def adaptive(case: Case) -> Procedure[list[Row]]:
     """UNM's sibling on adaptive pruning: trainings to the density that fixed fractions reach.

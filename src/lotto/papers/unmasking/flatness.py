@@ -35,7 +35,8 @@ RANDOM_CUTS = 3
 
 
 @experiment(
-    "flatness", title="Flatter solutions let random pruning take more", source="UNM 3.3", plot=plots.flatness
+    "flatness", title="Flatter solutions let random pruning take more", source="UNM 3.3", plot=plots.flatness,
+    searches=True,
 )  # fmt: skip
 def flatness(case: Case, *, examples: int | None = EVALUATED) -> Procedure[list[Row]]:
     """UNM 3.3: mean curvature of every level's solution, and the largest share that random pruning may take of it.

@@ -45,7 +45,10 @@ SEARCH = 0.25
 """Length of the training that looks for the lowest loss inside a subspace, as a fraction of a full training."""
 
 
-@experiment("pruning_limit", title="How much can be pruned at once", source="UNM, figure 5", plot=plots.pruning_limit)
+@experiment(
+    "pruning_limit", title="How much can be pruned at once", source="UNM, figure 5", plot=plots.pruning_limit,
+    searches=True,
+)  # fmt: skip
 def pruning_limit(case: Case, *, examples: int | None = EVALUATED) -> Procedure[list[Row]]:
     """UNM 3.3, figure 5: how much can be pruned at once, at four levels from the first to the last but one.
 
