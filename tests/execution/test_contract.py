@@ -17,9 +17,11 @@ from conftest import same_tensors, small_recipe
 from lotto import Job, Store
 from lotto import engine as engines
 from lotto.core.errors import UsageError, WorkerError
+from lotto.execution.assignment import Assignment
 from lotto.execution.compute import get_or_compute
 from lotto.execution.engine import JobAdvanced, JobFinished
-from lotto.execution.worker import Answer, Assignment, compute_parcel
+from lotto.execution.parcel import Answer
+from lotto.execution.worker import compute_parcel
 from lotto.landscape.path import PathTask
 from lotto.training.loop import train
 

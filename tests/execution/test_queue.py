@@ -171,7 +171,7 @@ def test_errors_travel_and_deadly_jobs_end(store):
     assert not isinstance(raised.value, WorkerError), "the error is the job's own"
     queue = QueueFolder(store.root)
     engine = Queue(store)
-    engine.submit(lotto.execution.worker.Assignment([Job(small_recipe(steps="5it"))], engine, lambda *_: None))
+    engine.submit(lotto.execution.assignment.Assignment([Job(small_recipe(steps="5it"))], engine, lambda *_: None))
     (name,) = engine._busy
     # So many have died over it.
     for path in [*queue.folder("waiting").iterdir()]:

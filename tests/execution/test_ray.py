@@ -15,9 +15,10 @@ from conftest import same_tensors, small_recipe
 from lotto import Job, Store
 from lotto.cli.main import main
 from lotto.core.errors import UsageError
+from lotto.execution.assignment import Assignment
 from lotto.execution.engine import JobAdvanced, JobFinished
+from lotto.execution.parcel import Place
 from lotto.execution.ray import PROBE, Ray, compute_task
-from lotto.execution.worker import Assignment, Place
 from lotto.training.loop import train
 
 pytest.importorskip("ray")

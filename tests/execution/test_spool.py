@@ -12,8 +12,9 @@ from lotto import Job
 from lotto.core.errors import UsageError, WorkerError
 from lotto.data import Batch, DataSource
 from lotto.execution import spool
+from lotto.execution.assignment import Assignment
 from lotto.execution.serial import Serial
-from lotto.execution.worker import Assignment, compute_parcel
+from lotto.execution.worker import compute_parcel
 from lotto.training import train
 
 

@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lotto.core.errors import WorkerError
     from lotto.core.signals import held
+    from lotto.execution.assignment import Assignment
     from lotto.execution.engine import Engine
     from lotto.execution.events import (
         JobAdvanced,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from lotto.execution.serial import Serial
     from lotto.execution.store import Store
     from lotto.execution.trackers import tracker
-    from lotto.execution.worker import Assignment, compute_parcel, initializer
+    from lotto.execution.worker import compute_parcel, initializer
 
 __all__ = [
     "Assignment",
@@ -53,6 +54,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_face(
     __name__,
     {
+        "assignment": ["Assignment"],
         "engine": ["Engine", "WorkerError", "held"],
         "events": [
             "JobAdvanced",
@@ -69,6 +71,6 @@ __getattr__, __dir__ = lazy_face(
         "serial": ["Serial"],
         "store": ["Store"],
         "trackers": ["tracker"],
-        "worker": ["Assignment", "compute_parcel", "initializer"],
+        "worker": ["compute_parcel", "initializer"],
     },
 )

@@ -11,13 +11,14 @@ from lotto.core.check import checked
 from lotto.core.errors import DivergedError, UsageError, WorkerError, text
 from lotto.core.scratch import Scratch
 from lotto.core.signals import held
+from lotto.execution.assignment import Assignment
 from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, Progress
+from lotto.execution.parcel import Answer
 from lotto.execution.procedures import Procedure, T
 from lotto.execution.progress import showing
 from lotto.execution.schedule import Admission, Schedule
 from lotto.execution.store import Store, WorkItem
 from lotto.execution.threads import limited_threads
-from lotto.execution.worker import Answer, Assignment
 from lotto.training.job import Run
 
 __all__ = ["Engine", "JobAdvanced", "JobFinished", "JobStarted", "Progress", "Reply"]

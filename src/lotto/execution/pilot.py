@@ -22,9 +22,10 @@ import cloudpickle
 from lotto.core import files
 from lotto.core.errors import LottoError, StorageError, WorkerError
 from lotto.execution.entries import CHECKPOINT, StoreFolder
+from lotto.execution.parcel import Answer, Place
 from lotto.execution.queue_folder import Claim, Leases, QueueFolder, new_worker
 from lotto.execution.transfer import adopt, keys_of
-from lotto.execution.worker import Answer, Opened, Place
+from lotto.execution.worker import Opened
 
 log = logging.getLogger(__name__)
 

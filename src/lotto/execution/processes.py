@@ -20,11 +20,12 @@ from lotto.core import files
 from lotto.core.errors import WorkerError
 from lotto.core.signals import held
 from lotto.execution import worker
+from lotto.execution.assignment import Assignment
 from lotto.execution.engine import Engine, Reply
 from lotto.execution.forks import ForkedWorker, Template, beside
 from lotto.execution.short import ShortWork
 from lotto.execution.store import Store
-from lotto.execution.worker import Assignment, compute_parcel, initializer
+from lotto.execution.worker import compute_parcel, initializer
 
 POLL_SECONDS = 0.2
 

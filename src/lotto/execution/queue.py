@@ -18,11 +18,12 @@ from typing import Any
 
 from lotto.core.errors import StorageError, WorkerError
 from lotto.core.fingerprint import digest
+from lotto.execution.assignment import Assignment
 from lotto.execution.engine import Engine, Reply
+from lotto.execution.parcel import Answer
 from lotto.execution.queue_folder import Leases, QueueFolder
 from lotto.execution.schedule import job_name
 from lotto.execution.store import Store
-from lotto.execution.worker import Answer, Assignment
 
 log = logging.getLogger(__name__)
 

@@ -25,11 +25,13 @@ from lotto.core import files
 from lotto.core.errors import UsageError, WorkerError, text
 from lotto.core.scratch import Scratch
 from lotto.core.signals import held
+from lotto.execution.assignment import Assignment
 from lotto.execution.engine import Engine, Reply
 from lotto.execution.entries import StoreFolder, remove_whole
+from lotto.execution.parcel import Place
 from lotto.execution.store import Store
 from lotto.execution.transfer import pack, unpack
-from lotto.execution.worker import Assignment, Opened, Place
+from lotto.execution.worker import Opened
 
 POLL_SECONDS = 0.2
 RETRIES = 3

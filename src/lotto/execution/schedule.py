@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Generic
 from weakref import WeakValueDictionary
 
 from lotto.core.errors import UsageError, WorkerError, text
+from lotto.execution.assignment import Assignment, named
 from lotto.execution.autotune import measured_width
 from lotto.execution.compute import lookup
 from lotto.execution.events import JobAdvanced, JobFinished, JobStarted, KernelsCompiled, KernelsCompiling, Progress
+from lotto.execution.parcel import Answer
 from lotto.execution.procedures import Position, Procedure, T
 from lotto.execution.stacking import stacks
 from lotto.execution.store import Result, WorkItem
 from lotto.execution.task import Task
-from lotto.execution.worker import Answer, Assignment, named
 from lotto.recipe.recipe import Recipe
 from lotto.training.check import check_trainable
 from lotto.training.job import Job, Run

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from lotto.core.errors import UsageError
+from lotto.execution.assignment import Assignment
 from lotto.execution.engine import Engine, Reply
 from lotto.execution.store import Store
-from lotto.execution.worker import Assignment
 
 
 class Serial(Engine):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from lotto.execution.assignment import Assignment
+from lotto.execution.parcel import Answer
 from lotto.execution.serial import Serial
-from lotto.execution.worker import Answer, Assignment
 
 SHORT_SECONDS = 2.0
 """What takes less is not worth its workers: about as long as they take to start, and to load what this process has."""

@@ -22,13 +22,14 @@ from lotto.core.errors import DivergedError, LottoError, UsageError, WorkerError
 from lotto.core.peers import GRACE_SECONDS
 from lotto.core.ranks import HOW, Launch, Ranks, joined
 from lotto.core.scratch import Scratch
+from lotto.execution.assignment import Assignment
 from lotto.execution.compute import get_or_compute
 from lotto.execution.engine import Engine, Reply
 from lotto.execution.events import Progress
+from lotto.execution.parcel import Answer, Arithmetic
 from lotto.execution.procedures import Procedure, T
 from lotto.execution.spool import Spooled, spooled, unspool
 from lotto.execution.store import Store
-from lotto.execution.worker import Answer, Arithmetic, Assignment
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.job import Job, Run
 from lotto.training.learners.slicing import check_divides
