@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lotto.benchmarks.analyses import hessian, path, products, signal_path
 from lotto.benchmarks.commands import again, levels_by_kernels, paper, replicates, whole
-from lotto.benchmarks.convolutions import deep, images, images_in_bfloat16, signals
+from lotto.benchmarks.convolutions import deep, deep_in_bfloat16, images, images_in_bfloat16, signals
 from lotto.benchmarks.costs import costs_figure
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.loaders import data
@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "images": images,
     "images-bfloat16": images_in_bfloat16,
     "deep": deep,
+    "deep-bfloat16": deep_in_bfloat16,
     "cut": cut,
     "path": path,
     "hessian": hessian,
@@ -60,7 +61,7 @@ COUNTED: dict[str, tuple[Callable[[int | None], list[Row]], Callable[[list[Row]]
     "store": (large_store, large_store_table),
 }
 """What is measured with so many of something, how, and its table."""
-GROUPS = {"convolutions": ("signals", "images", "images-bfloat16", "deep")}
+GROUPS = {"convolutions": ("signals", "images", "images-bfloat16", "deep", "deep-bfloat16")}
 """Names of several."""
 ONLY_BY_NAME = ("paper", "levels", *COUNTED)
 """They take a quarter of an hour each, about."""

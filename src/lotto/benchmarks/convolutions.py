@@ -52,6 +52,13 @@ def deep(count: int = 1) -> Benchmark:
     return _densities("VGG-16/CIFAR-10", recipe, count, others, {1.0: {}, 0.1: {}, 0.02: {FLOAT32: "≥ 5"}})
 
 
+def deep_in_bfloat16(count: int = 1) -> Benchmark:
+    """The same with activations in bfloat16."""
+    recipe = image_recipe(count, model="vgg-16", precision="bfloat16")
+    goals: dict[float, dict[str, str]] = {1.0: {}, 0.1: {}, 0.02: {FLOAT32: "≥ 5"}}
+    return _densities("VGG-16/CIFAR-10 in bfloat16", recipe, count, _dense(recipe, count), goals)
+
+
 def image_recipe(steps: int, **changes: Any) -> Recipe:
     """ResNet-20 on CIFAR-10; the steps are what an epoch consists of; the evaluation, alike for all, is kept small."""
     recipe = presets.resnet20_cifar10_fast(steps=f"{steps}it", evaluations=0, device="cpu", **changes)

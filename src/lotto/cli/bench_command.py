@@ -21,10 +21,10 @@ def bench(
     """Measure speed as ratios within one run, pair by pair.
 
     Args:
-        names: which benchmarks: lenet, resnet, sparse, wide, signals, images, images-bfloat16, deep, cut, width,
-            stacked, path, hessian, again, data, replicates, whole, memory (default: all); convolutions is signals,
-            images, images-bfloat16 and deep; paper and levels take a quarter of an hour each, so only by name; so do
-            scheduler, what an engine costs for each job, and store, how a large store is read.
+        names: which benchmarks: lenet, resnet, sparse, wide, signals, images, images-bfloat16, deep, deep-bfloat16,
+            cut, width, stacked, path, hessian, again, data, replicates, whole, memory (default: all); convolutions is
+            signals, images and deep, these in both precisions; paper and levels take a quarter of an hour each, so
+            only by name; so do scheduler, what an engine costs for each job, and store, how a large store is read.
         repetitions: interleaved repetitions of each pair.
         count: jobs of scheduler (default: 10,000), entries of store (default: 100,000).
         out: write the table as CSV, and beside it a figure of what a step costs as fewer weights are left.

@@ -25,8 +25,9 @@ from lotto.training.learners.vector_blocks import (
     sum_one_narrow,
 )
 
-DENSE_TILE, SPARSE_TILE = 8, 16
-"""Vectors of a row for which all outputs are summed up before the next: inputs are read from the nearest memories."""
+DENSE_TILE, SPARSE_TILE = 8, 64
+"""Vectors of a row for which all outputs are summed up before the next: inputs are read from the nearest memories, by
+lists of few weights in runs that a processor reads ahead."""
 CHUNK = 64
 """Vectors of a row that are gone through at a time, so that several rows fit into the nearest memory."""
 
