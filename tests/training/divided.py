@@ -133,6 +133,8 @@ def recipes(folder: Path) -> dict[str, lotto.Recipe]:
         "synchronised": images(),
         "synchronised float32": images(precision="float32"),
         "synchronised accumulate": images(batch_size=11, accumulate=2),
+        "resnet": images(model="resnet-8", steps="4it"),
+        "resnet bfloat16": images(model="resnet-8", steps="4it", precision="bfloat16"),
         "two groups": images(batch_groups=2),
         "four groups": images(batch_groups=4),
         "groups accumulate": images(batch_groups=2, batch_size=11, accumulate=2),
