@@ -27,7 +27,8 @@ from lotto.experiments.measures import (
     WITHOUT_RETRAINING,
     Measure,
 )
-from lotto.recipe.recipe import Recipe, described_defaults
+from lotto.recipe.described import described_defaults
+from lotto.recipe.recipe import Recipe
 from lotto.recipe.tolerance import POINTS, Tolerance
 
 log = logging.getLogger(__name__)
@@ -232,7 +233,7 @@ def distinguishing(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
     A field at its default is as one that is not there: a file may be older than a field.
     """
-    unsaid = described_defaults()
+    unsaid = described_defaults(Recipe)
     without_part = fields_that_affect(Recipe, ("records", "statistics", "nothing"))
     return {k: v for k, v in recipe.items() if k not in without_part and (k not in unsaid or unsaid[k] != v)}
 

@@ -8,9 +8,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lotto.recipe.lr_schedules import Schedule
     from lotto.recipe.metrics import Metric
+    from lotto.recipe.names import PRECISIONS
     from lotto.recipe.optimizers import Optimizer
     from lotto.recipe.pretrained import Pretrained
-    from lotto.recipe.recipe import PRECISIONS, Recipe
+    from lotto.recipe.recipe import Recipe
     from lotto.recipe.torch_optimizer import TorchOptimizer
 
 __all__ = ["PRECISIONS", "Metric", "Optimizer", "Pretrained", "Recipe", "Schedule", "TorchOptimizer"]
@@ -22,7 +23,8 @@ __getattr__, __dir__ = lazy_face(
         "metrics": ["Metric"],
         "optimizers": ["Optimizer"],
         "pretrained": ["Pretrained"],
-        "recipe": ["PRECISIONS", "Recipe"],
+        "names": ["PRECISIONS"],
+        "recipe": ["Recipe"],
         "torch_optimizer": ["TorchOptimizer"],
     },
 )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +17,12 @@ import lotto.data as datasets
 import lotto.models as models
 from lotto.core import fingerprint
 from lotto.core.check import Count, Fraction, Positive, Whole, checked
-from lotto.core.differences import differences
 from lotto.core.duration import iterations
-from lotto.core.errors import UsageError, text, unknown
+from lotto.core.errors import UsageError, unknown
 from lotto.core.fingerprint import affects
 from lotto.core.rng import private_rng, torch_seed
 from lotto.core.shown import shown
-from lotto.core.watch import watched
-from lotto.data.augment import Augment, Augmentation, is_own
-from lotto.data.batch import Batch, call
+from lotto.data.augment import Augmentation
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
 from lotto.data.order import check_batch_size
@@ -35,15 +31,18 @@ from lotto.models.from_transformers import PREFIX, HuggingFace, transformers_mod
 from lotto.pruning import masks
 from lotto.pruning.prunable import frozen_summary, summary
 from lotto.pruning.rule import Pruning, patterns
-from lotto.recipe import metrics
-from lotto.recipe.initializers import INITS, NORM_INITS, initial_weights
-from lotto.recipe.lr_schedules import SCHEDULES, Constant, Schedule
+from lotto.recipe import identity, metrics
+from lotto.recipe.changes import changed
+from lotto.recipe.described import readable
+from lotto.recipe.initializers import initial_weights
+from lotto.recipe.lr_schedules import Constant, Schedule
 from lotto.recipe.model_loss import ModelLoss, model_loss
 from lotto.recipe.module_state import check_state
+from lotto.recipe.names import check_names
 from lotto.recipe.objectives import BY_MODEL, ERRORS, IGNORED, LOSSES, Objective, misclassification
-from lotto.recipe.optimizers import OPTIMIZERS, SGD, Optimizer
+from lotto.recipe.optimizers import SGD, Optimizer
 from lotto.recipe.outputs import Entry, OfPrediction, WithLoss, prediction, with_loss
-from lotto.recipe.own_loop import UNKNOWN, OwnLoop, check_change, no_loss
+from lotto.recipe.own_loop import UNKNOWN, OwnLoop, no_loss
 from lotto.recipe.pretrained import Pretrained
 from lotto.recipe.reported import BY_VALIDATION, check_reported
 from lotto.recipe.tolerance import POINTS, RELATIVE, Tolerance
@@ -51,21 +50,7 @@ from lotto.recipe.totals import ignored, reads_tensor, target_weight
 
 Data = Arrays | ImageFolder | Adapted
 """What the loops read."""
-KINDS: dict[str, Mapping[str, type]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-CHOOSE = ("include", "exclude")
-"""What is pruned: fields of `Pruning` that a recipe takes as well."""
 UNNAMED = "custom"
-OLD_NAMES = {"pruning.scope": "allocation"}
-"""Of fields of fields."""
-DECIDES = {
-    "loss": ("loss",),
-    "evaluation": ("loss", "evaluation"),
-    "statistics": ("loss", "evaluation", "statistics"),
-    "run": ("loss", "evaluation", "training", "records"),
-}
-"""Which fields decide a loss, an evaluation, one with statistics re-estimated, and a stored run."""
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-ARITHMETICS = ("auto", "dense", "sparse")
 
 
 @checked
@@ -150,11 +135,13 @@ class Recipe:
     (20, 0.05)
     """
 
-    model: str | Callable[[], nn.Module] = field(metadata=affects("loss", of=lambda r: r._model_fingerprint()))
-    data: str | DataSource = field(metadata=affects("loss", of=lambda r: {**r._content, "validation": r.validation}))
+    model: str | Callable[[], nn.Module] = field(metadata=affects("loss", of=lambda r: identity.model(r)))
+    data: str | DataSource = field(
+        metadata=affects("loss", of=lambda r: {**identity.content(r), "validation": r.validation})
+    )
     optimizer: Optimizer = field(
         default_factory=lambda: SGD(0.1, momentum=0.9),
-        metadata=affects("training", of=lambda r: _typed(r.optimizer)),
+        metadata=affects("training", of=lambda r: identity.typed(r.optimizer)),
     )
     schedule: Schedule = field(
         default_factory=Constant,
@@ -166,7 +153,9 @@ class Recipe:
     steps: str | int = field(default="10ep", metadata=affects("training", entry="total", of=lambda r: r.total))
     init: str = field(default="module", metadata=affects("training", of=lambda r: [r.init, r.norm_init]))
     norm_init: str = field(default="ones", metadata=affects("training", entry=None))
-    augment: Augmentation | None = field(default=None, metadata=affects("training", of=lambda r: _augmented(r.augment)))
+    augment: Augmentation | None = field(
+        default=None, metadata=affects("training", of=lambda r: identity.augmented(r.augment))
+    )
     loss: str | Objective = field(default="cross-entropy", metadata=affects("loss"))
     error: str | Objective | None = field(default=None, metadata=affects("evaluation", of=lambda r: r.error_name))
     precision: str = field(default="float32", metadata=affects("loss"))
@@ -201,22 +190,7 @@ class Recipe:
     exclude: InitVar[str | Sequence[str]] = ()
 
     def __post_init__(self, include: str | Sequence[str], exclude: str | Sequence[str]) -> None:
-        for what, value, choices in (
-            ("initialisation", self.init, INITS),
-            ("initialisation of normalisation layers", self.norm_init, NORM_INITS),
-            ("precision", self.precision, PRECISIONS),
-            ("arithmetic", self.arithmetic, ARITHMETICS),
-        ):
-            if value not in choices:
-                raise unknown(what, value, choices)
-        for what, objective, known in (("loss", self.loss, (*LOSSES, BY_MODEL)), ("error", self.error, ERRORS)):
-            if isinstance(objective, str) and objective not in known:
-                raise unknown(what, objective, known)
-        if isinstance(self.model, nn.Module):
-            raise UsageError(
-                "model is a class or a function that builds the network (model=MyNet, not model=MyNet()), so "
-                "that every replicate gets an initialisation of its own."
-            )
+        check_names(self)
         if isinstance(self.model, str) and self.model.startswith(PREFIX):
             object.__setattr__(self, "model", transformers_model(self.model.removeprefix(PREFIX)))
         if isinstance(self.model, HuggingFace) and self.model.folder:
@@ -224,8 +198,6 @@ class Recipe:
                 found = self.model.weights()
             object.__setattr__(self, "model", self.model.without_weights)  # so that `pretrained` says where to begin
             object.__setattr__(self, "pretrained", self.pretrained or Pretrained(found))
-        if isinstance(self.data, str) and self.data not in datasets.NAMES:
-            raise unknown("data set", self.data, datasets.NAMES)
         for what, given in (("include", include), ("exclude", exclude)):
             if given:
                 joined = dict.fromkeys([*getattr(self.pruning, what), *patterns(given, what)])
@@ -262,44 +234,13 @@ class Recipe:
         Raises:
             UsageError: for an unknown field; lists the choices. For one that a loop of one's own does not see.
         """
-        direct: dict[str, Any] = {}
-        nested: dict[str, dict[str, Any]] = {}
-        for key, value in changes.items():
-            outer, _, inner = (f"pruning__{key}" if key in CHOOSE else key).partition("__")
-            if outer not in {f.name for f in dataclasses.fields(self)}:
-                raise unknown("field of a recipe", outer, [f.name for f in dataclasses.fields(self)])
-            if inner:
-                inner = OLD_NAMES.get(f"{outer}.{inner}", inner)
-                nested.setdefault(outer, {})[inner] = value
-            else:
-                direct[outer] = value
-        for outer, values in nested.items():
-            base = direct.get(outer, getattr(self, outer))
-            base = Augment() if base is None and outer == "augment" else base
-            if not dataclasses.is_dataclass(base) or isinstance(base, type):
-                raise UsageError(f"{outer} has no fields of its own to change; got {outer}={text(base)}.")
-            kinds: Mapping[str, type] = KINDS.get(outer, {})
-            if (kind := values.pop("kind", None)) is not None:
-                base = _change_kind(outer, base, kind, kinds, values)
-            known = [f.name for f in dataclasses.fields(base)]
-            for inner in values:
-                if inner not in known:
-                    raise unknown(f"field of {outer}", inner, known)
-            direct[outer] = dataclasses.replace(base, **values)
-        if self.loop is not None:
-            check_change(direct)
-        direct |= dict.fromkeys(CHOOSE, ())  # `pruning` has them already
-        made = dataclasses.replace(self, **direct)
-        stated = isinstance(self.tolerance, (int, float)) and "tolerance" not in direct
-        if stated and {"error", "data"} & {*direct} and made.in_points != self.in_points:
-            return dataclasses.replace(made, tolerance=None)  # the number is in the former error's unit
-        return made
+        return changed(self, changes)
 
     def __getstate__(self) -> dict[str, Any]:
         # The loaded data does not travel with a recipe: whoever unpickles it loads the data itself.
         derived = (
             "arrays", "loss_function", "error_function", "target_weight", "_meta_model", "parameter_count",
-            "_examined",
+            "examined",
         )  # fmt: skip
         return {k: v for k, v in self.__dict__.items() if k not in derived}
 
@@ -508,83 +449,12 @@ class Recipe:
         Raises:
             fingerprint.NotCacheableError: if the model or a function cannot be fingerprinted.
         """
-        parts = fingerprint.entries(self, DECIDES[of])
-        if self.loop is not None and (own := self.loop.entry(of)):
-            parts["loop"] = own
-        found: dict[str, Any] = fingerprint.canonical(parts)
-        if self._has_users_code and (reason := self._examine(fingerprint.digest(found), self._what_it_reads)):
-            raise fingerprint.NotCacheableError(reason)
-        return found
-
-    def _what_it_reads(self) -> str:
-        """What the user's code depends on that no key covers: files, or values that it changes itself; empty = none."""
-        if (known := self._examined.get("changes")) is not None:
-            return str(known)
-        before = fingerprint.canonical(fingerprint.entries(self, DECIDES["run"]))
-        stated: list[tuple[Batch, bool]] | None = None
-        # Whatever fails here fails once more where it is said what to do about it.
-        with private_rng(), contextlib.suppress(Exception):
-            if isinstance(self.arrays, Adapted) and self.arrays.states_content:  # also that of the files it reads
-                stated = list(self._samples())
-        with private_rng(), watched() as seen, contextlib.suppress(Exception):
-            module = self.build()
-            for (x, y), has_error in self._samples() if stated is None else stated:
-                for training in (True, False):
-                    outputs = self.read(call(module.train(training), x))
-                    self.loss_function(outputs, y)
-                    if has_error:
-                        self.error_function(outputs, y)
-        if seen:
-            return f"{seen[0]}, which no key can cover"
-        changed = differences(before, fingerprint.canonical(fingerprint.entries(self, DECIDES["run"])))
-        if changed:  # once found, it would be found anew at each of its values
-            self._examined["changes"] = f"it changes what it reads when it runs ({changed[0][0]})"
-        return str(self._examined.get("changes", ""))
-
-    def _samples(self) -> Iterator[tuple[Batch, bool]]:
-        """Two training examples and, where these are changed by a function of the user's, two test examples.
-
-        With whether an error is computed of them. A loop of one's own has no batches here: what it reads is looked for
-        by name alone.
-        """
-        if self.loop is not None:
-            return
-        has_error = not is_own(self.augment)
-        yield next(iter(self.arrays.batches(0, 0, 1, min(2, self.arrays.size()), self.augment))), has_error
-        if not has_error:
-            yield next(self.arrays.evaluation("test", 2)), True
+        return identity.fingerprint(self, of)
 
     @cached_property
-    def _examined(self) -> dict[str, Any]:
+    def examined(self) -> dict[str, Any]:
         """What has been found out by running the user's code, by the fingerprint of the code."""
         return {}
-
-    def _examine(self, code: str, how: Callable[[], Any]) -> Any:
-        if code not in self._examined:
-            self._examined[code] = how()
-        return self._examined[code]
-
-    @property
-    def _content(self) -> dict[str, Any]:
-        """What the data are; a user's own arrays may be edited meanwhile."""
-        if isinstance(self.data, str):
-            named: dict[str, Any] = self._examine("data", lambda: fingerprint.content(self.arrays))
-            return named
-        return fingerprint.content(self.arrays)
-
-    def _model_fingerprint(self) -> Any:
-        if isinstance(self.model, str):
-            return self.model
-        builder = fingerprint.record(self.model, "the model")
-        made = self._examine(fingerprint.digest(builder), lambda: fingerprint.structure(self.build()))
-        parts = [self.model, *made["parts"]]  # in one record: most of the parts are what the builder reaches
-        return {**made, "parts": fingerprint.record(parts, "the model")}
-
-    @property
-    def _has_users_code(self) -> bool:
-        fit = None if self.loop is None else self.loop.fit
-        parts = (self.model, self.loss, self.error, self.augment, self.data, self.optimizer, self.schedule, fit)
-        return any(fingerprint.is_users(part) for part in parts)
 
     @property
     def uses_channels_last(self) -> bool:
@@ -595,7 +465,7 @@ class Recipe:
 
     def describe(self) -> dict[str, Any]:
         """The recipe as readable text values, for reports and files."""
-        described = {f.name: _readable(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        described = {f.name: readable(getattr(self, f.name)) for f in dataclasses.fields(self)}
         described["tolerance"] = str(self.margin) if self.margin.relative else self.margin.amount
         return described
 
@@ -604,47 +474,3 @@ class Recipe:
 
 Recipe.include = property(lambda self: self.pruning.include)  # type: ignore[attr-defined]
 Recipe.exclude = property(lambda self: self.pruning.exclude)  # type: ignore[attr-defined]
-
-
-def _augmented(augment: Augmentation | None) -> Any:
-    if is_own(augment):
-        return fingerprint.record(augment, "augment")
-    return None if augment is None else _typed(augment)
-
-
-def _typed(value: Any) -> dict[str, Any]:
-    """The fields of a part of a recipe, and which class it is of; without fields at what they were before they came."""
-    later = {f.name for f in dataclasses.fields(value) if f.metadata and getattr(value, f.name) == f.metadata["unless"]}
-    return {**{n: v for n, v in vars(value).items() if n not in later}, "kind": fingerprint.kind(value)}
-
-
-def _change_kind(outer: str, base: Any, kind: str, kinds: Mapping[str, type], values: Mapping[str, Any]) -> Any:
-    if not isinstance(kind, str) or kind not in kinds:
-        raise unknown(f"kind of {outer}", kind, kinds)
-    shared = {f.name for f in dataclasses.fields(kinds[kind])}
-    kept = {k: v for k, v in vars(base).items() if k in shared}
-    return kinds[kind](**{**kept, **{k: v for k, v in values.items() if k in shared}})
-
-
-def _readable(value: Any) -> Any:
-    """A field's value as a number or a text."""
-    if isinstance(value, get_args(Data)):
-        return f"{type(value).__name__}({value.name}, {value.size()} training examples)"
-    if callable(value) and not dataclasses.is_dataclass(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', value)}"
-    return value if isinstance(value, (int, float)) else str(value)
-
-
-def described_defaults() -> dict[str, Any]:
-    """What `Recipe.describe` says of fields that nobody has set: what a description made before them leaves unsaid.
-
-    >>> described_defaults()["loop"]
-    'None'
-    """
-    found = {}
-    for f in dataclasses.fields(Recipe):
-        if f.default is not dataclasses.MISSING:
-            found[f.name] = _readable(f.default)
-        elif f.default_factory is not dataclasses.MISSING:
-            found[f.name] = _readable(f.default_factory())
-    return found

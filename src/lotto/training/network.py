@@ -19,7 +19,8 @@ from lotto.data.batch import call, mapped
 from lotto.data.image_folder import ImageFolder
 from lotto.data.in_memory import Arrays
 from lotto.pruning.masks import shared_names
-from lotto.recipe.recipe import PRECISIONS, Recipe
+from lotto.recipe.names import PRECISIONS
+from lotto.recipe.recipe import Recipe
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 """Layers whose running statistics are trained like weights."""
