@@ -51,9 +51,9 @@ def store(
 
     ls lists the entries, the oldest first, or more than a thousand at once in the order of their keys; show says all of
     one; verify reads every checksum; gc removes entries of former versions, what was set aside because it was damaged
-    and what killed processes left, and what its options name, but nothing that a running process works on; explain says
-    what differs between what two keys were made of; pack writes entries, or all, to one file, and unpack takes them
-    into another store, beside what it holds. A key may be cut short.
+    and what killed processes and a queue's left, and what its options name, but nothing that a running process works
+    on; explain says what differs between what two keys were made of; pack writes entries, or all, to one file, and
+    unpack takes them into another store, beside what it holds. A key may be cut short.
 
     Args:
         action: ls, show, verify, gc, explain, pack or unpack.

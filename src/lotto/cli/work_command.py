@@ -34,7 +34,8 @@ def work(
     silence = seconds_of(lease)
     import torch
 
-    from lotto.execution.pilot import BEAT_SECONDS, Pilot
+    from lotto.execution.pilot import Pilot
+    from lotto.execution.queue_folder import BEAT_SECONDS
 
     if gpus > torch.cuda.device_count():
         raise UsageError(f"{gpus} GPUs are wanted, and torch sees {torch.cuda.device_count()} here.")

@@ -28,6 +28,7 @@ from lotto.execution.entries import (
     remove_whole,
     state_name,
 )
+from lotto.execution.queue_leftovers import collect_queue
 
 SORTED = 1000
 """So many entries are sorted by age before they are shown."""
@@ -201,7 +202,7 @@ def collect(
     """Remove what is of no use, and what is asked for; nothing that a running process holds.
 
     Always: entries of former versions, what was set aside because it was damaged, files that no manifest names, files
-    and locks of killed processes.
+    and locks of killed processes, and what a queue's have left, see `queue_leftovers`.
 
     Args:
         store: the store.
@@ -229,6 +230,8 @@ def collect(
                 gone += _remove(store, entry, "older", dry_run)
             elif entry.status == FINISHED:
                 gone += _trim(store, entry, keep_ends and old, dry_run)
+        left = collect_queue(store, older_than or 0.0, unfinished, dry_run)
+        gone += [Removal(path, why, size) for path, why, size in left]
     return gone
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,18 +19,16 @@ from pickle import loads
 import cloudpickle
 
 from lotto.core import files
-from lotto.core.errors import LottoError, StorageError, WorkerError
+from lotto.core.errors import StorageError, WorkerError
 from lotto.execution.entries import CHECKPOINT, StoreFolder
 from lotto.execution.parcel import Answer, Place
-from lotto.execution.queue_folder import Claim, Leases, QueueFolder, new_worker
+from lotto.execution.queue_folder import BEAT_SECONDS, LEASE_SECONDS, Claim, Leases, QueueFolder, new_worker
+from lotto.execution.signs_of_life import SignsOfLife
 from lotto.execution.transfer import adopt, keys_of
 from lotto.execution.worker import Opened
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS = 90.0
-"""Longer than network file systems remember what they have seen (a minute)."""
-BEAT_SECONDS = 5.0
 TURNS = 3
 """After so many workers have died over a parcel it is an error."""
 SHORTEST_WAIT, LONGEST_WAIT = 0.02, 1.0
@@ -91,24 +88,11 @@ class Pilot:
     @contextlib.contextmanager
     def _living(self) -> Iterator[None]:
         """Count up in the background, and leave at the end."""
-        ended = threading.Event()
-
-        def count() -> None:
-            number = 0
-            while True:
-                with contextlib.suppress(LottoError):
-                    self.queue.beat(self.name, number)
-                number += 1
-                if ended.wait(self.beat_seconds):
-                    return
-
-        thread = threading.Thread(target=count, daemon=True)
-        thread.start()
+        signs = SignsOfLife(lambda number: self.queue.beat(self.name, number), self.beat_seconds)
         try:
             yield
         finally:
-            ended.set()
-            thread.join()
+            signs.close()
             with contextlib.suppress(OSError):
                 self.queue.leave(self.name)
 

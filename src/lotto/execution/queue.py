@@ -21,8 +21,9 @@ from lotto.core.fingerprint import digest
 from lotto.execution.assignment import Assignment
 from lotto.execution.engine import Engine, Reply
 from lotto.execution.parcel import Answer
-from lotto.execution.queue_folder import Leases, QueueFolder
+from lotto.execution.queue_folder import BEAT_SECONDS, Leases, QueueFolder, new_worker
 from lotto.execution.schedule import job_name
+from lotto.execution.signs_of_life import SignsOfLife
 from lotto.execution.store import Store
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class Queue(Engine):
         self._alone_since: float | None = None
         self._looked = 0.0
         self._watched: Leases | None = None
+        self._waiter = new_worker()
+        self._signs: SignsOfLife | None = None
 
     @property
     def queue(self) -> QueueFolder:
@@ -81,8 +84,13 @@ class Queue(Engine):
 
     @property
     def scratch(self) -> Any:
-        """What travels lies in the queue, where it stays for whoever comes back."""
+        """What travels lies in the queue, where it stays for whoever comes back; first we say that we ask."""
+        if self._signs is None:
+            self._signs = SignsOfLife(self._say, BEAT_SECONDS)
         return _Kept(self.queue.folder("data"))
+
+    def _say(self, number: int) -> None:
+        self.queue.ask(self._waiter, number, [*self._busy])
 
     def submit(self, assignment: Assignment) -> None:
         """Put it into the queue."""
@@ -140,11 +148,15 @@ class Queue(Engine):
     def close(self) -> None:
         """Withdraw what is not done; what it has reached stays for whoever wants it again."""
         busy, self._busy = self._busy, {}
+        if self._signs is not None:
+            self._signs.close()
+            self._signs = None
         if self._folder is not None:
             with contextlib.suppress(StorageError, OSError):  # it is gone, and with it whoever works there
                 for name in busy:
                     self._folder.withdraw(name)
                 self._folder.forget_reports()
+                self._folder.ask_no_more(self._waiter)
 
 
 class _Kept:

@@ -4,6 +4,7 @@
     STORE/queue/running/ID~TURN~WORKER        claimed by renaming it: of two that try one succeeds
     STORE/queue/done/ID                       an answer
     STORE/queue/workers/WORKER                a count that goes up as long as the worker lives
+    STORE/queue/asking/WAITER                 the same of who asks, and the names of what is waited for
     STORE/queue/work/ID/TURN/                 a store of its own for each turn, until its entries are taken over
     STORE/queue/data/                         the user's data and reports of progress
 
@@ -27,7 +28,10 @@ from pathlib import Path
 from lotto.core import files
 
 QUEUE = "queue"
-FOLDERS = ("waiting", "running", "done", "workers", "work", "data")
+FOLDERS = ("waiting", "running", "done", "workers", "asking", "work", "data")
+LEASE_SECONDS = 90.0
+"""Longer than network file systems remember what they have seen (a minute)."""
+BEAT_SECONDS = 5.0
 WAITING = re.compile(r"(\d+)-([0-9a-f]{32})")
 RUNNING = re.compile(r"([0-9a-f]{32})~(\d+)~([0-9a-f]{16})")
 WORKER = re.compile(r"[0-9a-f]{16}")
@@ -95,6 +99,21 @@ class QueueFolder:
             return None
         path.unlink(missing_ok=True)
         return content
+
+    def ask(self, waiter: str, count: int, names: Iterable[str]) -> None:
+        """Say that who asks lives, and what is waited for."""
+        files.write_text(self.folder("asking") / waiter, "\n".join([str(count), *names]))
+
+    def asked_by(self, waiter: str) -> set[str]:
+        """Names of what somebody waits for; none if it has left."""
+        try:
+            return set((self.folder("asking") / waiter).read_text().split()[1:])
+        except OSError:
+            return set()
+
+    def ask_no_more(self, waiter: str) -> None:
+        """Who asked ends."""
+        (self.folder("asking") / waiter).unlink(missing_ok=True)
 
     def answered(self) -> set[str]:
         """Names of all answers."""
