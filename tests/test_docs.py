@@ -70,6 +70,23 @@ def test_the_readme_leads_to_every_page():
         assert f"](docs/{page.name})" in readme, page.name
 
 
+def test_the_plan_of_imagenet_prints_what_its_page_says(capsys):
+    text = (ROOT / "docs" / "imagenet-plan.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (said,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    exec(block, names)
+    assert capsys.readouterr().out == said
+    assert names["hours_on"](1, [[[2.0], [1.0, 3.0]]]) == pytest.approx(6.0, abs=0.001)
+    assert names["hours_on"](2, [[[2.0], [1.0, 3.0]]]) == pytest.approx(5.0, abs=0.001)
+    chains, stored = names["plan"](replicates=1, densities=(0.2,), rewinds=1)
+    assert [len(chain[1]) for chain in chains] == [1, 1, 1]
+    assert stored == pytest.approx(4 * 4 * sum(names["PARAMETERS"].values()))
+    recipe = presets.get("resnet50-imagenet")
+    assert chains[0][0] == [pytest.approx(90 * 1_281_167 / 1000 / 3600)]
+    assert str(recipe.steps) == "90ep"
+
+
 def test_snip_of_the_page_is_eight_lines_and_is_the_product_of_weight_and_gradient():
     import torch
     from torch.nn import functional as F

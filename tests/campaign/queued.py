@@ -4,7 +4,9 @@
 
 Rounds of small trainings go through the queue of one store. Meanwhile workers and the asking process are killed, workers
 are paused for longer than a lease and wake up, the store goes away and comes back, and the dates of signs of life are
-moved by an hour. In the end every run must be there with the bits of an undisturbed training.
+moved by an hour. Where mounts are allowed (root on Linux) the store has a small file system of its own, which is full
+for a while now and then, and every second worker sees it through another mount, at another place. In the end every run
+must be there with the bits of an undisturbed training.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,6 +43,9 @@ ROUND = 12
 """Trainings of a round, all of which are asked for at once."""
 LEASE, BEAT = 1.5, 0.1
 FAULTS = {"kill a worker": 0.6, "pause a worker": 0.15, "kill who asks": 0.1, "store gone": 0.05, "clocks": 0.1}
+DISK = "disk full"
+DISK_FAULTS = {**FAULTS, DISK: 0.1}
+DISK_BYTES = 64 << 20
 
 
 class Watched(Pilot):
@@ -53,30 +60,55 @@ class Watched(Pilot):
         return answer
 
 
+@contextlib.contextmanager
+def mounted(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """A small file system, and where it is seen a second time; the folder itself twice where mounts are not allowed."""
+    disk, elsewhere = folder / "disk", folder / "elsewhere"
+    disk.mkdir()
+    elsewhere.mkdir()
+    one = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(disk)]
+    other = ["mount", "--bind", str(disk), str(elsewhere)]
+    done = 0
+    for command in (one, other):
+        with contextlib.suppress(OSError):
+            done += done < 2 and not subprocess.run(command, capture_output=True, check=False).returncode
+    try:
+        yield (disk, elsewhere) if done == 2 else (disk, disk)
+    finally:
+        for place in (elsewhere, disk)[2 - done :]:
+            subprocess.run(["umount", str(place)], check=True)
+
+
 class Rounds:
     """Processes on one store, and what is done to them.
 
     Args:
-        folder: where the store is.
+        folder: where what happened is written down.
+        disks: where the store lies, and where it is seen a second time.
         workers: how many.
         seed: of all that is drawn.
         pace: seconds between two faults, about; a training should take less.
     """
 
-    def __init__(self, folder: Path, workers: int, seed: int, pace: float) -> None:
-        self.pace = pace
-        self.root, self.draw, self.tally = folder / "store", random.Random(seed), Counter[str]()
-        self.workers: list[int] = [self._forked(self._work) for _ in range(workers)]
+    def __init__(self, folder: Path, disks: tuple[Path, Path], workers: int, seed: int, pace: float) -> None:
+        self.pace, self.base = pace, folder / "store"
+        self.root, self.elsewhere = (disk / "store" for disk in disks)
+        self.faults = FAULTS if self.root == self.elsewhere else DISK_FAULTS
+        self.draw, self.tally = random.Random(seed), Counter[str]()
+        self.workers: list[int] = [self._worker(number) for number in range(workers)]
         self.paused: dict[int, float] = {}
         self.asking = 0
+
+    def _worker(self, number: int) -> int:
+        return self._forked(partial(self._work, self.elsewhere if number % 2 else self.root))
 
     def _forked(self, what: Callable[[Journal], None]) -> int:
         if pid := os.fork():
             return pid
-        journal = Journal(self.root.with_name(f"{self.root.name}.journal"))
+        journal = Journal(self.base.with_name(f"{self.base.name}.journal"))
         try:
             os.setsid()
-            nowhere = os.open(self.root.with_name("said"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            nowhere = os.open(self.base.with_name("said"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             for stream in (1, 2):
                 os.dup2(nowhere, stream)
             torch.set_num_threads(1)
@@ -86,9 +118,9 @@ class Rounds:
         finally:
             os._exit(0)
 
-    def _work(self, journal: Journal) -> None:
+    def _work(self, store: Path, journal: Journal) -> None:
         while True:
-            worker = Watched(self.root, lease=LEASE, beat_seconds=BEAT)
+            worker = Watched(store, lease=LEASE, beat_seconds=BEAT)
             worker.journal = journal
             with contextlib.suppress(LottoError, OSError):  # the store is gone
                 worker.work()
@@ -115,16 +147,16 @@ class Rounds:
             self._wake()
             self._disturb(ask)
         self._wake(all_of_them=True)
-        if f"round {number}" not in {" ".join(line) for line in journal_of(self.root)}:
+        if f"round {number}" not in {" ".join(line) for line in journal_of(self.base)}:
             self.tally["unanswered"] += 1
 
     def _disturb(self, ask: Callable[[Journal], None]) -> None:
-        (what,) = self.draw.choices(list(FAULTS), list(FAULTS.values()))
+        (what,) = self.draw.choices(list(self.faults), list(self.faults.values()))
         self.tally[what] += 1
         worker = self.draw.randrange(len(self.workers))
         if what == "kill a worker":
             self._kill(self.workers[worker])
-            self.workers[worker] = self._forked(self._work)
+            self.workers[worker] = self._worker(worker)
         elif what == "pause a worker" and self.workers[worker] not in self.paused:
             os.kill(self.workers[worker], signal.SIGSTOP)
             self.paused[self.workers[worker]] = time.monotonic() + self.draw.uniform(1, 3) * LEASE
@@ -133,6 +165,8 @@ class Rounds:
             self.asking = self._forked(ask)
         elif what == "store gone":
             self._without_store(self.draw.uniform(0.2, 1.0))
+        elif what == DISK:
+            self._full(self.draw.uniform(0.2, 1.0))
         elif what == "clocks":
             for path in (self.root / "queue" / "workers").glob("*"):
                 with contextlib.suppress(OSError):
@@ -148,6 +182,17 @@ class Rounds:
             with contextlib.suppress(OSError):
                 away.rename(self.root)
                 return
+
+    def _full(self, seconds: float) -> None:
+        ballast = self.root.with_name("ballast")
+        end = time.monotonic() + seconds
+        with ballast.open("ab", buffering=0) as file:
+            while time.monotonic() < end:  # what becomes free meanwhile, too
+                with contextlib.suppress(OSError):
+                    file.write(bytes(4096))
+                    continue
+                time.sleep(0.01)
+        ballast.unlink()
 
     def _wake(self, all_of_them: bool = False) -> None:
         for pid, when in list(self.paused.items()):
@@ -178,7 +223,7 @@ class Rounds:
             run = store.lookup(job)
             self.tally["lost"] += run is None
             self.tally["wrong"] += run is not None and not same_tensors(run.weights, train(job).weights)
-        lines = list(journal_of(self.root))
+        lines = list(journal_of(self.base))
         self.tally["raw"] += sum(line[0] == "raw" for line in lines)
         computed = Counter(line[1] for line in lines if line[0] == "computed")
         self.tally["trainings"] = len(jobs)
@@ -197,15 +242,16 @@ class Rounds:
 
 def campaign(folder: Path, kills: int, workers: int, seed: int, pace: float) -> Counter[str]:
     """Rounds until so many processes have been killed."""
-    rounds, number = Rounds(folder, workers, seed, pace), 0
-    try:
-        while rounds.kills < kills:
-            rounds.round(number)
-            number += 1
-            print(f"\r{number} rounds, {rounds.kills} kills", end="", file=sys.stderr, flush=True)
-    finally:
-        rounds.close(number)
-    return rounds.tally
+    with mounted(folder) as disks:
+        rounds, number = Rounds(folder, disks, workers, seed, pace), 0
+        try:
+            while rounds.kills < kills:
+                rounds.round(number)
+                number += 1
+                print(f"\r{number} rounds, {rounds.kills} kills", end="", file=sys.stderr, flush=True)
+        finally:
+            rounds.close(number)
+        return rounds.tally
 
 
 def main() -> None:

@@ -17,12 +17,13 @@ from conftest import same_tensors, small_recipe
 from lotto import Job, Store
 from lotto.cli.main import main
 from lotto.execution import admin, queue_leftovers
+from lotto.execution.assignment import Assignment
 from lotto.execution.compute import get_or_compute
 from lotto.execution.engine import JobAdvanced
+from lotto.execution.parcel import Answer
 from lotto.execution.pilot import Pilot
 from lotto.execution.queue import Queue
 from lotto.execution.queue_folder import FOLDERS, QueueFolder, new_worker
-from lotto.execution.worker import Assignment
 from lotto.training.loop import train
 
 TESTS = Path(__file__).parents[1]
@@ -178,7 +179,7 @@ def test_the_queue_goes_on_after_its_data_are_gone(store):
     engine.submit(Assignment([job], engine, lambda *_: None))
     assert Pilot(store.root, idle=0.0).work() == 1
     ((_, reply),) = engine.collect(lambda: None)
-    assert isinstance(reply, bytes | lotto.execution.worker.Answer)
+    assert isinstance(reply, bytes | Answer)
     engine.close()
 
 
