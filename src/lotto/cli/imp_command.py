@@ -54,7 +54,7 @@ def imp(
     from lotto.report.save import place, save_result
     from lotto.report.table import adaptive_summary, console_table
 
-    stopping.unwind()
+    stopping.unwind(execution.seconds)
     template = execution.warmed()
     find_modules_of(options["score"])
     began = time.perf_counter()

@@ -81,6 +81,24 @@ class Machine:
     """GPUs of each job of the backend ray: 0.25 lets four share one."""
     store: Path | None = None
     """Folder where runs are remembered (default: LOTTO_STORE or the user's cache)."""
+    for_: Annotated[str | None, arg(name="for")] = None
+    """Stop cleanly after so long (9min, 2h) with exit code 75; the same command goes on."""
+
+    @property
+    def seconds(self) -> float | None:
+        """After which to stop; None = never.
+
+        Raises:
+            UsageError: if it is so short that a training might not get on.
+        """
+        from lotto.core.seconds import seconds_of
+        from lotto.execution.compute import CHECKPOINT_SECONDS
+
+        found = None if self.for_ is None else seconds_of(self.for_)
+        if found is not None and found < 2 * CHECKPOINT_SECONDS:
+            shortest = f"{2 * CHECKPOINT_SECONDS:g}s"
+            raise UsageError(f"--for is at least {shortest}: trainings are saved every {CHECKPOINT_SECONDS:g} seconds.")
+        return found
 
     def warmed(self) -> Template | None:
         """What workers are forked from, when all is imported and before anything is computed; see `engine`."""

@@ -43,7 +43,7 @@ def power(
     from lotto.report.metric import Metric
     from lotto.report.power import power_table, spread_sentences
 
-    stopping.unwind()
+    stopping.unwind(machine.seconds)
     template = machine.warmed()
     chosen = changes.apply(recipe)
     count, _ = number_of_replicates(chosen, replicates)

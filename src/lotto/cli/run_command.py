@@ -71,7 +71,7 @@ def run(
     from lotto.report.metric import Metric
     from lotto.report.table import frame_table
 
-    stopping.unwind()
+    stopping.unwind(execution.seconds)
     template = execution.warmed()
     experiments = papers.select(name)
     chosen = changes.apply(recipe)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 10.0
 """So long a second Ctrl-C does not interrupt the clean-up after the first."""
 SHOW_CURSOR = b"\x1b[?25h"
+OUT_OF_TIME = 75
+"""The exit code where a command's time was up, for scripts that call it again."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -41,6 +43,9 @@ class Stopping:
         """Whether another process says what is to be said."""
         self._since = 0.0
         self._unwinding = False
+        self._began = time.monotonic()
+        self._clock: Any = None
+        self._is_up = False
 
     @contextlib.contextmanager
     def handled(self, program: bool) -> Iterator[None]:
@@ -49,7 +54,8 @@ class Stopping:
         Args:
             program: whether the process ends after the block; else the handlers are put back.
         """
-        self.number, self._unwinding = 0, False
+        self.number, self._unwinding, self._is_up = 0, False, False
+        self._began = time.monotonic()
         before: dict[int, Any] = {}
         if program:
             sys.unraisablehook = self._unraisable
@@ -62,19 +68,46 @@ class Stopping:
             yield
         finally:
             self._unwinding = False
+            if self._clock is not None:
+                self._clock.cancel()
             if not program:
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
-    def unwind(self) -> None:
-        """From here on a signal is an exception, `Stopped`, in the main thread."""
+    def unwind(self, seconds: float | None = None) -> None:
+        """From here on a signal is an exception, `Stopped`, in the main thread.
+
+        Args:
+            seconds: so long after it has begun the program sends itself one; None = never.
+        """
         self._unwinding = True
+        if seconds is None:
+            return
+        self._end_in(self._began + seconds - time.monotonic())
 
     def stopped(self) -> int:
         """Say that the program was stopped, once all is undone; returns the exit code, as shells have it."""
         kept = " Finished trainings are kept; the same command goes on from here." if self._unwinding else ""
-        self._say(f"Stopped.{kept}\n")
-        return 128 + (self.number or signal.SIGINT)
+        self._say(f"{'Time is up' if self._is_up else 'Stopped'}.{kept}\n")
+        return OUT_OF_TIME if self._is_up else 128 + (self.number or signal.SIGINT)
+
+    def _end_in(self, seconds: float) -> None:
+        from threading import Timer
+
+        self._clock = Timer(max(0.0, seconds), self._end)
+        self._clock.daemon = True
+        self._clock.start()
+
+    def _end(self) -> None:
+        """Send the process a signal, as anybody might; and again, if someone's ``except:`` has taken it."""
+        if self.number and not self._is_up:
+            return
+        self._is_up, self.number = True, 0
+        self._end_in(PATIENCE_SECONDS)
+        if os.name == "posix":  # a call that waits in the main thread ends
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            signal.raise_signal(signal.SIGTERM)
 
     def _receive(self, number: int, _: object) -> None:
         if self.number and time.monotonic() - self._since < PATIENCE_SECONDS:
