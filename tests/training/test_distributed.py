@@ -21,7 +21,9 @@ from lotto.core.errors import UsageError
 from lotto.core.ranks import ALONE, Ranks
 from lotto.data import Augment
 from lotto.data.augment import Rows
+from lotto.execution.serial import Serial
 from lotto.pruning import masks
+from lotto.training.check import check_trainable
 from lotto.training.learners.batch_groups import NormsOf, Slices
 from lotto.training.learners.slicing import check_devices
 from lotto.training.loop import train, train_stack
@@ -216,6 +218,19 @@ def test_bad_groups_are_refused_before_training():
     for changes in ({"batch_groups": 21}, {"batch_groups": 2, "compile": True}, {"batch_groups": 0}):
         with pytest.raises(UsageError, match="batch_groups"):
             small_recipe(**changes)
+    with pytest.raises(UsageError, match="cannot compute a group of 1 of a batch's 20 examples .*: take fewer groups"):
+        check_trainable(small_recipe(model=divided.Dropping, init="module", batch_groups=11))
+    check_trainable(small_recipe(model=divided.Dropping, init="module", batch_groups=10))
+    check_trainable(small_recipe(model=divided.Dropping, init="module", batch_size=2), parts=2)
     recipe = small_recipe(batch_groups=2)
     with pytest.raises(UsageError, match="in groups"):
         train_stack([Job(recipe, order_seed=i) for i in range(2)])
+
+
+def test_a_loss_that_is_no_mean_is_refused_in_groups_after_a_whole_batch(store):
+    def total(outputs, targets):
+        return F.cross_entropy(outputs, targets, reduction="sum")
+
+    recipe = small_recipe(loss=total, error="misclassification", steps="2it")
+    with pytest.raises(UsageError, match="batch_groups= does not know what its parts weigh"):
+        Serial(store).run([Job(recipe), Job(recipe.replace(batch_groups=2))])

@@ -256,7 +256,7 @@ def _kind(recipe: Recipe) -> tuple[object, ...]:
     parts = (recipe.model, recipe.data, recipe.loss, recipe.error, recipe.augment)
     return (
         *map(id, parts), id(recipe.metrics), recipe.decide_by, recipe.output, recipe.reported, recipe.precision,
-        recipe.batch_size, recipe.accumulate, type(recipe.optimizer), recipe.optimizer.groups,
+        recipe.batch_size, recipe.accumulate, recipe.batch_groups, type(recipe.optimizer), recipe.optimizer.groups,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lotto.core.errors import LottoError, UsageError
+from lotto.core.errors import LottoError, UsageError, text
 from lotto.core.pytree import flatten
 from lotto.core.rng import private_rng, torch_seed
 from lotto.core.weights import digest
@@ -60,7 +60,8 @@ def check_trainable(recipe: Recipe, parts: int = 1) -> float:
         try:
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))
             if parts > 1:
-                x, y = (some(tree, 0, -(-count(y) // parts)) for tree in (x, y))
+                size = max(2, -(-count(y) // parts))  # of one example BatchNorm has no statistics, nor a loss parts
+                x, y = (some(tree, 0, size) for tree in (x, y))
             _check_source(recipe)
             check_targets(recipe, y)
             check_augmented(recipe)
@@ -68,6 +69,8 @@ def check_trainable(recipe: Recipe, parts: int = 1) -> float:
             network = Network(recipe, recipe.initial(0))
             x, y = moved((x, y), network.device)
             optimizer = OptimizerState(recipe.optimizer, trainable_parameters(network.module), recipe.clip_norm)
+            if recipe.batch_groups > 1:
+                _check_groups(recipe, network, x)
             outputs = network(x)
             _say_output(recipe, network, x)
             check_labels(recipe, outputs)
@@ -95,6 +98,19 @@ def check_trainable(recipe: Recipe, parts: int = 1) -> float:
             raise UsageError(
                 f"The recipe cannot be trained (a batch has inputs {described(x)} and targets {described(y)}): {why}."
             ) from error
+
+
+def _check_groups(recipe: Recipe, network: Network, x: Any) -> None:
+    """Raise ``UsageError`` unless the network takes as few examples as the smallest group of a batch has."""
+    size = max(1, min(recipe.batch_size, recipe.arrays.size()) // recipe.batch_groups)
+    try:
+        network(some(x, 0, size))
+    except Exception as error:  # whatever a user's code may raise
+        network(x)  # which does not fail if it was for the few
+        raise UsageError(
+            f"{recipe.name} cannot compute a group of {size} of a batch's {recipe.batch_size} examples "
+            f"({type(error).__name__}: {text(str(error))}): take fewer groups, batch_groups=, or a larger batch_size."
+        ) from error
 
 
 def _check_source(recipe: Recipe) -> None:

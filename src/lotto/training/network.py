@@ -100,7 +100,7 @@ class Network:
         self.activations: tuple[int, int] | None = None  # bytes, once they are known; see `batch_size`
         self.described: Any = None  # once it is known; see `learners.conv_networks`
         self.passes: dict[tuple[int, bool], Any] = {}  # by size of batch and mode; see `outputs`
-        self.ranks: Ranks = ALONE  # with whom it is evaluated; see `shards`
+        self.ranks: Ranks = ALONE  # with whom it is evaluated; see `evaluation.share_of`
         self.device = device_of(recipe)
         self.dtype = PRECISIONS[recipe.precision]
         self.read = recipe.read

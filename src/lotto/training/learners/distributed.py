@@ -95,7 +95,7 @@ class Distributed(Autograd):
             yield Slice(parts[0] if len(parts) == 1 else joined(parts), [end - begin for begin, end in bounds], wholes)
 
     def _bounds(self, examples: int) -> tuple[list[tuple[int, int]], list[int]]:
-        """First and last but one of this process's examples, for each batch of a step or each group of these.
+        """The first of this process's examples and the one after the last, for each batch of a step or group of it.
 
         And how many examples these batches have.
         """
