@@ -96,6 +96,20 @@ def ratio(outputs, targets):
     return F.cross_entropy(outputs[counted], targets[counted], reduction="sum"), counted.sum()
 
 
+class Later(Dropping):
+    """Drops out from its fourth batch on."""
+
+    def forward(self, x):
+        self.body[3].p = 0.3 * (int(self.body[1].num_batches_tracked) > 3)
+        return self.body(x) if self.body[3].p else self.body[4](self.body[:3](x))
+
+
+def weighted(outputs, targets):
+    """Examples count as much as is drawn."""
+    weights = torch.rand(len(targets), dtype=outputs.dtype)
+    return (F.cross_entropy(outputs, targets, reduction="none") * weights).sum(), weights.sum()
+
+
 def squared(outputs, targets):
     """A mean over examples that nobody has been told is one."""
     return (outputs.softmax(1) - F.one_hot(targets, 6)).square().sum(1).mean()
@@ -151,6 +165,8 @@ def refused() -> dict[str, lotto.Recipe]:
     small = small_recipe(steps="5it")
     return {
         "dropout": small.replace(model=Dropping, init="module"),
+        "dropout later": small.replace(model=Later, init="module"),
+        "drawing loss": small.replace(loss=Ratio(weighted), error="misclassification"),
         "centred": small.replace(model=Centred, init="module"),
         "odd groups": small.replace(batch_groups=3),
         "small": small.replace(batch_size=1),

@@ -139,7 +139,9 @@ def test_groups_are_another_computation_with_another_key():
 
 
 @pytest.mark.parametrize(("name", "sentence"), [
-    ("dropout", "draws random numbers in its forward"),
+    ("dropout", "draws random numbers in its forward or its loss (dropout?)"),
+    ("dropout later", "draws random numbers in its forward or its loss (dropout?)"),
+    ("drawing loss", "draws random numbers in its forward or its loss (dropout?)"),
     ("centred", "has another output for some examples of a batch"),
     ("odd groups", "3 groups of a batch (batch_groups) cannot be divided among 2 ranks"),
     ("small", "has 1 example, fewer than the 2 parts"),
@@ -218,7 +220,7 @@ def test_bad_groups_are_refused_before_training():
     for changes in ({"batch_groups": 21}, {"batch_groups": 2, "compile": True}, {"batch_groups": 0}):
         with pytest.raises(UsageError, match="batch_groups"):
             small_recipe(**changes)
-    with pytest.raises(UsageError, match="cannot compute a group of 1 of a batch's 20 examples .*: take fewer groups"):
+    with pytest.raises(UsageError, match=r"cannot compute a group of 1 of a batch's 20 examples .*: take fewer groups"):
         check_trainable(small_recipe(model=divided.Dropping, init="module", batch_groups=11))
     check_trainable(small_recipe(model=divided.Dropping, init="module", batch_groups=10))
     check_trainable(small_recipe(model=divided.Dropping, init="module", batch_size=2), parts=2)

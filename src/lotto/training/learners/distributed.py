@@ -30,7 +30,14 @@ from lotto.recipe.totals import mean_of
 from lotto.training.job import Job, State
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.batch_groups import NormsOf, Slices, Statistics, counters, keep_means
-from lotto.training.learners.slicing import check_devices, check_divides, check_slices, too_small
+from lotto.training.learners.slicing import (
+    check_devices,
+    check_divides,
+    check_slices,
+    draws_for_all,
+    generators,
+    too_small,
+)
 from lotto.training.network import Network
 
 
@@ -121,7 +128,10 @@ class Distributed(Autograd):
                 self._seed(step, number // self.own_groups, i - number)
                 part, targets = (some(tree, first, first + batch.parts[i]) for tree in (x, y))
                 slices = Slices(self.ranks, batch.parts[i], batch.wholes[i]) if self.groups == 1 else None
+                before = generators(self.network.device) if self.draws and slices else None
                 found.append(self._backward_of(part, targets, slices, sums))
+                if before is not None and generators(self.network.device) != before:  # not at first, see `slicing`
+                    raise UsageError(draws_for_all(self.job.recipe, self.ranks))
                 first += batch.parts[i]
             if self.groups == 1:
                 for statistics in found[0]:

@@ -65,6 +65,15 @@ def too_small(recipe: Recipe, examples: int, parts: int) -> str:
     )
 
 
+def draws_for_all(recipe: Recipe, ranks: Ranks) -> str:
+    """What is said of a network or a loss that draws random numbers for a slice of a batch."""
+    return (
+        f"{recipe.name} draws random numbers in its forward or its loss (dropout?), which one process draws for a "
+        f"whole batch: say in how many groups a batch is computed, each with its own: batch_groups={ranks.size} "
+        f"(--set batch_groups={ranks.size})."
+    )
+
+
 @torch.no_grad()
 def check_slices(recipe: Recipe, outputs: Callable[[Any], Any], module: nn.Module, ranks: Ranks, draws: bool) -> None:
     """Compare the outputs and the loss of a few examples as a whole batch with those of each process's slice.
@@ -87,16 +96,13 @@ def check_slices(recipe: Recipe, outputs: Callable[[Any], Any], module: nn.Modul
     bounds = [(i * size // ranks.size, (i + 1) * size // ranks.size) for i in range(ranks.size)]
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with private_rng(torch_seed(0, "slices")):
-        state = _generators(device)
+        state = generators(device)
         with NormsOf(Slices(ranks, bounds[ranks.rank][1] - bounds[ranks.rank][0], size)):
             own = outputs(some(x, *bounds[ranks.rank]))
-            drawn = draws and _generators(device) != state
+            (mean_of(recipe.loss_function) or recipe.loss_function)(own, some(y, *bounds[ranks.rank]))
+            drawn = draws and generators(device) != state
         if any(ranks.gathered(drawn)):
-            raise UsageError(
-                f"{recipe.name} draws random numbers in its forward (dropout?), which one process draws for a whole "
-                f"batch: say in how many groups a batch is computed, each with its own: batch_groups={ranks.size} "
-                f"(--set batch_groups={ranks.size})."
-            )
+            raise UsageError(draws_for_all(recipe, ranks))
         whole = outputs(x)
     for name, buffer in module.named_buffers():
         buffer.copy_(before[name])
@@ -114,7 +120,8 @@ def _precision(recipe: Recipe) -> torch.dtype:
     return {"float64": torch.float64, "bfloat16": torch.bfloat16}.get(recipe.precision, torch.float32)
 
 
-def _generators(device: torch.device) -> object:
+def generators(device: torch.device) -> object:
+    """The states of all global generators, for comparison."""
     own = torch.cuda.get_rng_state(device).numpy().tobytes() if device.type == "cuda" else b""
     return torch.get_rng_state().numpy().tobytes(), own, host_state()
 
