@@ -8,6 +8,7 @@ from rich.console import Console
 from conftest import small_recipe
 from lotto import papers
 from lotto.cli.display import Display
+from lotto.execution import progress
 from lotto.execution.events import JobFinished
 from lotto.execution.progress import Counted
 from lotto.execution.serial import Serial
@@ -81,6 +82,19 @@ def test_a_large_network_and_one_that_cannot_be_counted_are_not(monkeypatch):
 
     monkeypatch.undo()
     assert module.Experiment("fails", "", "", fails).trainings(chosen) is None
+
+
+def test_nothing_is_counted_where_nothing_is_shown(store, monkeypatch):
+    counted = []
+    monkeypatch.setattr(module, "trainings", lambda procedures: counted.append(1) or 1)
+    experiment = papers.get("stabilizing.sparsity")
+    chosen = options(experiment, replicates=1, levels=1, rewind_to=("0it",))
+    for shown in (None, False):  # no terminal here
+        experiment.run(chosen, Serial(store), shown)
+    assert not counted
+    monkeypatch.setattr(progress, "_on_terminal", lambda: True)
+    experiment.run(chosen, Serial(store))
+    assert counted == [1]
 
 
 def test_what_is_asked_for_twice_is_one_training():

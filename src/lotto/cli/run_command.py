@@ -97,7 +97,8 @@ def run(
     with execution.tracking() as watching:
         for experiment, options in asked.items():
             began = time.perf_counter()
-            with Display(console, trainings=experiment.trainings(options)) as display:
+            counted = experiment.trainings(options) if console.is_interactive else None  # else nothing shows it
+            with Display(console, trainings=counted) as display:
                 frame = experiment.run(options, engine, watching.beside(display))
             seconds = time.perf_counter() - began
             command, known = f"lotto {shlex.join(sys.argv[1:])}", [*papers.EXPERIMENTS.values()]

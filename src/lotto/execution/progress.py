@@ -12,7 +12,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
@@ -231,14 +231,15 @@ class NotebookBars(Display):
 
 @contextlib.contextmanager
 def showing(
-    progress: Progress | bool | None, jobs: int | None = None, trainings: int | None = None
+    progress: Progress | bool | None, jobs: int | None = None, trainings: Callable[[], int | None] = lambda: None
 ) -> Iterator[Progress]:
     """What a long call gives its events to.
 
     Args:
         progress: a function of events, called instead of a display; False = nothing is shown; None or True = a
             display where stderr is a terminal or the process is a notebook's.
-        jobs, trainings: see `Display`.
+        jobs: see `Display`.
+        trainings: gives them, see there; called only where they are shown, as counting may take seconds.
     """
     if callable(progress):
         yield progress
@@ -249,9 +250,9 @@ def showing(
         return
     try:
         if in_notebook():
-            made: Display = NotebookBars(jobs, trainings=trainings)
+            made: Display = NotebookBars(jobs, trainings=trainings())
         else:
-            made = Bars(_console(), jobs, trainings=trainings)
+            made = Bars(_console(), jobs, trainings=trainings())
         with made as display:
             yield display
     finally:

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -114,8 +115,7 @@ class Experiment:
         """
         own = self.own(options)
         cases = [Case(options, k, r, own) for k in options.rewind_steps for r in range(options.replicates)]
-        counted = self.trainings(options) if progress is None or progress is True else None  # for a display of ours
-        with showing(progress, trainings=counted) as emit:
+        with showing(progress, trainings=partial(self.trainings, options)) as emit:
             found = engine.run_procedures([self._measured(case, own) for case in cases], emit)
         frame = pd.DataFrame([row for rows in found for row in rows])
         if frame["value"].isna().all():
