@@ -89,10 +89,10 @@ def run_benchmarks(
     Traceback (most recent call last):
     lotto.core.errors.UsageError: Unknown benchmark 'unknown'. ...
     """
-    known = [*BENCHMARKS, *OTHERS, *COUNTED, *GROUPS]
+    known = [*BENCHMARKS, *OTHERS, *COUNTED, *GROUPS]  # beside gpu, see `lotto.benchmarks.gpu`
     for name in names:
         if name not in known:
-            raise unknown("benchmark", name, known)
+            raise unknown("benchmark", name, [*known, "gpu"])
     if repetitions < 1:
         raise UsageError(f"repetitions is 1 or more; got {repetitions}.")
     if count is not None and (count < 1 or not set(names) & set(COUNTED)):

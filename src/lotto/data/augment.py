@@ -16,6 +16,7 @@ from lotto.core.check import checked, whole_number
 from lotto.core.errors import UsageError, text
 from lotto.core.rng import stream, torch_seed
 from lotto.data.batch import Batch, as_batch
+from lotto.data.upload import uploaded
 
 
 class Rows(NamedTuple):
@@ -77,8 +78,7 @@ class Augment:
 
 
 def _drawn(numbers: np.ndarray, device: torch.device) -> Tensor:
-    """On a GPU without waiting for it: CUDA takes a copy of ordinary memory before the call returns."""
-    return torch.from_numpy(numbers).to(device, non_blocking=True)
+    return uploaded(torch.from_numpy(numbers), device)
 
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lotto.core.errors import UsageError
 from lotto.core.pytree import flatten, unflatten
+from lotto.data.upload import uploaded
 
 
 class Batch(NamedTuple):
@@ -91,7 +92,7 @@ def mapped(tree: Any, change: Callable[[Tensor], Any]) -> Any:
 
 def moved(tree: Any, device: torch.device) -> Any:
     """A tree whose tensors are on another device."""
-    return mapped(tree, lambda leaf: leaf.to(device))
+    return mapped(tree, lambda leaf: uploaded(leaf, device))
 
 
 def examples(tree: Any, first: int, last: int) -> Any:

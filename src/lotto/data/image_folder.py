@@ -23,6 +23,7 @@ from lotto.data.file_digests import file_digests
 from lotto.data.in_memory import check_split, held_out
 from lotto.data.order import check_batch_size, permutation
 from lotto.data.source import PROBES, DataSource, Split
+from lotto.data.upload import uploaded
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
@@ -232,7 +233,7 @@ class ImageFolder(DataSource):
             generator=torch.Generator(),
         )
         for x, y in loader:
-            yield Batch(x.to(device), y.to(device))
+            yield Batch(uploaded(x, device), uploaded(y, device))
 
     def normalise(self, x: Tensor) -> Tensor:
         """From uint8 pixels to normalised float32."""

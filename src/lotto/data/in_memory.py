@@ -22,6 +22,7 @@ from lotto.data.convert import check_examples, check_splits, inputs_from, target
 from lotto.data.normalise import Picker, normalised, picker, supports
 from lotto.data.order import batches_of
 from lotto.data.source import PROBES, DataSource, Split
+from lotto.data.upload import uploaded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -249,7 +250,7 @@ class Arrays(DataSource):
         if augment is None and self._scale is not None and self._shift is not None and supports(x):
             picked = picker(x, self._scale, self._shift, feature_major)
         for step, chosen in batches_of(
-            seed, start, stop, batch_size, self.size(), lambda order: torch.from_numpy(order).to(x.device)
+            seed, start, stop, batch_size, self.size(), lambda order: uploaded(torch.from_numpy(order), x.device)
         ):
             targets = y.index_select(0, chosen)
             if picked is not None:
