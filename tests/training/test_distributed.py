@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes have written, which trained all cases together."""
     made = tmp_path_factory.mktemp("divided")
     divided.write_images(made)
-    for code, text in launched.ended(launched.start(2, divided.__file__, str(made)), 120):
+    for code, text in launched.ended(launched.start(2, divided.__file__, str(made)), 500):
         assert code == 0, text
     return made
 

@@ -1,7 +1,8 @@
 """How activations lie in memory: as float32, or as bfloat16, of which half as many bytes are moved.
 
 A bfloat16 is the upper half of a float32. Compiled functions see such memory as whole numbers of 16 bits; they compute
-in float32, and what they write is rounded to the nearest, of two equally near ones to the even. NaN stays.
+in float32, and what they write is rounded to the nearest, of two equally near ones to the even. A processor's own NaN
+stays.
 
 Importing this module needs numba.
 """
