@@ -71,7 +71,7 @@ def test_a_second_of_work_starts_no_worker_and_gives_the_bits_of_workers(started
 def test_what_is_remembered_starts_no_worker(started, engine, monkeypatch):
     recipe = small_recipe(steps="3it")
     Serial(engine.store).run([Job(recipe, seed) for seed in range(2)])
-    monkeypatch.setattr(schedule, "check_trainable", lambda recipe: 1e9)
+    monkeypatch.setattr(schedule, "check_trainable", lambda recipe, parts: 1e9)
     engine.run([Job(recipe, seed) for seed in range(2)])
     assert not started
 
@@ -79,7 +79,7 @@ def test_what_is_remembered_starts_no_worker(started, engine, monkeypatch):
 @pytest.mark.parametrize(("seconds", "expected"), [(20, None), (5, 6)], ids=["long jobs", "many jobs"])
 def test_more_work_goes_to_workers_at_once(seconds, expected, started, engine, monkeypatch):
     """4 steps each: two trainings of 80 s, or six of 20 s of which the engine knows that they are."""
-    monkeypatch.setattr(schedule, "check_trainable", lambda recipe: seconds)
+    monkeypatch.setattr(schedule, "check_trainable", lambda recipe, parts: seconds)
     recipe = small_recipe(steps="4it")
 
     def procedure():
@@ -88,13 +88,13 @@ def test_more_work_goes_to_workers_at_once(seconds, expected, started, engine, m
     engine.run_procedures([procedure()], expected=expected)
     assert len(started) == 2
     started.clear()
-    monkeypatch.setattr(schedule, "check_trainable", lambda recipe: 5)
+    monkeypatch.setattr(schedule, "check_trainable", lambda recipe, parts: 5)
     engine.run([Job(small_recipe(steps="4it"), seed) for seed in (2, 3)])
     assert not started, "and a run after it is short again"
 
 
 def test_what_turns_out_to_be_long_begins_anew_in_a_worker(started, engine, monkeypatch):
-    monkeypatch.setattr(schedule, "check_trainable", lambda recipe: 0.0)
+    monkeypatch.setattr(schedule, "check_trainable", lambda recipe, parts: 0.0)
     engine.short_seconds = 1e-9
     job = Job(small_recipe(steps="400it"))
     (run,) = engine.run([job])
@@ -104,7 +104,7 @@ def test_what_turns_out_to_be_long_begins_anew_in_a_worker(started, engine, monk
 
 
 def test_many_short_jobs_that_together_are_long_go_to_workers(started, engine, monkeypatch):
-    monkeypatch.setattr(schedule, "check_trainable", lambda recipe: 0.0)
+    monkeypatch.setattr(schedule, "check_trainable", lambda recipe, parts: 0.0)
     engine.short_seconds = 1e-9
     jobs = [Job(small_recipe(steps="1it"), seed) for seed in range(3)]
     engine.run(jobs)

@@ -212,7 +212,9 @@ def test_a_model_that_does_not_run_on_the_data_is_refused_before_training(engine
 
 def test_the_trial_step_is_taken_once_and_only_if_something_is_trained(engine, monkeypatch):
     tried = []
-    monkeypatch.setattr(lotto.execution.schedule, "check_trainable", lambda recipe: tried.append(recipe) or 0.001)
+    monkeypatch.setattr(
+        lotto.execution.schedule, "check_trainable", lambda recipe, parts: tried.append(recipe) or 0.001
+    )
     for _ in range(2):
         lotto.imp(small_recipe(), levels=1, replicates=2, engine=engine)
     assert len(tried) == 1

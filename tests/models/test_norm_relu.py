@@ -128,7 +128,12 @@ def test_a_killed_residual_network_ends_in_the_same_bits(counted):
     generator = np.random.default_rng(0)
     x, y = generator.integers(0, 256, (48, 3, 8, 8), dtype=np.uint8), np.arange(48) % 4
     recipe = small_recipe(
-        data=lotto.data.Arrays(x, y, x, y), model="resnet-8", precision="bfloat16", batch_size=16, steps="6it"
+        data=lotto.data.Arrays(x, y, x, y),
+        model="resnet-8",
+        precision="bfloat16",
+        batch_size=16,
+        steps="6it",
+        arithmetic="dense",  # autograd
     )
     points = []
     whole = train(lotto.Job(recipe), on_checkpoint=points.append, checkpoint_seconds=0.0)

@@ -94,7 +94,7 @@ def _named(name: str, hint: Any, default: Any) -> dict[str, Option]:
     takes = Takes.VALUES if typing.get_origin(hint) is tuple else Takes.VALUE
     if hint is bool:
         takes = Takes.NO if default else Takes.NOTHING
-    option = Option(name.replace("_", "-"), takes)
+    option = Option(name.rstrip("_").replace("_", "-"), takes)  # a keyword of Python's has an underscore more
     return {option.name: option, **{alias.removeprefix("--"): option for alias in aliases}}
 
 

@@ -38,7 +38,7 @@ def get_or_compute(
     on_step: OnStep | None = None,
     execution: Mapping[str, Any] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    trainer: Trainer = train,
+    trainer: Trainer | None = None,
 ) -> tuple[Any, bool]:
     """Return the run of a job or the outcome of a task, and whether it had to be computed.
 
@@ -52,7 +52,7 @@ def get_or_compute(
         on_step: progress, see `training.train`.
         execution: how it is executed, for the manifest.
         checkpoint_seconds: time between checkpoints.
-        trainer: what trains, see `training.train`.
+        trainer: what trains; by default `training.train`.
 
     Raises:
         StorageError: if the store cannot be used.
@@ -125,10 +125,10 @@ def get_or_compute_stack(
         return [(run, i in missing) for i, run in enumerate(found)]
 
 
-def _trained(job: Job, trainer: Trainer = train, **how: Any) -> Run:
+def _trained(job: Job, trainer: Trainer | None = None, **how: Any) -> Run:
     """A training, also one that diverges: that is an outcome like others, and no end of those beside it."""
     try:
-        return trainer(job, **how)
+        return (trainer or train)(job, **how)
     except DivergedError as error:
         return diverged_run(job, error)
 
@@ -194,7 +194,7 @@ def _kept(store: Store, item: Any, computed: Any, write: Callable[[], None]) -> 
     return computed
 
 
-def _extended(store: Store, job: Job, on_step: OnStep | None, trainer: Trainer = train) -> Run | None:
+def _extended(store: Store, job: Job, on_step: OnStep | None, trainer: Trainer | None = None) -> Run | None:
     """The stored run with the states that it lacks; None if nothing is stored that they can be computed from."""
     if (older := store.run(job)) is None:
         return None
@@ -236,7 +236,7 @@ def _outcome(task: Task, on_step: OnStep | None) -> Any:
     return task.execute(on_step)
 
 
-def _missing_states(job: Job, older: Run, on_step: OnStep | None, trainer: Trainer) -> Mapping[int, State]:
+def _missing_states(job: Job, older: Run, on_step: OnStep | None, trainer: Trainer | None) -> Mapping[int, State]:
     """The states that a job wants and its stored run lacks: only the part that gives them is trained."""
     if not (missing := [s for s in job.steps if s not in older.states]):
         return {}
@@ -246,4 +246,4 @@ def _missing_states(job: Job, older: Run, on_step: OnStep | None, trainer: Train
     start = older.states[at] if before else job.start
     part = replace(job, start=start, from_step=at, to_step=missing[-1], keep=tuple(missing))
     point = Checkpoint(at, part.initial_state(), crossovers=older.crossovers)
-    return trainer(part, resume=point, on_step=on_step).states
+    return (trainer or train)(part, resume=point, on_step=on_step).states
