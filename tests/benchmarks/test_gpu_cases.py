@@ -116,11 +116,13 @@ def test_processes_side_by_side_and_two_runs_to_the_bit():
 
 
 @pytest.mark.extras
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # of torch.compile's own
 @pytest.mark.parametrize("network", ["resnet-20", "resnet-18"])
 def test_resnets_run_alone_stacked_and_compiled(network):
     setup = partial(Setup, network, "bfloat16", "cpu", TINY)
     assert cases.loop(setup())
-    assert cases.stacked(setup(), 2)
+    # Of four examples in bfloat16 BatchNorm makes so much noise that a stack cannot be proved to be what it is.
+    assert cases.stacked(Setup(network, "float32", "cpu", TINY), 2)
     rows = cases.compiled(setup(compiled=True))
     assert [row["what"] for row in rows] == ["lotto, compiled", "tight loop, compiled"]
 
