@@ -68,7 +68,7 @@ SCRIPT = """
 import json, os, sys, numpy as np, torch
 os.chdir(sys.argv[2])
 import lotto
-from lotto.benchmarks.memory import _forget_peak, _peak
+from lotto.benchmarks.memory import forget_peak, peak_resident
 from lotto.data import Arrays, MappedArrays
 from lotto.training.loop import train
 from lotto.training.evaluation import evaluate
@@ -86,9 +86,9 @@ small = np.zeros((256, 1, 64, 64), np.uint8)
 np.save("small.npy", small)
 tried(MappedArrays, np.load("small.npy", mmap_mode="r"), np.arange(256) % 3)
 x = np.load("large.npy", mmap_mode="r")
-base = _forget_peak()
+base = forget_peak()
 tried({"mapped": MappedArrays, "arrays": Arrays}[sys.argv[1]], x, np.arange(len(x)) % 3)
-print(json.dumps(_peak() - base))
+print(json.dumps(peak_resident() - base))
 """
 
 

@@ -110,7 +110,7 @@ def test_a_worker_at_work_is_not_disturbed(store):
 
     def collect(event: object) -> None:
         if isinstance(event, JobAdvanced):
-            age(queue, "waiting", "running", "work", "data", "done")
+            age(queue, "running", "work", "data", "done")  # who asks names a new parcel within seconds
             times.append(admin.collect(store, older_than=0.0, unfinished=True))
 
     try:
