@@ -27,9 +27,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from rounds import look_for, until, written
 from scenario import Journal, journal_of
 
-from conftest import same_tensors, small_recipe
+from conftest import small_recipe
 from lotto import Job, Store
 from lotto.core.errors import LottoError
 from lotto.execution.pilot import Pilot
@@ -219,16 +220,7 @@ class Rounds:
             self._kill(pid)
         store = Store(self.root)
         jobs = [Job(RECIPE, seed, seed) for seed in range(rounds * ROUND)]
-        for job in jobs:
-            run = store.lookup(job)
-            self.tally["lost"] += run is None
-            self.tally["wrong"] += run is not None and not same_tensors(run.weights, train(job).weights)
-        lines = list(journal_of(self.base))
-        self.tally["raw"] += sum(line[0] == "raw" for line in lines)
-        computed = Counter(line[1] for line in lines if line[0] == "computed")
-        self.tally["trainings"] = len(jobs)
-        self.tally["computed"] = sum(computed[job.key or ""] for job in jobs)
-        self.tally["computed most often"] = max(computed.values(), default=0)
+        look_for(jobs, store, list(journal_of(self.base)), self.tally)
         queue = QueueFolder(self.root)
         self.tally["left in the queue"] += sum(
             len(list(queue.folder(name).iterdir())) for name in ("waiting", "running", "done")
@@ -243,15 +235,7 @@ class Rounds:
 def campaign(folder: Path, kills: int, workers: int, seed: int, pace: float) -> Counter[str]:
     """Rounds until so many processes have been killed."""
     with mounted(folder) as disks:
-        rounds, number = Rounds(folder, disks, workers, seed, pace), 0
-        try:
-            while rounds.kills < kills:
-                rounds.round(number)
-                number += 1
-                print(f"\r{number} rounds, {rounds.kills} kills", end="", file=sys.stderr, flush=True)
-        finally:
-            rounds.close(number)
-        return rounds.tally
+        return until(Rounds(folder, disks, workers, seed, pace), kills)
 
 
 def main() -> None:
@@ -267,11 +251,7 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         tally = campaign(Path(folder), given.kills, given.workers, given.seed, given.pace)
-    lines = ["| what | how often |", "|---|---|", *(f"| {what} | {count} |" for what, count in tally.items())]
-    text = "\n".join([*lines, "", f"{given.workers} workers, {time.monotonic() - began:.0f} s.", ""])
-    print(f"\n{text}")
-    if given.out:
-        given.out.write_text(text)
+    written(tally, f"{given.workers} workers, {time.monotonic() - began:.0f} s.", given.out)
     sys.exit(any(tally[bad] for bad in ("lost", "wrong", "raw", "unanswered")))
 
 

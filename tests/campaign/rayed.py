@@ -27,10 +27,11 @@ from pickle import loads
 from typing import Any
 
 import torch
+from rounds import look_for, until, written
 from scenario import Journal, journal_of
 
 import lotto
-from conftest import same_tensors, small_recipe
+from conftest import small_recipe
 from lotto import Job, Store
 from lotto.core.errors import LottoError
 from lotto.execution.ray import Ray, compute_task
@@ -231,17 +232,9 @@ class Rounds:
         for node in (*self.nodes, self.head):
             node.close()
         store, jobs = Store(self.root), [job for number in range(rounds) for job in jobs_of(number)]
-        for job in jobs:
-            run = store.lookup(job)
-            self.tally["lost"] += run is None
-            self.tally["wrong"] += run is not None and not same_tensors(run.weights, train(job).weights)
         lines = list(journal_of(self.root))
-        self.tally["raw"] += sum(line[0] == "raw" for line in lines)
+        look_for(jobs, store, lines, self.tally)
         self.tally["refused in a sentence"] += sum(line[0] == "refused" for line in lines)
-        computed = Counter(line[1] for line in lines if line[0] == "computed")
-        self.tally["trainings"] = len(jobs)
-        self.tally["computed"] = sum(computed[job.key or ""] for job in jobs)
-        self.tally["computed most often"] = max(computed.values(), default=0)
         store.begin()
         left = [path for path in self.root.iterdir() if path.name.startswith("lotto-scratch")]
         self.tally["left in the store"] += len(left) + len(list((self.root / "locks").glob("*")))
@@ -254,15 +247,7 @@ class Rounds:
 
 def campaign(folder: Path, kills: int, port: int, seed: int, pace: float) -> Counter[str]:
     """Rounds until so many processes have been killed."""
-    rounds, number = Rounds(folder, port, seed, pace), 0
-    try:
-        while rounds.kills < kills:
-            rounds.round(number)
-            number += 1
-            print(f"\r{number} rounds, {rounds.kills} kills", end="", file=sys.stderr, flush=True)
-    finally:
-        rounds.close(number)
-    return rounds.tally
+    return until(Rounds(folder, port, seed, pace), kills)
 
 
 def main() -> None:
@@ -286,11 +271,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="r-", ignore_cleanup_errors=True) as folder:
         tally = campaign(Path(folder), given.kills, given.port, given.seed, given.pace)
         said = (Path(folder) / "said").read_text(errors="replace")
-    lines = ["| what | how often |", "|---|---|", *(f"| {what} | {count} |" for what, count in tally.items())]
-    text = "\n".join([*lines, "", f"{NODES} nodes, {time.monotonic() - began:.0f} s.", ""])
-    print(f"\n{text}")
-    if given.out:
-        given.out.write_text(text)
+    written(tally, f"{NODES} nodes, {time.monotonic() - began:.0f} s.", given.out)
     if any(bad := [tally[word] for word in ("lost", "wrong", "raw")]):
         print(said[-5000:], file=sys.stderr)
     sys.exit(any(bad))

@@ -91,11 +91,13 @@ class Machine:
         Raises:
             UsageError: if it is so short that a training might not get on.
         """
+        if self.for_ is None:
+            return None
         from lotto.core.seconds import seconds_of
         from lotto.execution.compute import CHECKPOINT_SECONDS
 
-        found = None if self.for_ is None else seconds_of(self.for_)
-        if found is not None and found < 2 * CHECKPOINT_SECONDS:
+        found = seconds_of(self.for_)
+        if found < 2 * CHECKPOINT_SECONDS:
             shortest = f"{2 * CHECKPOINT_SECONDS:g}s"
             raise UsageError(f"--for is at least {shortest}: trainings are saved every {CHECKPOINT_SECONDS:g} seconds.")
         return found

@@ -57,6 +57,7 @@ def get_or_compute(
     Raises:
         StorageError: if the store cannot be used.
     """
+    trainer = trainer or train
     if item.key is None:
         return (_outcome(item, on_step) if isinstance(item, Task) else _trained(item, trainer, on_step=on_step)), True
     if (found := lookup(store, item)) is not None:
@@ -110,7 +111,7 @@ def get_or_compute_stack(
         missing = [i for i, run in enumerate(found) if run is None]
         for i in missing:
             _prepare(store, str(jobs[i].key))
-            found[i] = _extended(store, jobs[i], None if on_step is None else partial(on_step, i))
+            found[i] = _extended(store, jobs[i], None if on_step is None else partial(on_step, i), train)
         execution = _recorded(execution, jobs[0])
         if fresh := [i for i in missing if found[i] is None]:
             runs = _trained_together(
@@ -125,10 +126,10 @@ def get_or_compute_stack(
         return [(run, i in missing) for i, run in enumerate(found)]
 
 
-def _trained(job: Job, trainer: Trainer | None = None, **how: Any) -> Run:
+def _trained(job: Job, trainer: Trainer, **how: Any) -> Run:
     """A training, also one that diverges: that is an outcome like others, and no end of those beside it."""
     try:
-        return (trainer or train)(job, **how)
+        return trainer(job, **how)
     except DivergedError as error:
         return diverged_run(job, error)
 
@@ -138,7 +139,8 @@ def _trained_together(jobs: Sequence[Job], *, resume: Any = None, on_step: Any =
     try:
         return train_stack(jobs, resume=resume, on_step=on_step, **how)
     except DivergedError:
-        return [_trained(job, on_step=None if on_step is None else partial(on_step, i)) for i, job in enumerate(jobs)]
+        each = [None if on_step is None else partial(on_step, i) for i in range(len(jobs))]
+        return [_trained(job, train, on_step=one) for job, one in zip(jobs, each, strict=True)]
 
 
 def lookup(store: Store, item: WorkItem, *, locked: bool = False) -> Any:
@@ -194,7 +196,7 @@ def _kept(store: Store, item: Any, computed: Any, write: Callable[[], None]) -> 
     return computed
 
 
-def _extended(store: Store, job: Job, on_step: OnStep | None, trainer: Trainer | None = None) -> Run | None:
+def _extended(store: Store, job: Job, on_step: OnStep | None, trainer: Trainer) -> Run | None:
     """The stored run with the states that it lacks; None if nothing is stored that they can be computed from."""
     if (older := store.run(job)) is None:
         return None
@@ -236,7 +238,7 @@ def _outcome(task: Task, on_step: OnStep | None) -> Any:
     return task.execute(on_step)
 
 
-def _missing_states(job: Job, older: Run, on_step: OnStep | None, trainer: Trainer | None) -> Mapping[int, State]:
+def _missing_states(job: Job, older: Run, on_step: OnStep | None, trainer: Trainer) -> Mapping[int, State]:
     """The states that a job wants and its stored run lacks: only the part that gives them is trained."""
     if not (missing := [s for s in job.steps if s not in older.states]):
         return {}
@@ -246,4 +248,4 @@ def _missing_states(job: Job, older: Run, on_step: OnStep | None, trainer: Train
     start = older.states[at] if before else job.start
     part = replace(job, start=start, from_step=at, to_step=missing[-1], keep=tuple(missing))
     point = Checkpoint(at, part.initial_state(), crossovers=older.crossovers)
-    return (trainer or train)(part, resume=point, on_step=on_step).states
+    return trainer(part, resume=point, on_step=on_step).states

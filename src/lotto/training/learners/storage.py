@@ -46,14 +46,26 @@ def _writing(context: Any, row: Any, i: Any, value: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         value = given[2]
         if is_half(row):
-            bits = builder.bitcast(value, _BITS)
-            odd = builder.and_(builder.lshr(bits, ir.Constant(_BITS, 16)), ir.Constant(_BITS, 1))
-            rounded = builder.add(bits, builder.add(odd, ir.Constant(_BITS, 0x7FFF)))
+            rounded = rounded_bits(builder, value, _BITS, 1)
             value = builder.trunc(builder.lshr(rounded, ir.Constant(_BITS, 16)), ir.IntType(16))
         builder.store(value, _place(context, builder, signature.args[0], given))
         return context.get_dummy_value()
 
     return types.void(row, types.intp, types.float32), codegen
+
+
+def rounded_bits(builder: Any, number: Any, kind: Any, count: int) -> Any:
+    """The bits of float32, of which the upper half is the nearest bfloat16: of one number, or of a vector of ``count``.
+
+    ``kind`` is LLVM's type of the bits.
+    """
+
+    def constant(value: int) -> Any:
+        return ir.Constant(kind, value if count == 1 else [value] * count)
+
+    bits = builder.bitcast(number, kind)
+    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
+    return builder.add(bits, builder.add(odd, constant(0x7FFF)))
 
 
 def _place(context: Any, builder: Any, kind: Any, given: Any) -> Any:

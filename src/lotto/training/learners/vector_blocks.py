@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from lotto.training.learners.storage import is_half
+from lotto.training.learners.storage import is_half, rounded_bits
 
 LANES = 16
 """Numbers in a vector of float32; processors with narrower ones take two or four for each."""
@@ -108,16 +108,9 @@ def _put(builder: Any, parts: Any, address: Any) -> None:
         )
         _store(builder, builder.shuffle_vector(found, found, turns), address)
     else:
-        even, odd = (_rounded(builder, part) for part in parts)
+        even, odd = (rounded_bits(builder, part, _BITS, LANES) for part in parts)
         low, high = builder.lshr(even, _bits(16)), builder.and_(odd, _bits(0xFFFF0000))
         _store(builder, builder.or_(low, high), address)
-
-
-def _rounded(builder: Any, numbers: Any) -> Any:
-    """Bits of which the upper half is the nearest bfloat16."""
-    bits = builder.bitcast(numbers, _BITS)
-    odd = builder.and_(builder.lshr(bits, _bits(16)), _bits(1))
-    return builder.add(bits, builder.add(odd, _bits(0x7FFF)))
 
 
 def _function(builder: Any, kind: Any, name: str) -> Any:
