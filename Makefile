@@ -1,4 +1,4 @@
-# make demo: the papers' phenomenon in two to three minutes (SEED=100: from other seeds).   make test: the tests.   make lint: style and types.
+# make demo: the papers' phenomenon in one to two minutes (SEED=100: from other seeds).   make test: the tests.   make lint: style and types.
 # make test-extras: longer tests, and a campaign of kills, faults and damaged files on the store, in about a quarter of an hour.
 # make golden BASE=COMMIT: keys, bits, rows and printed texts against a former commit, on this machine.
 PYTHON ?= python3
