@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lotto.recipe.lr_schedules import Constant, Cosine, Exponential, Linear, MultiStep
     from lotto.recipe.optimizers import SGD, Adam, AdamW, RMSprop
     from lotto.recipe.recipe import Recipe
+    from lotto.training.dynamic_sparsity import DynamicSparsity
     from lotto.training.evaluation import evaluate
     from lotto.training.job import Job, Run, State
     from lotto.training.sparse_loop import sparse
@@ -41,6 +42,7 @@ __all__ = [
     "AdamW",
     "Constant",
     "Cosine",
+    "DynamicSparsity",
     "Exponential",
     "Job",
     "Linear",
@@ -87,6 +89,7 @@ _MODULES = {
     "recipe.optimizers": ["SGD", "Adam", "AdamW", "RMSprop"],
     "recipe.recipe": ["Recipe"],
     "training.evaluation": ["evaluate"],
+    "training.dynamic_sparsity": ["DynamicSparsity"],
     "training.job": ["Job", "Run", "State"],
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

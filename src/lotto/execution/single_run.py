@@ -16,6 +16,7 @@ from lotto.execution.store import Store
 from lotto.pruning.masks import Mask, MaskLike
 from lotto.pruning.ticket import Ticket
 from lotto.recipe.recipe import Recipe
+from lotto.training.dynamic_sparsity import DynamicSparsity
 from lotto.training.job import Job, Run, State
 
 
@@ -30,6 +31,7 @@ def train(
     keep: Sequence[str | int] = (),
     *,
     to_step: str | int | None = None,
+    sparsity: DynamicSparsity | None = None,
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
@@ -47,6 +49,7 @@ def train(
         from_step: where training begins: the schedule and the data order go on from there.
         keep: steps whose weights are kept, besides the last.
         to_step: where training ends; default the recipe's end.
+        sparsity: how the mask changes along the training; default: it holds still.
         engine: how it is run; default in this process.
         store: where runs are remembered; default ``LOTTO_STORE``, or the user's cache. An engine has its own.
         device: where it is computed; default the recipe's.
@@ -78,6 +81,7 @@ def train(
         None if to_step is None else recipe.step(to_step),
         tuple(recipe.step(k) for k in keep),
         label=recipe.name,
+        sparsity=sparsity,
     )
     run: Run = outcome_of(job, engine, store, device, progress)
     return run

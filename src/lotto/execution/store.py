@@ -183,7 +183,7 @@ class Store(StoreFolder):
         checksums = {}
         for step, state in states.items():
             # The optimizer's state at the end is of no use to anyone: no training goes on from there.
-            state = state if step != job.end else state.without_optimizer
+            state = state if step != job.end else state.at_end
             path = self.folder(job.key) / state_name(step)
             about = {"format": "lotto.state", "key": job.key, "step": str(step)}
             checksums[path.name] = files.save_tensors(path, pack(state), about)

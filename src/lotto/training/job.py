@@ -17,6 +17,8 @@ from lotto.core.text import shortened
 from lotto.core.weights import check_alike, digest, first_non_finite
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
+from lotto.training.dynamic_sparsity import DynamicSparsity
+from lotto.training.mask_entries import EXPLORED, entries_of, first_mask, mask_entries, masked, of_mask, without_mask
 from lotto.training.mistakes import Mistakes
 from lotto.training.network import constant_buffers
 
@@ -29,7 +31,7 @@ class State:
     Attributes:
         weights: name -> tensor, BatchNorm buffers included.
         optimizer: ``parameter/quantity`` -> tensor (momentum, Adam moments, and what else a training goes on with:
-            averages, the best weights so far); empty = the optimizer is new.
+            averages, the best weights so far, a mask that changes); empty = the optimizer is new.
 
     >>> State(recipe.initial(0))
     State(weights={6 tensors, 814 values})
@@ -42,6 +44,11 @@ class State:
     def without_optimizer(self) -> State:
         """The same weights with a new optimizer."""
         return State(self.weights)
+
+    @property
+    def at_end(self) -> State:
+        """What is of use when no training goes on from here: the weights, and the mask if it was one that changes."""
+        return State(self.weights, entries_of(self.optimizer))
 
     @property
     def without_best(self) -> State:
@@ -67,6 +74,8 @@ class Job(fingerprint.Cacheable):
         to_step: iteration at which it ends; None = the end of the recipe's training.
         keep: steps whose state is kept besides the last one.
         label: what progress displays call the job. Not part of its fingerprint.
+        sparsity: how the mask changes along the training; None = it holds still. A start whose state has a mask of its
+            own, because it comes from such a training, goes on with that one.
 
     >>> Job(recipe, from_step=0, to_step=10, keep=(5,)).steps
     (5, 10)
@@ -83,6 +92,7 @@ class Job(fingerprint.Cacheable):
     to_step: int | None = None
     keep: tuple[int, ...] = ()
     label: str = ""
+    sparsity: DynamicSparsity | None = None
 
     def __post_init__(self) -> None:
         total = self.recipe.total
@@ -100,6 +110,7 @@ class Job(fingerprint.Cacheable):
             raise UsageError(f"Cannot keep a step before from_step={self.from_step}; got keep={self.keep}.")
         if self.start is None and self.from_step:
             raise UsageError(f"Training from step {self.from_step} needs the weights at that step: start=...")
+        self.first_mask()
         if self.start is None and self.mask is None:
             return
         module = self.recipe.meta_model()
@@ -136,30 +147,35 @@ class Job(fingerprint.Cacheable):
         """
         # The start by its content, as masked: what the mask removes has no part in the outcome, and an initial
         # state is the same whether it is given by its seed or by its weights.
-        start = self.initial_state()
+        start, mask = self.initial_state(), self.first_mask()
         return fingerprint.canonical(
             {
                 "schema": fingerprint.SCHEMA,
                 "recipe": self.recipe.fingerprint(),
                 "start": {"weights": digest(start.weights), "optimizer": digest(start.optimizer)},
-                "mask": None if self.mask is None else digest(self.mask),
+                "mask": None if mask is None else digest(mask),
                 "order_seed": self.order_seed,
                 "steps": [self.from_step, self.end],
+                **({} if self.sparsity is None else {"sparsity": self.sparsity.entry(self.recipe)}),
             }
         )
 
     def initial_state(self) -> State:
         """The state at ``from_step``: masked start, optimizer included."""
         start = self.start or State(self.recipe.initial(self.init_seed))
-        if self.mask is None:
-            return start
-        mask = masks.cover_shared(self.mask, self.recipe.meta_model())
-        optimizer = dict(start.optimizer)
-        for name, tensor in optimizer.items():
-            parameter = name.rpartition("/")[0]
-            if parameter in mask and tensor.shape == mask[parameter].shape:
-                optimizer[name] = masks.apply({parameter: tensor}, {parameter: mask[parameter]})[parameter]
-        return State(masks.apply(start.weights, mask), optimizer)
+        optimizer, mask = without_mask(start.optimizer), self.first_mask()
+        if mask is None:
+            return State(start.weights, optimizer)
+        full = masks.cover_shared(mask, self.recipe.meta_model())
+        entries = {} if self.sparsity is None else mask_entries(mask, of_mask(start.optimizer, EXPLORED))
+        return State(masks.apply(start.weights, full), {**masked(optimizer, full), **entries})
+
+    def first_mask(self) -> masks.MaskLike | None:
+        """The mask at ``from_step``: of one that changes that of the state, if it has one, before that of the job."""
+        if self.sparsity is None:
+            return self.mask
+        of_start = None if self.start is None else of_mask(self.start.optimizer)
+        return first_mask(self.sparsity, self.recipe, self.mask if of_start is None else of_start)
 
     __repr__ = shown
 
@@ -229,6 +245,17 @@ class Run:
     def weights(self) -> Mapping[str, Tensor]:
         """The trained weights."""
         return self.at(self.steps[1])
+
+    @checked
+    def mask_at(self, step: int) -> masks.Mask | None:
+        """The mask of the weights at a kept step; None of a training whose mask does not change."""
+        found = of_mask(self.state(step).optimizer)
+        return None if found is None else masks.Mask(found)
+
+    @property
+    def mask(self) -> masks.Mask | None:
+        """The mask of the trained weights; None of a training whose mask does not change: it is the job's."""
+        return self.mask_at(self.steps[1])
 
     @property
     def test_error(self) -> float:

@@ -28,6 +28,7 @@ from lotto.training.learners.convolutions import Convolutions
 from lotto.training.learners.distributed import Distributed
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.stacked import Stacked, steps_taken
+from lotto.training.mask_updates import at_step, check_ranks, update_steps
 from lotto.training.member import Member
 from lotto.training.network import Network, constant_buffers, flushed_denormals, has_own_data, is_ours
 from lotto.training.own_loop import train_own
@@ -117,6 +118,7 @@ def train_stack(
     """
     if any(job.recipe != jobs[0].recipe for job in jobs):
         raise UsageError("Jobs that train together have one recipe.")
+    check_ranks(jobs, ranks)
     if jobs[0].recipe.loop is not None:
         return [train_own(job, None if on_step is None else partial(on_step, i)) for i, job in enumerate(jobs)]
     points = [
@@ -127,15 +129,17 @@ def train_stack(
         if point.step in job.steps:
             point.kept.setdefault(point.step, point.state)
     firsts = [point.step for point in points]
-    bounds = sorted({*firsts, *(job.end for job in jobs)})
-    saving, about = _Saving(on_checkpoint, checkpoint_seconds), "no steps"
+    bounds = sorted({*firsts, *(job.end for job in jobs), *(step for job in jobs for step in update_steps(job))})
+    saving, about, masked = _Saving(on_checkpoint, checkpoint_seconds), "no steps", [*jobs]
     with flushed_denormals(), private_rng():
         for first, last in pairwise(bounds):
             active = [i for i, job in enumerate(jobs) if firsts[i] <= first < job.end]
+            for i in active:
+                masked[i], points[i].state = at_step(jobs[i], points[i].state, first)
             clocks = {i: steps_taken(points[i].state) for i in active}
             for clock in sorted(set(clocks.values())):
                 chosen = [i for i in active if clocks[i] == clock]
-                about = _advance(chosen, jobs, points, last, on_step, saving, ranks)
+                about = _advance(chosen, masked, points, last, on_step, saving, ranks)
         for job, point in zip(jobs, points, strict=True):
             _check_ended_finite(job, point.state)
             if job.from_step == job.end:  # no step was to be taken

@@ -6,6 +6,7 @@ from lotto.recipe.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.evaluation import evaluate_network
 from lotto.training.job import Job, State
+from lotto.training.mask_entries import entries_of
 from lotto.training.network import Network
 from lotto.training.records import add_record, evaluation_steps, evenly
 from lotto.training.reported import Best, ended
@@ -25,6 +26,7 @@ class Member:
         self.records = evaluation_steps(job.recipe, job)
         self.best = Best.of(point.state) if job.recipe.reported == "best" else None
         self._chosen = self.best
+        self._of_mask = entries_of(point.state.optimizer)
 
     @property
     def stopped(self) -> int:
@@ -32,7 +34,9 @@ class Member:
         return 0 if self.best is None else self.best.stopped
 
     def state(self, found: State) -> State:
-        """A learner's state, with the best weights so far."""
+        """A learner's state, with the mask, if it is one that changes, and the best weights so far."""
+        if self._of_mask:
+            found = State(found.weights, {**found.optimizer, **self._of_mask})
         return found if self.best is None else self.best.put_into(found)
 
     def record(self, network: Network) -> None:

@@ -14,6 +14,7 @@ from lotto.recipe.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.evaluation import SPLITS, can_skip, tally
 from lotto.training.job import Job
+from lotto.training.mask_entries import shares
 from lotto.training.network import Network
 
 CURVE_PART = 0.03
@@ -86,4 +87,4 @@ def add_record(point: Checkpoint, job: Job, network: Network) -> None:
             found[f"{split}_examples"] = -(-size // stride)
         if final and split == "test":
             point.mistakes = counted.mistakes
-    point.history.append(found)
+    point.history.append(found | shares(point.state.optimizer))

@@ -18,10 +18,11 @@ from torch import Tensor
 from lotto.core.weights import clone
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import State
+from lotto.training.mask_entries import MASKS
 from lotto.training.network import Network
 
 EMA, BEST, RAW = "ema", "best", "raw"
-KEPT = (EMA, BEST, RAW)
+KEPT = (EMA, BEST, RAW, *MASKS)
 """Quantities of a state that are none of the optimizer's."""
 
 

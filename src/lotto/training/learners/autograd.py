@@ -83,6 +83,11 @@ class Autograd(SingleLearner):
                 if remembered.shape == mask.shape:
                     remembered.mul_(mask)
 
+    def gradients(self, batch: Any, step: int) -> dict[str, Tensor]:
+        """Gradients of a step's batch by parameter, 0 where it is pruned; none for what has no part in the loss."""
+        self._backward(batch, step)
+        return {n: p.grad.to("cpu", copy=True).contiguous() for n, p in self.parameters.items() if p.grad is not None}
+
     def _backward(self, batch: Any, step: int) -> Tensor:
         """Set the gradients of a batch, 0 where the mask is; returns its loss."""
         loss = self._gradients(batch, step)

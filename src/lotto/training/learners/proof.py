@@ -33,7 +33,7 @@ def check_alike(module: nn.Module, found: Description, shape: Sequence[int]) -> 
     from lotto.training.learners.network_pass import NetworkPass
     from lotto.training.learners.outputs_pass import OutputsPass
 
-    with private_rng(SEED):
+    with private_rng(SEED), torch.enable_grad():  # an evaluation, which needs none, may be the first to ask
         module = copy.deepcopy(module).train().requires_grad_()  # what is frozen has gradients, too
         with torch.no_grad():
             for tensor in (*module.parameters(), *(b for b in module.buffers() if b.is_floating_point())):
