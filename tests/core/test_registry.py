@@ -66,7 +66,7 @@ recipe = tiny().replace(name="a recipe of its own name")
 """
 ENTRIES = """
 [lotto.scores]
-snip = small_lottery_package.things:snip
+saliency = small_lottery_package.things:snip
 smallest = small_lottery_package.things:smallest
 gone = small_lottery_package.things:gone
 [lotto.trackers]
@@ -106,13 +106,13 @@ def installed(tmp_path, monkeypatch):
 
 def test_a_score_of_an_installed_package_is_a_name_like_ours(installed, store):
     recipe, options = small_recipe(), {"levels": 1, "replicates": 1, "controls": (), "engine": Serial(store)}
-    found = lotto.imp(recipe, score="snip", **options)
+    found = lotto.imp(recipe, score="saliency", **options)
     things = importlib.import_module("small_lottery_package.things")
     assert same_tensors(
         found.replicates[0][1].mask, lotto.imp(recipe, score=things.snip, **options).replicates[0][1].mask
     )
     assert found.plan.scored
-    assert found.plan.describe()["score"] == "snip"
+    assert found.plan.describe()["score"] == "saliency"
     weights, mask = recipe.initial(0), masks.ones(recipe)
     kept = lotto.pruning.prune(weights, mask, 0.5, "smallest")
     assert all(weights[n].abs()[m].max() <= weights[n].abs()[~m].min() for n, m in kept.items() if n == "fc1.weight")
@@ -121,7 +121,7 @@ def test_a_score_of_an_installed_package_is_a_name_like_ours(installed, store):
 
 def test_a_package_counts_in_keys_by_its_version(installed):
     recipe = small_recipe()
-    task = score_task(recipe, "snip", recipe.initial(0), masks.ones(recipe))
+    task = score_task(recipe, "saliency", recipe.initial(0), masks.ones(recipe))
     assert "small_lottery_package 1.0" in str(task.description["score"])
     assert task.key is not None
 
@@ -141,8 +141,11 @@ def test_recipes_of_installed_packages_are_found_and_listed(installed, capsys):
 
 
 def test_unknown_and_broken_names_are_one_sentence(installed):
-    with pytest.raises(UsageError, match=r"Choices: gone, magnitude, magnitude-increase, random, smallest, snip"):
-        make_plan(small_recipe(), score="snup")
+    with pytest.raises(
+        UsageError,
+        match=r"Choices: gone, grasp, magnitude, magnitude-increase, random, saliency, smallest, snip, synflow",
+    ):
+        make_plan(small_recipe(), score="salience")
     with pytest.raises(UsageError, match=r"score 'gone' of small-lottery-package cannot be imported \(AttributeError"):
         make_plan(small_recipe(), score="gone")
 
@@ -163,8 +166,8 @@ def test_the_command_takes_scores_by_their_names_and_by_a_file_in_this_folder(in
     (tmp_path / "my_scores.py").write_text(CODE)
     tables = []
     # Two dense trainings, two scores, two levels: of the same code in a file the scores are others, the masks the same.
-    counts = {"snip": "6 computed, 0", "my_scores:snip": "2 computed, 4", "magnitude": "2 computed, 2"}
-    for name in ("snip", "my_scores:snip", "magnitude"):
+    counts = {"saliency": "6 computed, 0", "my_scores:snip": "2 computed, 4", "magnitude": "2 computed, 2"}
+    for name in ("saliency", "my_scores:snip", "magnitude"):
         out, own = tmp_path / name.replace(":", "-"), ":" in name
         arguments = [
             "imp", "tiny-net", "--levels", "1", "--replicates", "2", "--controls", "none", "--jobs", "2" if own else "1",

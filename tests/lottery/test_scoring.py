@@ -291,9 +291,9 @@ def test_what_a_score_does_to_its_tensors_is_its_own_affair(engine):
         (lambda context: {n: [1.0] for n in context.gradients()}, r"A score is a tensor of real numbers"),
         (lambda weight, generator: weight, r"function of one context, or of \(weight, start, generator\)"),
         (lambda context, *, samples: {}, r"function of one context, or of \(weight, start, generator\)"),
-        ("snap", r"Unknown score 'snap'\. Choices: magnitude, magnitude-increase, random"),
+        ("snap", r"Unknown score 'snap'\. Choices: grasp, magnitude, magnitude-increase, random, snip, synflow"),
         ("no.such:snip", r"The score 'no\.such:snip' cannot be imported \(ModuleNotFoundError"),
-        ("lotto.pruning.scores:snip", r"cannot be imported \(AttributeError"),
+        ("lotto.pruning.scores:snap", r"cannot be imported \(AttributeError"),
         ("lotto.pruning.scores:ENTRY_POINTS", r"function of one context, or of .* is 'lotto.scores'"),
     ],
 )

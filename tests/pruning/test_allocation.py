@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from conftest import same_tensors, small_recipe
 from lotto import Mask
 from lotto.core.errors import UsageError
-from lotto.pruning import Pruning, Unstructured, keep_top, layer_counts, masks, prune
+from lotto.pruning import Pruning, Unstructured, balanced_counts, keep_top, layer_counts, masks, prune
 
 SHAPES = {"a.weight": (4, 6), "b.weight": (5, 4), "c.weight": (3, 5)}
 
@@ -28,7 +28,7 @@ def case(seed: int):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0.01, 0.99), st.sampled_from(["global", "layer", "erk"]))
+@given(st.integers(0, 10**6), st.floats(0.01, 0.99), st.sampled_from(["global", "layer", "erk", "balanced"]))
 def test_a_density_is_reached_to_the_weight(seed, density, allocation):
     weights, mask = case(seed)
     wanted = round(density * masks.size(mask))
@@ -52,6 +52,20 @@ def test_layers_keep_the_same_fraction_as_nearly_as_whole_numbers_do(seed, part)
     for name, count in counts.items():
         exact = Fraction(total * left[name], sum(left.values()))
         assert math.floor(exact) <= count <= math.ceil(exact)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_balanced_layers_keep_the_same_number_as_far_as_they_have_it(seed, part):
+    _, mask = case(seed)
+    left = {n: int(m.sum()) for n, m in mask.items()}
+    total = round(part * sum(left.values()))
+    counts = balanced_counts(mask, total)
+    assert sum(counts.values()) == total
+    assert list(counts) == list(mask)
+    most = max(counts.values())
+    for name, count in counts.items():
+        assert count == left[name] or most - 1 <= count <= most  # capped by its size, or the common number
 
 
 def test_rates_of_single_layers_leave_the_rest_to_make_up_the_density():

@@ -144,6 +144,8 @@ def _longest(plan: SettledPlan, left: Sequence[Training]) -> float:
     """Iterations that follow each other: a level waits for the one before it, its copies for nobody."""
     levels = [t.steps for t in left if not t.control]
     controls = [t.steps for t in left if t.control]
+    if plan.before_training:  # then they wait for the dense network alone
+        return sum(sorted(levels)[-2:]) + max(controls, default=0)
     return sum(levels) / plan.options.particles + max(controls, default=0)
 
 

@@ -49,6 +49,8 @@ CONTROLS = ("reinit", "random")
 NONE, ALL = "none", "all"
 """In the place of the controls, and of the levels at which they are trained."""
 ORDERS = ("shared", "fresh")
+END = "end"
+PRUNE_AT = (END, "rewind", "init")
 SHORT = ("levels", "rate", "density", "densities", "one_shot", "adaptive")
 """Options that make a schedule."""
 
@@ -143,17 +145,25 @@ class Plan:
         "(SWAMP, 2305.14852). BatchNorm statistics are re-estimated for it. Controls have one copy",
     )
 
+    prune_at: str = option(
+        END,
+        "whose weights are pruned: `end` (trained ones, level by level), `init` (the initial ones, from which every "
+        "level is then trained: pruning at initialisation) or `rewind` (those at the rewind step). Before training "
+        "each level is one cut of what level 0 has, to its density",
+    )
+
     score: Score | str | None = option(
         None,
-        "which weights matter: `magnitude`, `random`, `magnitude-increase`, the name of an installed package's, "
+        "which weights matter: `magnitude`, `random`, `magnitude-increase`, `snip`, `grasp`, `synflow` (the last three "
+        "were made for `prune_at` `init`), the name of an installed package's, "
         "`package.module:function`; in Python also a function (context) -> {name: tensor}, or one of (weight, start, "
         "generator). One that reads the network and its data is computed by the engine and remembered; default the "
         "recipe's, mostly `magnitude`",
     )
     allocation: Allocation | str | None = option(
         None,
-        "how many weights each layer keeps: `global`, `layer`, `erk`; in Python also a function (mask, total) -> "
-        "{name: number}; default the recipe's, mostly `global`",
+        "how many weights each layer keeps: `global`, `layer`, `erk`, `balanced`; in Python also a function (mask, "
+        "total) -> {name: number}; default the recipe's, mostly `global`",
     )
 
     def __post_init__(self) -> None:
@@ -172,6 +182,8 @@ class Plan:
             raise UsageError(f"rewind_optimizer goes with after='weights'; got after={Retraining(self.after).value!r}.")
         if self.after is Retraining.REINIT and self.rewind_to is not None:
             raise UsageError("after='reinit' trains from a new start at every level, so it has no rewind step.")
+        if self.prune_at != END:
+            _check_before_training(self)
 
     def changed(self) -> dict[str, Any]:
         """The options that are not at their defaults."""
@@ -222,12 +234,31 @@ def _check_names(plan: Plan) -> None:
     for control in plan.controls:
         if control not in CONTROLS:
             raise unknown("control", control, (*CONTROLS, NONE))
+    if plan.prune_at not in PRUNE_AT:
+        raise unknown("time of pruning", plan.prune_at, PRUNE_AT)
     if plan.order not in ORDERS:
         raise unknown("order", plan.order, ORDERS)
     if plan.after not in [a.value for a in Retraining]:
         raise unknown("after-prune policy", str(plan.after), [a.value for a in Retraining])
     if isinstance(plan.schedule, str):
         named_schedule(plan.schedule)
+
+
+def _check_before_training(plan: Plan) -> None:
+    """What needs trained weights to prune does not go with pruning before training."""
+    from lotto.pruning.density import Adaptive
+
+    asked = f"prune_at={plan.prune_at!r} prunes before training"
+    adaptive = plan.adaptive or plan.schedule == "adaptive" or isinstance(plan.schedule, Adaptive)
+    if adaptive:
+        raise UsageError(f"{asked}; adaptive pruning chooses its cuts by trained levels. Give densities or levels.")
+    if plan.after is not Retraining.WEIGHTS:
+        raise UsageError(
+            f"{asked}, and trains every level from those weights: after='weights'; got "
+            f"after={Retraining(plan.after).value!r}."
+        )
+    if plan.particles > 1:
+        raise UsageError(f"{asked}; particles are averaged to be pruned when they are trained: particles=1.")
 
 
 def _check_schedule(plan: Plan) -> None:

@@ -15,7 +15,7 @@ from lotto.core.errors import UsageError, text
 from lotto.core.rng import derived_seed
 from lotto.core.shown import shown
 from lotto.core.statistics import CONFIDENCE, confidence_per_look
-from lotto.lottery.options import AUTO, CONTROLS, Plan, Retraining, made_from_plan
+from lotto.lottery.options import AUTO, CONTROLS, END, Plan, Retraining, made_from_plan
 from lotto.lottery.scoring import check_score
 from lotto.pruning import masks
 from lotto.pruning.density import (
@@ -28,11 +28,12 @@ from lotto.pruning.density import (
     ToDensity,
     densities_of,
     named_schedule,
+    to_density,
 )
 from lotto.pruning.masks import Mask, layer_of
 from lotto.pruning.prunable import NAMED
 from lotto.pruning.rule import Pruning
-from lotto.pruning.scores import score_name
+from lotto.pruning.scores import magnitude_increase, reads_density, score_function, score_name
 from lotto.recipe.recipe import Recipe
 
 __all__ = ["AUTO", "CONTROLS", "Plan", "Retraining", "SettledPlan", "make_plan", "number_of_replicates"]
@@ -104,6 +105,11 @@ class SettledPlan:
         return isinstance(self.schedule, Adaptive)
 
     @property
+    def before_training(self) -> bool:
+        """Whether the weights at the rewind step are pruned, by one cut for each level."""
+        return self.options.prune_at != END
+
+    @property
     def target(self) -> float:
         """Density at which adaptive pruning ends; 0: where no cut is kept any more."""
         return (self.schedule.density or 0.0) if isinstance(self.schedule, Adaptive) else 0.0
@@ -129,7 +135,7 @@ class SettledPlan:
             return None
         # With particles every level has their average to evaluate, too.
         each = (self.levels + 1) * (self.options.particles + (self.options.particles > 1))
-        each += self.levels * self.scored
+        each += self.scored * (self.levels if not self.before_training or reads_density(self.pruning.score) else 1)
         return self.replicates * (each + len(self.trained_controls) * len(self.control_levels))
 
     @cached_property
@@ -145,6 +151,10 @@ class SettledPlan:
     def next_cut(self, mask: Mask, level: int) -> Pruning | None:
         """The cut that follows a level; None where the schedule ends."""
         return self.schedule.next_cut(self.pruning, mask, level)
+
+    def cut_before_training(self, level: int) -> Pruning:
+        """The cut of what is left at level 0 to the density of a level."""
+        return to_density(self.pruning, self.first_mask, self.densities[level - 1])
 
     def describe(self) -> dict[str, Any]:
         """The plan in plain values, for files and reports."""
@@ -170,6 +180,7 @@ class SettledPlan:
             "adaptive": self.adaptive,
             "particles": asked.particles,
             **({"restart_dense": True} if asked.restart_dense else {}),
+            **({"prune_at": asked.prune_at} if self.before_training else {}),
         }
 
     @property
@@ -215,6 +226,11 @@ def make_plan(
     rewind_step = _rewind_step(recipe, plan)
     rule, mask = base_rule(recipe, plan), masks.ones(recipe) if start_mask is None else Mask(start_mask)
     masks.check_fits(mask, masks.ones(recipe))
+    if plan.prune_at != END and score_function(rule.score) is magnitude_increase:
+        raise UsageError(
+            f"prune_at={plan.prune_at!r} prunes before training, when no weight has grown yet: take another score than "
+            "'magnitude-increase'."
+        )
     # One cut of the initial weights, so that a score, a rate or a layer that does not fit is noticed now.
     first = recipe.initial(plan.seed)
     scored = check_score(recipe, rule, first, mask, first, plan.seed)
@@ -285,6 +301,13 @@ def _levels(schedule: DensitySchedule, rule: Pruning, mask: Mask) -> int:
 
 
 def _rewind_step(recipe: Recipe, plan: Plan) -> int:
+    if plan.prune_at == "init":
+        if plan.rewind_to is not None and recipe.step(plan.rewind_to):
+            raise UsageError(
+                "prune_at='init' prunes and trains from the initial weights, so its rewind step is 0; got "
+                f"rewind_to={plan.rewind_to!r}. prune_at='rewind' prunes the weights at that step."
+            )
+        return 0
     step = recipe.step(recipe.rewind_to if plan.rewind_to is None else plan.rewind_to)
     if step >= recipe.total:
         raise UsageError(

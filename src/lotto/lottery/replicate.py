@@ -101,19 +101,31 @@ class Replicate:
             seed=derived_seed(self.seed, "pruning", level), label=self.label(f"level {level}"),
         )  # fmt: skip
 
+    def cut_before_training(self, level: int) -> Procedure[Mask]:
+        """The mask of a level whose weights are pruned where it starts: one seed, so that one score is for all."""
+        plan, weights = self.plan, self.rewound.weights
+        return pruned(
+            plan.recipe, plan.cut_before_training(level), weights, plan.first_mask, start=weights,
+            seed=derived_seed(self.seed, "pruning", 0), label=self.label(f"level {level}"),
+        )  # fmt: skip
+
     def next_level(self, last: Level, mask: Mask) -> Procedure[Level]:
         """Train the level after ``last`` from its mask."""
         level = last.level + 1
-        job = self._next_job(level, mask, last.solution)
+        job = self.job_of(level, mask, last.solution)
         if self.plan.options.particles == 1:
             (run,) = yield [job]
             return Level(level, mask, run)
         average, runs = yield from averaged_procedure(_particles(self.plan, job))
         return Level(level, mask, average, particles=runs, average=average)
 
-    def _next_job(self, level: int, mask: Mask, last: Run) -> Job:
-        """The training of a level: where it starts and how is the plan's after-prune policy."""
-        plan, recipe, start = self.plan, self.plan.recipe, State(last.weights)
+    def job_of(self, level: int, mask: Mask, last: Run | None = None) -> Job:
+        """The training of a level: where it starts and how is the plan's after-prune policy.
+
+        ``last`` is what was pruned, where that is trained.
+        """
+        plan, recipe = self.plan, self.plan.recipe
+        start = self.rewound if last is None else State(last.weights)
         order = plan.order_seed(self.index, level)
         label = self.label(f"level {level}", f"{masks.density(mask):.1%}")
         match plan.options.after:

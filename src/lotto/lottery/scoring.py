@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.core.fingerprint import affects
 from lotto.core.shown import shown
 from lotto.core.weights import Weights
 from lotto.data.batch import Batch, mapped
@@ -31,9 +32,10 @@ from lotto.execution.task import OnStep, Task
 from lotto.landscape.curvature.operator import Hessian, twice_differentiable
 from lotto.pruning import masks
 from lotto.pruning.context import NeedsNetworkError
+from lotto.pruning.density import check_target
 from lotto.pruning.masks import Mask, MaskLike
-from lotto.pruning.rule import Pruning, context_of, prune_by
-from lotto.pruning.scores import Score, score_function, score_name, scores_of
+from lotto.pruning.rule import Pruning, context_of, left_by, prune_by
+from lotto.pruning.scores import Score, reads_density, score_function, score_name, scores_of
 from lotto.recipe.own_loop import no_data
 from lotto.recipe.recipe import Recipe
 from lotto.training.network import Network, device_of
@@ -180,6 +182,7 @@ class ScoreTask(Task):
         seed: of the score's random numbers and of the order of its batches.
         batch_size: of the context's batches; the recipe's.
         label: what progress displays call it.
+        density: the share of all prunable weights that the cut leaves, where the score asks for it.
     """
 
     kind = "score"
@@ -193,6 +196,7 @@ class ScoreTask(Task):
     seed: int = 0
     batch_size: int = 0
     label: str = ""
+    density: float | None = field(default=None, metadata=affects("outcome", unless=None))
 
     @property
     def size(self) -> int:
@@ -203,7 +207,7 @@ class ScoreTask(Task):
         """Returns ``scores``: by name, the type and, in base 64, the bytes of the kept weights' scores, in order."""
         measured = NetworkMeasurements(self.recipe, self.weights, self.mask, self.seed)
         context = context_of(measured.weights, self.mask, self.start, self.seed, measured)
-        scores = scores_of(self.score, context)
+        scores = scores_of(self.score, context, self.density)
         if on_step is not None:
             on_step(1, 0.0)
         return {"scores": {name: _packed(scores[name][keep.bool()]) for name, keep in self.mask.items()}}
@@ -244,7 +248,8 @@ def pruned(
     try:
         return prune_by(rule, weights, mask, start=start, seed=seed)
     except NeedsNetworkError:
-        task = score_task(recipe, rule.score, weights, mask, start, seed, label)
+        left = left_by(rule, mask) if reads_density(rule.score) else None
+        task = score_task(recipe, rule.score, weights, mask, start, seed, label, left)
     (outcome,) = yield [task]
     return prune_by(rule, weights, mask, start=start, seed=seed, scores=unpacked(outcome, mask))
 
@@ -257,11 +262,13 @@ def score_task(
     start: Weights | None = None,
     seed: int = 0,
     label: str = "",
+    density: float | None = None,
 ) -> ScoreTask:
     """The task of a score, with the parts of the arguments that it reads."""
+    density = density if reads_density(score) else None
     start = None if start is None else {name: start[name] for name in mask}
     name = " · ".join(filter(None, (label, f"score {score_name(score)}")))
-    return ScoreTask(recipe, weights, mask, score_function(score), start, seed, recipe.step_examples, name)
+    return ScoreTask(recipe, weights, mask, score_function(score), start, seed, recipe.step_examples, name, density)
 
 
 def check_score(recipe: Recipe, rule: Pruning, weights: Weights, mask: Mask, start: Weights, seed: int) -> bool:
@@ -290,6 +297,7 @@ def score_weights(
     *,
     start: Weights | None = None,
     seed: int = 0,
+    density: float | None = None,
     engine: Engine | None = None,
     store: Store | str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
@@ -304,6 +312,7 @@ def score_weights(
         score: a name or a function, see `lotto.pruning.Pruning`.
         start: weights at the rewind point, for scores that read them.
         seed: for scores that draw random numbers or take batches.
+        density: share of all prunable weights that is to be left, for scores that prune in rounds (``synflow``).
         engine, store, device, progress: as of `lotto.train`.
 
     Returns:
@@ -317,9 +326,11 @@ def score_weights(
     >>> lotto.pruning.prune(recipe.initial(0), lotto.pruning.masks.ones(recipe), 0.5, scores)
     Mask(50 % of 78,336 weights in 3 layers)
     """
+    if density is not None:
+        check_target(density)
     kept = Mask(masks.ones(recipe) if mask is None else mask)
     try:
-        return dict(scores_of(score, context_of(weights, kept, start, seed)))
+        return dict(scores_of(score, context_of(weights, kept, start, seed), density))
     except NeedsNetworkError:
-        task = score_task(recipe, score, weights, kept, start, seed)
+        task = score_task(recipe, score, weights, kept, start, seed, density=density)
     return unpacked(outcome_of(task, engine, store, device, progress), kept)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lotto.pruning.agreement import Overlap, overlap
-from lotto.pruning.allocation import ALLOCATIONS, Allocation, erk_counts, keep_top, layer_counts
+from lotto.pruning.allocation import ALLOCATIONS, Allocation, balanced_counts, erk_counts, keep_top, layer_counts
+from lotto.pruning.at_init import grasp, snip, synflow
 from lotto.pruning.context import Context
 from lotto.pruning.density import (
     MAX_LEVELS,
@@ -47,8 +48,10 @@ __all__ = [
     "Ticket",
     "ToDensity",
     "Unstructured",
+    "balanced_counts",
     "densities_of",
     "erk_counts",
+    "grasp",
     "keep_top",
     "layer_counts",
     "levels_for",
@@ -57,5 +60,7 @@ __all__ = [
     "overlap",
     "prune",
     "random",
+    "snip",
+    "synflow",
     "to_density",
 ]

@@ -14,7 +14,7 @@ from lotto.core.errors import UsageError, text, unknown
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask, MaskLike
 
-ALLOCATIONS = ("global", "layer", "erk")
+ALLOCATIONS = ("global", "layer", "erk", "balanced")
 Allocation = Callable[[Mask, int], Mapping[str, int]]
 """How many weights each layer keeps: (what is kept now, how many are to be kept of all) to counts that add up, by
 name."""
@@ -108,6 +108,29 @@ def layer_counts(mask: MaskLike, total: int) -> dict[str, int]:
     return _rounded({n: total * int(m.sum()) / every for n, m in mask.items()}, total)
 
 
+@checked
+def balanced_counts(mask: MaskLike, total: int) -> dict[str, int]:
+    """How many weights each layer keeps so that all keep the same number; the counts add up to ``total``.
+
+    A layer that has not so many keeps all that it has, and the others share the rest.
+
+    Args:
+        mask: what each layer has, by name.
+        total: how many weights are kept of all.
+
+    >>> balanced_counts({"a": torch.ones(10, dtype=torch.bool), "b": torch.ones(300, dtype=torch.bool)}, 100)
+    {'a': 10, 'b': 90}
+    """
+    has = {n: int(m.sum()) for n, m in mask.items()}
+    if not 0 <= total <= sum(has.values()):
+        raise UsageError(f"Cannot keep {total} of {sum(has.values())} weights.")
+    counts, left = {}, total
+    for done, name in enumerate(sorted(has, key=lambda n: has[n])):  # the smallest first: what they lack goes on
+        counts[name] = min(has[name], left // (len(has) - done))
+        left -= counts[name]
+    return {n: counts[n] for n in has}
+
+
 def _rounded(wanted: Mapping[str, float], total: int) -> dict[str, int]:
     """Whole numbers that add up to ``total``: the largest fractional parts are rounded up."""
     counts = {n: math.floor(w) for n, w in wanted.items()}
@@ -140,6 +163,8 @@ def allocated(allocation: str | Allocation, mask: Mask, total: int) -> int | dic
         return layer_counts(mask, total)
     if allocation == "erk":
         return erk_counts(mask, total)
+    if allocation == "balanced":
+        return balanced_counts(mask, total)
     assert not isinstance(allocation, str)
     return _checked_counts(allocation, mask, total)
 

@@ -194,14 +194,35 @@ def prune_by(
     """`prune` by a recipe's rule; ``scores`` are those that have been computed."""
     mask = Mask({n: m.detach().cpu() for n, m in mask.items()}, getattr(mask, "shared", None))
     context = context_of(weights, mask, start, seed)
-    scores = scores_of(rule.score, context) if scores is None else checked_scores(scores, mask, "given")
+    kept, pool, pooled = _asked(rule, mask, density)
+    left = _left(mask, kept, pooled)
+    scores = scores_of(rule.score, context, left) if scores is None else checked_scores(scores, mask, "given")
+    result = dict(_kept(rule.pattern, scores, kept, {n: mask[n] for n in kept})) if kept else {}
+    if pool:
+        result |= _kept(rule.pattern, scores, pooled, pool)
+    return Mask({n: result[n] for n in mask}, mask.shared)
+
+
+def _asked(rule: Pruning, mask: Mask, density: float | None) -> tuple[dict[str, int], Mask, int | Mapping[str, int]]:
+    """How many weights the layers with rates of their own keep, what the others have, and how many of that is kept."""
     own = _own_rates(rule.rates, list(mask))
     pool = Mask({n: m for n, m in mask.items() if n not in own})
     kept = {n: keep_count(int(mask[n].sum()), r) for n, r in own.items()}
-    result = dict(_kept(rule.pattern, scores, kept, {n: mask[n] for n in own})) if own else {}
-    if pool:
-        result |= _kept(rule.pattern, scores, _counts(rule, mask, pool, sum(kept.values()), density), pool)
-    return Mask({n: result[n] for n in mask}, mask.shared)
+    return kept, pool, _counts(rule, mask, pool, sum(kept.values()), density) if pool else 0
+
+
+def left_by(rule: Pruning, mask: Mask) -> float:
+    """The share of all prunable weights that a cut by a rule leaves.
+
+    >>> left_by(Pruning(0.5), Mask({"fc.weight": torch.ones(4, 5, dtype=torch.bool)}))
+    0.5
+    """
+    kept, _, pooled = _asked(rule, mask, None)
+    return _left(mask, kept, pooled)
+
+
+def _left(mask: Mask, kept: Mapping[str, int], pooled: int | Mapping[str, int]) -> float:
+    return (sum(kept.values()) + (pooled if isinstance(pooled, int) else sum(pooled.values()))) / masks.size(mask)
 
 
 def context_of(weights: Weights, mask: Mask, start: Weights | None, seed: int, measurements: Any = None) -> Context:

@@ -16,13 +16,19 @@ from lotto.core.check import Kind, Unfit
 from lotto.core.errors import LottoError, UsageError, nearest, text
 from lotto.core.rng import stream
 from lotto.core.weights import Weights
+from lotto.pruning.at_init import grasp, snip, synflow
 from lotto.pruning.context import Context
 
 LayerScore = Callable[[Tensor, "Tensor | None", np.random.Generator], Tensor]
 """A score of one layer: (trained weight, its value at the rewind point or None, a generator of its own) to a
 tensor of the same shape; the weights with the lowest scores are removed."""
-ContextScore = Callable[[Context], Mapping[str, Tensor]]
-"""A score of a whole network: its `Context` to a tensor of the weight's shape for every prunable weight, by name."""
+ContextScore = Callable[..., Mapping[str, Tensor]]
+"""A score of a whole network: its `Context` to a tensor of the weight's shape for every prunable weight, by name. One
+that has an argument ``density`` with a default is told which share of all prunable weights the cut will leave."""
+
+
+DENSITY = "density"
+"""The argument of a score that prunes in rounds of its own."""
 
 
 def takes_context(function: Callable[..., Any]) -> bool:
@@ -30,6 +36,12 @@ def takes_context(function: Callable[..., Any]) -> bool:
     if not _takes(function, 1):
         return False
     return not _takes(function, 3) or next(iter(inspect.signature(function).parameters), "") == "context"
+
+
+def reads_density(score: str | Score) -> bool:
+    """Whether a score of a whole network asks for the density that it is to prune to."""
+    function = score_function(score)
+    return takes_context(function) and DENSITY in inspect.signature(function).parameters
 
 
 def _takes(function: Callable[..., Any], count: int) -> bool:
@@ -90,6 +102,9 @@ SCORES: dict[str, Score] = {
     "magnitude": magnitude,
     "random": random,
     "magnitude-increase": magnitude_increase,
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow,
 }
 """By name."""
 _DRAWLESS = (magnitude, magnitude_increase)
@@ -121,8 +136,8 @@ def score_name(score: object) -> str:
     return score if isinstance(score, str) else str(getattr(score, "__qualname__", repr(score)))
 
 
-def scores_of(score: str | Score, context: Context) -> Scores:
-    """The scores of every weight of a mask.
+def scores_of(score: str | Score, context: Context, density: float | None = None) -> Scores:
+    """The scores of every weight of a mask; ``density`` is for those that prune in rounds, see `ContextScore`.
 
     Raises:
         NeedsNetworkError: if the score reads the network or its data, and the context has neither.
@@ -133,8 +148,9 @@ def scores_of(score: str | Score, context: Context) -> Scores:
         start = context.rewound
         return {n: score_layer(function, n, context.weights[n], start, context.seed) for n in context.mask}
     name = score_name(score)
+    told = {DENSITY: density} if reads_density(score) else {}
     try:
-        found = function(_own_copy(context))  # type: ignore[arg-type, call-arg]
+        found = cast(ContextScore, function)(_own_copy(context), **told)
     except LottoError:
         raise
     except Exception as error:  # whatever a user's function may raise
@@ -187,7 +203,7 @@ def score_layer(score: str | Score, name: str, weight: Tensor, start: Weights | 
     function = SCORES[score] if isinstance(score, str) else score
     try:
         generator = _NO_NUMBERS if function in _DRAWLESS else stream(seed, f"score:{name}")
-        result = function(weight, None if start is None else start[name], generator)  # type: ignore[call-arg, arg-type]
+        result = function(weight, None if start is None else start[name], generator)
     except LottoError:
         raise
     except Exception as error:  # whatever a user's function may raise
