@@ -32,7 +32,8 @@ OPTIONAL = {
 """Modules that need optional packages."""
 PACKAGES = [
     "lotto", "lotto.benchmarks", "lotto.core.statistics", "lotto.data", "lotto.execution", "lotto.inference",
-    "lotto.integrations.trackers", "lotto.landscape", "lotto.landscape.curvature", "lotto.lottery", "lotto.papers", "lotto.pruning", "lotto.recipe",
+    "lotto.integrations.trackers", "lotto.landscape", "lotto.landscape.curvature",
+    "lotto.landscape.permutation", "lotto.lottery", "lotto.papers", "lotto.pruning", "lotto.recipe",
     "lotto.report", "lotto.training",
 ]  # fmt: skip
 

@@ -29,6 +29,7 @@ import lotto
 import lotto.execution.factory
 import lotto.landscape.curvature as curvature
 import lotto.landscape.curvature.pruning_limit as pruning_limit
+import lotto.landscape.permutation as permutation
 import lotto.landscape.subspace as subspace
 import lotto.papers as papers
 import lotto.recipe
@@ -461,6 +462,26 @@ def _surface() -> dict[str, Call]:
         ),
         "Path.barrier": _with(
             lambda c_, **k: c_.barrier(**k), c_=lambda c: c.path, baseline="mean", split="test", what="error"
+        ),
+        "unit_groups": _with(permutation.unit_groups, recipe=recipe),
+        "random_permutation": _with(
+            permutation.random_permutation, groups=lambda c: permutation.unit_groups(c.recipe), seed=0
+        ),
+        "Permutation": _with(
+            permutation.Permutation,
+            groups=lambda c: permutation.unit_groups(c.recipe)[:1],
+            orders=((4, 3, 2, 1, 0),),
+        ),
+        "permuted": _with(
+            permutation.permuted,
+            permutation=lambda c: permutation.random_permutation(permutation.unit_groups(c.recipe)),
+            tensors=trained,
+        ),
+        "match_units": _with(
+            permutation.match_units, recipe=recipe, **two, method="activations", examples=8, seed=0, engine=None
+        ),
+        "MatchTask": _with(
+            permutation.MatchTask, recipe=recipe, **two, method="weights", examples=8, seed=0, label="abc"
         ),
         "evaluate_plane": _with(
             plane.evaluate_plane,

@@ -99,6 +99,7 @@ EXAMPLES = {
     "Options": "lotto.papers.Options(recipe)",
     "Experiment": "lotto.papers.get('stabilizing.rewind')",
     "ImpResult": "lotto.imp(recipe)",
+    "Permutation": "lotto.landscape.permutation.match_units(recipe, a, b)",
     "Spectrum": "lotto.landscape.curvature.spectrum(recipe, weights, mask)",
     "Module": "MyNet()",
     "Plan": "lotto.Plan(levels=5)",

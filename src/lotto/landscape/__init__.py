@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from lotto.core.moved import renamed_name
-from lotto.landscape import curvature
+from lotto.landscape import curvature, permutation
 from lotto.landscape.curvature.pruning_limit import largest_prunable
 from lotto.landscape.path import Path, PathTask, barrier, evaluate_path
 from lotto.landscape.plane import Plane, PlaneTask, evaluate_plane
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate_plane",
     "instability",
     "largest_prunable",
+    "permutation",
     "stability_to_data_order",
     "stability_to_pruning",
 ]
