@@ -146,7 +146,7 @@ class DynamicSparsity:
     def density_at(self, progress: float) -> float:
         """The density of ``gradual``.
 
-        >>> DynamicSparsity("gradual", density=0.1).density_at(0.5)
+        >>> round(DynamicSparsity("gradual", density=0.1).density_at(0.5), 4)
         0.2125
         """
         assert self.density is not None
