@@ -1,12 +1,13 @@
 # make demo: the papers' phenomenon in one to two minutes (SEED=100: from other seeds).   make test: the tests.   make lint: style and types.
 # make test-extras: longer tests, and a campaign of kills, faults and damaged files on the store, in about a quarter of an hour.
+# make docs: the site of the documentation, in build/site; its gallery is computed anew, in about five minutes.
 # make golden BASE=COMMIT: keys, bits, rows and printed texts against a former commit, on this machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-extras lint golden install clean
+.PHONY: demo test test-extras lint docs golden install clean
 install: $(READY)
 
 $(READY): constraints.txt pyproject.toml
@@ -31,6 +32,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[docs]"
+	$(BIN)/python -m sphinx -q -b html -W --keep-going -c docs/site . build/site
 
 BASE ?= HEAD
 golden: $(READY)
