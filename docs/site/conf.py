@@ -62,9 +62,10 @@ def executed() -> str:
 def shown_last(block: tuple[object, ...], variables: dict[str, object], settings: dict[str, object]) -> str:
     """The drawing that a block's last expression is: those of lotto are not pyplot's."""
     namespace = variables["example_globals"]
-    drawing = namespace.pop("___", None)  # type: ignore[attr-defined]
-    if not isinstance(drawing, Figure):
+    drawing = namespace.get("___")  # type: ignore[attr-defined]
+    if not isinstance(drawing, Figure) or drawing in settings.setdefault("drawn", []):  # type: ignore[operator]
         return ""
+    settings["drawn"].append(drawing)  # type: ignore[attr-defined]
     path = next(variables["image_path_iterator"])  # type: ignore[call-overload]
     drawing.savefig(path, dpi=160)
     return figure_rst(

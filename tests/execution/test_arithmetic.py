@@ -42,6 +42,8 @@ def test_what_changes_bits_is_in_the_manifest(recipe, store):
             "device": "cpu",
             "threads": 1,
             "matmul": "highest",
+            "convolutions": "float32",
+            "recurrent": "float32",
             "deterministic": False,
             "kernels": arithmetic._kernels(),
             "cpu": torch.backends.cpu.get_cpu_capability(),

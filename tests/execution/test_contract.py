@@ -86,6 +86,21 @@ def test_workers_compute_with_the_settings_of_this_process(tmp_path, backend):
     assert with_what["threads"] == 1
 
 
+@pytest.mark.parametrize("backend", REMOTE)
+def test_workers_round_convolutions_as_this_process_does(tmp_path, backend):
+    conv = getattr(torch.backends.mkldnn, "conv", None)
+    if not hasattr(conv, "fp32_precision"):
+        pytest.skip("this torch has no such switch")
+    job, store = Job(small_recipe(steps="2it")), Store(tmp_path)
+    conv.fp32_precision = "tf32"
+    try:
+        ENGINES[backend](store).run([job])
+    finally:
+        conv.fp32_precision = "none"
+    with_what = json.loads((store.folder(job.key) / "manifest.json").read_text())["execution"]["computed_with"]
+    assert with_what["convolutions"] == "tf32"
+
+
 def test_a_parcel_sets_what_this_process_had_and_puts_it_back(store):
     engine = ENGINES["serial"](store)
     assignment = Assignment([Job(small_recipe(steps="2it"))], engine, lambda *at: None)

@@ -19,6 +19,7 @@ import torch
 from lotto.core.errors import UsageError
 from lotto.core.jit import can_compile
 from lotto.core.ranks import Launch
+from lotto.core.rounding import LEGACY, Rounding
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Crossovers
 from lotto.training.network import device_of
@@ -36,6 +37,8 @@ WORDS = {
     "device": "the device {}",
     "threads": "{} threads",
     "matmul": "{} precision of float32 products",
+    "convolutions": "float32 convolutions computed in {}",
+    "recurrent": "float32 recurrent layers computed in {}",
     "deterministic": "deterministic algorithms: {}",
     "kernels": "compiled kernels: {}",
     "cpu": "the instruction set {}",
@@ -51,11 +54,14 @@ def arithmetic_of(recipe: Recipe, *, together: bool = False) -> dict[str, Any]:
         together: whether the processes of one launch, if there are several, compute it together: a training.
     """
     device, launch = device_of(recipe), Launch.here() if together else None
+    rounding = Rounding.of_this_process().of_device(device.type)
     return {
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "matmul": torch.get_float32_matmul_precision(),
+        "matmul": LEGACY[rounding["products"]],  # the words of torch's older switch, as formerly stored
+        "convolutions": rounding["convolutions"],
+        "recurrent": rounding["recurrent layers"],
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "kernels": _kernels(),
         "cpu": torch.backends.cpu.get_cpu_capability(),

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lotto.core.rounding import Rounding
 from lotto.execution.memory import keep_freed_memory
 from lotto.execution.stacking import compute_stack
 from lotto.execution.store import Result, Store, WorkItem
@@ -42,18 +43,18 @@ class Arithmetic:
 
     Attributes:
         threads: sums are split among them.
-        matmul: precision of float32 products.
+        rounding: of float32 products, convolutions and recurrent layers.
         deterministic: torch's debug mode of deterministic algorithms.
     """
 
     threads: int
-    matmul: str
+    rounding: Rounding
     deterministic: int
 
     @classmethod
     def of_this_process(cls) -> Arithmetic:
         """The settings now."""
-        return cls(torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode())
+        return cls(torch.get_num_threads(), Rounding.of_this_process(), torch.get_deterministic_debug_mode())
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -67,8 +68,8 @@ class Arithmetic:
                 before._set(self)
 
     def _set(self, before: Arithmetic) -> None:
-        if self.matmul != before.matmul:
-            torch.set_float32_matmul_precision(self.matmul)
+        if self.rounding != before.rounding:
+            self.rounding.set()
         if self.deterministic != before.deterministic:
             torch.set_deterministic_debug_mode(self.deterministic)
 

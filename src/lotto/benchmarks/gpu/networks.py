@@ -11,6 +11,7 @@ import torch
 
 from lotto.benchmarks.gpu.resnet18 import ResNet18
 from lotto.core.errors import unknown
+from lotto.core.rounding import Rounding
 from lotto.data.in_memory import Arrays
 from lotto.data.sources.catalog import CIFAR10, MNIST
 from lotto.execution.autotune import steps_of
@@ -118,11 +119,10 @@ def products_in(precision: str) -> Iterator[None]:
 
     torch's own setting is tf32 for convolutions and float32 for other products.
     """
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    before = Rounding.of_this_process()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = convolutions
+        before.set()
