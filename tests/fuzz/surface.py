@@ -42,7 +42,7 @@ from lotto.inference import export
 from lotto.landscape import path, plane, stability
 from lotto.lottery import gap_spread, score_weights
 from lotto.lottery.plan import make_plan
-from lotto.pruning import masks
+from lotto.pruning import dynamic, masks
 from lotto.report import experiments as report_experiments
 from lotto.report import save as report_save
 
@@ -369,6 +369,40 @@ def _surface() -> dict[str, Call]:
         "train from a ticket": _with(
             lotto.train, recipe=recipe, start=lambda c: c.ticket, from_step=0, engine=lambda c: c.engine
         ),
+        "train with a mask that changes": _with(
+            lotto.train,
+            recipe=recipe,
+            mask=mask,
+            sparsity=lambda c: lotto.DynamicSparsity("rigl", every=1),
+            store=lambda c: c.store,
+        ),
+        "DynamicSparsity": _with(
+            lotto.DynamicSparsity, kind="rigl", every=1, stop=3, begin=0, fraction=0.3, decay="cosine"
+        ),
+        "DynamicSparsity, gradual": _with(
+            lotto.DynamicSparsity, kind="gradual", density=0.5, initial_density=0.8, allocation="layer"
+        ),
+        "job of DynamicSparsity": _with(
+            lambda recipe, mask, **k: lotto.Job(recipe, mask=mask, sparsity=lotto.DynamicSparsity(**k)),
+            recipe=recipe,
+            mask=mask,
+            kind="set",
+            every=1,
+            stop=3,
+            begin=0,
+            fraction=0.3,
+        ),
+        "run.mask_at": _with(lambda c_, **k: c_.mask_at(**k), c_=lambda c: c.run, step=1),
+        "exchange": _with(
+            dynamic.exchange,
+            weights=trained,
+            mask=mask,
+            counts={"fc1.weight": 1, "fc2.weight": 0, "fc3.weight": 1},
+            growth=trained,
+        ),
+        "exchange_counts": _with(dynamic.exchange_counts, mask=mask, fraction=0.3),
+        "random_growth": _with(dynamic.random_growth, mask=mask, seed=0, step=1),
+        "thinned": _with(dynamic.thinned, weights=trained, mask=mask, density=0.3, allocation="layer"),
         "Job": _fields(lotto.Job, recipe=recipe),
         "State": _with(lotto.State, weights=trained, optimizer={}),
         "run.at": _with(lambda c_, **k: c_.at(**k), c_=lambda c: c.run, step=1),

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lotto.benchmarks.analyses import hessian, path, products, signal_path
+from lotto.benchmarks.changing_masks import rigl
 from lotto.benchmarks.commands import again, levels_by_kernels, paper, replicates, whole
 from lotto.benchmarks.convolutions import deep, deep_in_bfloat16, images, images_in_bfloat16, signals
 from lotto.benchmarks.costs import costs_figure
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "images-bfloat16": images_in_bfloat16,
     "deep": deep,
     "deep-bfloat16": deep_in_bfloat16,
+    "dynamic": rigl,
     "cut": cut,
     "path": path,
     "hessian": hessian,

@@ -29,10 +29,10 @@ def bench(
 
     Args:
         names: which benchmarks: lenet, resnet, sparse, wide, signals, images, images-bfloat16, deep, deep-bfloat16,
-            cut, width, stacked, path, hessian, again, data, replicates, whole, memory (default: all); convolutions is
-            signals, images and deep, these in both precisions; paper and levels take a quarter of an hour each, so
-            only by name; so do scheduler, what an engine costs for each job, and store, how a large store is read; gpu
-            measures a graphics card in ten minutes (docs/gpu.md), by itself.
+            cut, dynamic, width, stacked, path, hessian, again, data, replicates, whole, memory (default: all);
+            convolutions is signals, images and deep, these in both precisions; paper and levels take a quarter of an
+            hour each, so only by name; so do scheduler, what an engine costs for each job, and store, how a large store
+            is read; gpu measures a graphics card in ten minutes (docs/gpu.md), by itself.
         repetitions: interleaved repetitions of each pair.
         count: jobs of scheduler (default: 10,000), entries of store (default: 100,000).
         out: write the table as CSV, and beside it a figure of what a step costs as fewer weights are left; of gpu, the

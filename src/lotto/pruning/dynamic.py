@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from lotto.core.check import Bounds, Whole, checked
+from lotto.core.errors import UsageError, text
 from lotto.core.rng import stream
 from lotto.pruning import masks
-from lotto.pruning.allocation import allocated, keep_top
+from lotto.pruning.allocation import allocated, check_allocation, keep_top
 from lotto.pruning.masks import Mask, MaskLike
 
 Part = Annotated[float, Bounds(0, 1)]
@@ -48,15 +49,21 @@ def exchange(
         growth: a score for each weight.
 
     Raises:
-        UsageError: if a score is NaN.
+        UsageError: if a score is NaN, or a number is larger than can be exchanged.
 
     >>> weights, mask = {"fc": torch.tensor([3.0, 1.0, 0.0, 0.0])}, {"fc": torch.tensor([True, True, False, False])}
     >>> exchange(weights, mask, {"fc": 1}, {"fc": torch.tensor([9.0, 9.0, 1.0, 2.0])})["fc"].tolist()
     [True, False, False, True]
     """
+    for tensors in (weights, growth):
+        masks.check_fits(mask, tensors)
     found = {}
     for name, keep in mask.items():
-        stays = keep_top({name: weights[name].abs()}, int(keep.sum()) - counts[name], {name: keep})[name]
+        kept = int(keep.sum())
+        most = min(kept, keep.numel() - kept)
+        if not 0 <= counts.get(name, -1) <= most:
+            raise UsageError(f"At most {most} weights of {text(name)} can be exchanged; got {text(counts.get(name))}.")
+        stays = keep_top({name: weights[name].abs()}, kept - counts[name], {name: keep})[name]
         grows = keep_top({name: growth[name]}, counts[name], {name: ~keep})[name]
         found[name] = stays | grows
     return Mask(found, getattr(mask, "shared", None))
@@ -91,6 +98,8 @@ def thinned(weights: Mapping[str, Tensor], mask: MaskLike, density: Part, alloca
     >>> mask["fc"].tolist()
     [True, False, True, False]
     """
+    check_allocation(allocation)
+    masks.check_fits(mask, weights)
     total = min(round(density * masks.size(mask)), masks.count(mask))
     counts = allocated(allocation, Mask(mask), total)
     return Mask(keep_top({n: weights[n].abs() for n in mask}, counts, mask), getattr(mask, "shared", None))
