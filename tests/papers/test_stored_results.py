@@ -67,7 +67,7 @@ def test_stored_rows_are_measured_by_constants_and_can_be_drawn(folder):
             assert set(rows["examples"].fillna(0)) == ({asked} if "examples" in measure.settings else {0}), measure
 
 
-@pytest.mark.parametrize(("paper", "folder"), [("stabilizing", RESULTS), ("unmasking", RESULTS)])
+@pytest.mark.parametrize(("paper", "folder"), [(paper, RESULTS) for paper in papers.PAPERS])
 def test_claims_are_decided_as_they_were(paper, folder):
     decisions = papers.check_claims(papers.claims_of(paper), grouped(read_below(folder)))
     now = pd.read_csv(io.StringIO(as_frame(decisions).to_csv(index=False)))

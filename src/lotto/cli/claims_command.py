@@ -19,7 +19,7 @@ def claims(paper: Positional[str] = "stabilizing", folder: Positional[Path | Non
     conditions that stored results show; else it agrees or differs at another scale.
 
     Args:
-        paper: stabilizing or unmasking.
+        paper: stabilizing, unmasking, signs, ...; an unknown one lists them.
         folder: where the results are (default: lotto-results/PAPER).
     """
     from lotto import papers

@@ -86,7 +86,18 @@ PRUNING_DISTANCE = {how: Measure(f"distance of pruning, {how}", L2) for how in (
 """How far the weights move when the share ``x`` is pruned at once, or (of kind `LIMIT`) may move by theory."""
 LIMIT = Kind("limit")
 
+LAYER_AGREEMENT = Measure("agreement of a layer", SHARE)
+"""How far a layer of two masks agrees above chance; ``x`` is its number in the mask, from 0 on."""
+
 NOT_CONVERGED = "not converged"
 """How the note of a row begins whose value, NaN, is refused."""
-ONLY_DRAWN = (PLANE, PLANE_CORNER, WEIGHTS_IN_BIN, ERROR_BETWEEN, LAST_QUARTER, *PRUNING_DISTANCE.values())
+ONLY_DRAWN = (
+    PLANE,
+    PLANE_CORNER,
+    WEIGHTS_IN_BIN,
+    ERROR_BETWEEN,
+    LAST_QUARTER,
+    LAYER_AGREEMENT,
+    *PRUNING_DISTANCE.values(),
+)
 """Measures with too many rows for a table, or that only claims ask for."""

@@ -82,8 +82,8 @@ def sign_table(replicates: Sequence[Sequence[Level]], rewind_step: int, rewound:
                     "level": at.level,
                     "density": masks.density(at.mask),
                     "kept": masks.count(at.mask),
-                    "in_training": math.nan if start is None else _changed(start, end, at.mask),
-                    "since_last_level": math.nan if before is None else _changed(_end(before), end, at.mask),
+                    "in_training": math.nan if start is None else changed_signs(start, end, at.mask),
+                    "since_last_level": math.nan if before is None else changed_signs(_end(before), end, at.mask),
                 }
             )
     return pd.DataFrame(rows)
@@ -98,7 +98,7 @@ def _end(at: Level) -> Mapping[str, Tensor]:
     return at.run.weights
 
 
-def _changed(start: Mapping[str, Tensor], end: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> float:
+def changed_signs(start: Mapping[str, Tensor], end: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> float:
     """The fraction of the kept weights, among those that have a sign in both, whose sign differs; NaN of none."""
     changed = counted = 0
     for name, keep in mask.items():

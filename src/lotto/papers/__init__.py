@@ -8,9 +8,9 @@ from lotto.core.statistics import Verdict
 from lotto.experiments.claims import Claim, Decision, Finding, check_claims
 from lotto.experiments.experiment import Experiment
 from lotto.experiments.options import Options
-from lotto.papers import stabilizing, unmasking
+from lotto.papers import signs, stabilizing, unmasking
 
-PAPERS = {"stabilizing": stabilizing, "unmasking": unmasking}
+PAPERS = {"stabilizing": stabilizing, "unmasking": unmasking, "signs": signs}
 EXPERIMENTS: dict[str, Experiment] = {
     f"{name}.{e.name}": e for name, paper in PAPERS.items() for e in paper.EXPERIMENTS
 }
