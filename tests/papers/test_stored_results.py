@@ -35,7 +35,7 @@ def constants(*modules):
     return measures, kinds
 
 
-def test_there_are_results_of_both_papers():
+def test_there_are_results_of_all_papers():
     names = {f"{r.about['paper']}.{r.about['name']}" for r in read_below(RESULTS)}
     assert len(names) >= 12
     assert {name.partition(".")[0] for name in names} == set(papers.PAPERS)
