@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -111,6 +112,10 @@ def test_controls_verdicts_tickets_and_saved_results_are_those_of_any_result(eng
     assert result.plan.describe()["prune_at"] == "init"
     assert "prune_at" not in make_plan(small_recipe(), levels=1).describe()
     again = lotto.load(result.save(tmp_path / "here"))
+    page = (tmp_path / "here" / "report.html").read_text()
+    assert "pruned by synflow at initialisation, 2 replicates" in page
+    assert "IMP" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+    assert [t.get_text() for t in again.plot().axes[0].get_legend().get_texts()].count("synflow at initialisation") == 1
     assert again.table().equals(table)
     assert same_tensors(again.ticket(3, 1).mask, result.ticket(3, 1).mask)
     assert again.sign_table().equals(result.sign_table())

@@ -39,7 +39,7 @@ def _drawn(result: Mapping[str, Any]) -> tuple[str, str]:
     densities = list(table["density"])
     histories = dict(enumerate(result["histories"]))
     cells = columns(table, metric)
-    error_plot = plots.svg(plots.error_against_density(table, metric))
+    error_plot = plots.svg(plots.error_against_density(table, metric, plots.method(result["plan"])))
     page = render(
         "levels.html",
         name=result["recipe"]["name"],
@@ -50,6 +50,7 @@ def _drawn(result: Mapping[str, Any]) -> tuple[str, str]:
         training_seconds=result["training_seconds"],
         recipe=result["recipe"],
         plan=result["plan"],
+        method=plots.method(result["plan"]),
         versions=result["versions"],
         titles=[title for title, _ in cells],
         rows=[

@@ -80,10 +80,20 @@ def density_axis(axis: Axes, densities: Sequence[float]) -> None:
     axis.set_xlabel("weights left, %")
 
 
-def error_against_density(table: pd.DataFrame, metric: Metric) -> Figure:
-    """Error of IMP and its controls against density, with the dense mean and its band.
+def method(plan: Mapping[str, Any]) -> str:
+    """What the levels of a described plan are called.
 
-    Around IMP lie the bounds of its paired gap, so that a level matches where its band is below the dotted line.
+    >>> method({"score": "magnitude"}), method({"score": "snip", "prune_at": "init"})
+    ('IMP', 'snip at initialisation')
+    """
+    when = {"init": "at initialisation", "rewind": "at the rewind step"}.get(plan.get("prune_at", ""))
+    return f"{plan['score']} {when}" if when else "IMP"
+
+
+def error_against_density(table: pd.DataFrame, metric: Metric, name: str = "IMP") -> Figure:
+    """Error of IMP, or what else the levels are, and its controls against density, with the dense mean and its band.
+
+    Around it lie the bounds of its paired gap, so that a level matches where its band is below the dotted line.
     Results of the time before bounds, and those of one replicate, have bars of one standard deviation, as controls do.
     """
     made, axis = figure()
@@ -107,7 +117,7 @@ def error_against_density(table: pd.DataFrame, metric: Metric) -> Figure:
             found[column],
             yerr=None if bounded else found[f"{column}_std"].fillna(0),
             color=COLOURS[kind],
-            label="IMP" if kind == "imp" else CONTROL_TITLES[kind],
+            label=name if kind == "imp" else CONTROL_TITLES[kind],
             marker="o",
             ms=4,
             lw=1.6,
@@ -183,7 +193,7 @@ def layer_densities(layers: Mapping[str, Sequence[float]], densities: Sequence[f
 
 
 def _error(result: ImpResult) -> Figure:
-    return error_against_density(result.table(), Metric.of(result.plan.recipe))
+    return error_against_density(result.table(), Metric.of(result.plan.recipe), method(result.plan.describe()))
 
 
 def _curves(result: ImpResult) -> Figure:
