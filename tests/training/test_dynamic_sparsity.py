@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_channel_skipping import CASES, cutting, image_recipe
 from torch import nn
 
 import lotto
@@ -326,6 +327,32 @@ def test_killed_and_started_again_it_ends_in_the_same_bits(tmp_path):
     assert same_tensors(run.mask, whole.mask)
     assert same_tensors(run.state(700).optimizer, whole.state(700).optimizer)
     assert run.history == whole.history
+
+
+def test_kernels_and_autograd_train_alike_and_change_the_same_weights(monkeypatch):
+    from lotto.training import loop
+    from lotto.training.learners.autograd import Autograd
+
+    recipe = recipe_of("convolutions").replace(steps="12it")
+    job = job_of(recipe, DynamicSparsity("set", every=2, decay="constant"))
+    kernels = train(job)
+    assert kernels.arithmetic.startswith("convolutions")
+    monkeypatch.setattr(loop, "LEARNERS", (Autograd,))
+    slow = train(job)
+    assert slow.arithmetic.startswith("autograd")
+    assert same_tensors(kernels.mask, slow.mask)
+    for name, weight in slow.weights.items():
+        assert torch.allclose(kernels.weights[name], weight, rtol=1e-3, atol=1e-4), name
+
+
+def test_channels_that_nothing_reads_are_not_skipped_where_they_may_grow_again():
+    model, unread = CASES["conv"]
+    recipe = image_recipe(model)
+    mask = cutting(recipe, unread)
+    assert "of the multiplications" in train(Job(recipe, mask=mask)).arithmetic
+    run = train(Job(recipe, mask=mask, sparsity=DynamicSparsity("set", every=2)))
+    assert run.arithmetic.startswith("autograd")
+    assert "of the multiplications" not in run.arithmetic
 
 
 def test_in_a_stack_each_has_its_own_mask_that_changes(recipe):

@@ -50,7 +50,7 @@ def at_step(job: Job, state: State, step: int) -> tuple[Job, State]:
         step: the next one.
 
     Returns:
-        The masked job, and its state.
+        The job with the mask that it has until the next update, and its state.
 
     Raises:
         DivergedError: if weights or gradients are not finite.
@@ -63,7 +63,7 @@ def at_step(job: Job, state: State, step: int) -> tuple[Job, State]:
     if step in update_steps(job):
         mask = _updated(job, mask, state, step)
         state = _changed(job, mask, state)
-    return replace(job, sparsity=None, mask=mask), state
+    return replace(job, mask=mask), state
 
 
 def _changed(job: Job, mask: Mask, state: State) -> State:

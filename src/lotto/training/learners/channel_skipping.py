@@ -49,8 +49,11 @@ class ChannelSkipping(Autograd):
 
     @classmethod
     def supports(cls, jobs: Sequence[Job], network: Network) -> bool:
-        """One network of ours of which the mask leaves little enough, see `compacted`."""
-        return len(jobs) == 1 and compacted(jobs[0], network) is not None
+        """One network of ours of which the mask leaves little enough, see `compacted`, and holds still.
+
+        What is removed may grow again, and its running statistics would then be read.
+        """
+        return len(jobs) == 1 and jobs[0].sparsity is None and compacted(jobs[0], network) is not None
 
     def train_step(self, batch: Batch, step: int) -> Tensor:
         self._choose(step)
