@@ -170,8 +170,8 @@ def test_what_grows_begins_at_zero_without_memory(optimizer, monkeypatch):
     seen = []
     original = loop.at_step
 
-    def watched(job, state, step):
-        found = original(job, state, step)
+    def watched(job, state, step, network):
+        found = original(job, state, step, network)
         seen.append((step, state, found))
         return found
 

@@ -30,9 +30,16 @@ from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.stacked import Stacked, steps_taken
 from lotto.training.mask_updates import at_step, check_ranks, update_steps
 from lotto.training.member import Member
-from lotto.training.network import Network, constant_buffers, flushed_denormals, has_own_data, is_ours
+from lotto.training.network import (
+    Network,
+    constant_buffers,
+    flushed_denormals,
+    has_own_data,
+    is_ours,
+    with_weights,
+)
 from lotto.training.own_loop import train_own
-from lotto.training.records import add_record
+from lotto.training.records import add_record, collect
 from lotto.training.reported import begun, ended
 
 LEARNERS: tuple[type[Learner], ...] = (Stacked, Perceptron, Convolutions, ChannelSkipping, Autograd)
@@ -130,16 +137,17 @@ def train_stack(
             point.kept.setdefault(point.step, point.state)
     firsts = [point.step for point in points]
     bounds = sorted({*firsts, *(job.end for job in jobs), *(step for job in jobs for step in update_steps(job))})
-    saving, about, masked = _Saving(on_checkpoint, checkpoint_seconds), "no steps", [*jobs]
+    saving, about = _Saving(on_checkpoint, checkpoint_seconds), "no steps"
+    masked, networks = [*jobs], dict[int, Network]()
     with flushed_denormals(), private_rng():
         for first, last in pairwise(bounds):
             active = [i for i, job in enumerate(jobs) if firsts[i] <= first < job.end]
             for i in active:
-                masked[i], points[i].state = at_step(jobs[i], points[i].state, first)
+                masked[i], points[i].state = at_step(jobs[i], points[i].state, first, networks.get(i))
             clocks = {i: steps_taken(points[i].state) for i in active}
             for clock in sorted(set(clocks.values())):
                 chosen = [i for i in active if clocks[i] == clock]
-                about = _advance(chosen, masked, points, last, on_step, saving, ranks)
+                about = _advance(chosen, masked, points, last, on_step, saving, ranks, networks)
         for job, point in zip(jobs, points, strict=True):
             _check_ended_finite(job, point.state)
             if job.from_step == job.end:  # no step was to be taken
@@ -191,6 +199,7 @@ def learner_of(
     stacked: bool = False,
     crossovers: Crossovers = None,
     ranks: Ranks = ALONE,
+    network: Network | None = None,
 ) -> Learner:
     """What trains these jobs together.
 
@@ -200,10 +209,11 @@ def learner_of(
         stacked: whether they are part of a stack, of which one may be on its way by itself for a while.
         crossovers: what this training has chosen before, so that it goes on in the same way; None = it chooses now.
         ranks: processes that train one job together.
+        network: one of the recipe, which gets the weights of the first state; None = it is built.
     """
     states = states or [job.initial_state() for job in jobs]
     recipe = jobs[0].recipe
-    network = Network(recipe, states[0].weights)
+    network = with_weights(recipe, states[0].weights, network)
     # The others read one tensor of inputs, as the data give it, and give an optimizer the weights in other shapes.
     plain = recipe.arrays.has_tensors and not is_own(recipe.augment) and not recipe.by_autograd_alone
     kinds = LEARNERS if plain and is_one_of_ours(recipe.optimizer) else (Autograd,)
@@ -247,6 +257,7 @@ def _advance(
     on_step: OnStep | None,
     saving: _Saving,
     ranks: Ranks,
+    networks: dict[int, Network],
 ) -> str:
     """Train some of the jobs, all of which are at the same step, up to ``last``; returns how."""
     began = time.perf_counter()
@@ -258,7 +269,10 @@ def _advance(
         stacked=len(jobs) > 1,
         crossovers=members[0][1].crossovers,
         ranks=ranks,
+        network=networks.get(chosen[0]),
     )
+    if len(jobs) == 1 and not Distributed.is_needed(recipe, ranks):  # these change what they are given
+        networks[chosen[0]] = learner.network
     for _, point in members:
         point.crossovers = learner.crossovers
     before = [point.seconds for _, point in members]
@@ -326,26 +340,3 @@ def _advance(
 def steps_between_logs(recipe: Recipe, device: torch.device) -> int:
     """How often losses are fetched, to show them and to notice NaN: a GPU would have to be waited for each time."""
     return LOG_EVERY if device.type == "cpu" else min(max(LOG_EVERY, recipe.per_epoch), LOG_RARELY)
-
-
-def collect(point: Checkpoint, losses: Sequence[float], job: Job, weights: Sequence[float] | None = None) -> None:
-    """Add the losses of the last steps, one by one so that the sum does not depend on when it is called.
-
-    Args:
-        point: where they are added.
-        losses: of each step.
-        job: what is trained.
-        weights: of each loss in their mean; None = they weigh alike. One of weight 0 is of no target: it is NaN.
-    """
-    first = point.step - len(losses)
-    for i, (value, weight) in enumerate(zip(losses, weights or [1] * len(losses), strict=True)):
-        if not weight:
-            continue
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"The loss of {job.label or job.recipe.name} became {value} at step {first + i} (learning rate "
-                f"{job.recipe.learning_rate(first + i):.3g}). Try a lower learning rate, a warm-up, or float32.",
-                first + i,
-            )
-        point.loss_sum += value * weight
-        point.loss_count += weight

@@ -22,7 +22,7 @@ from lotto.training.job import Job, State
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.distributed import Distributed
 from lotto.training.mask_entries import EXPLORED, MASK, mask_entries, masked, of_mask
-from lotto.training.network import Network
+from lotto.training.network import Network, with_weights
 
 
 def check_ranks(jobs: Sequence[Job], ranks: Ranks) -> None:
@@ -41,13 +41,14 @@ def update_steps(job: Job) -> list[int]:
     return [step for step in job.sparsity.updates(job.recipe).steps if job.from_step <= step < job.end]
 
 
-def at_step(job: Job, state: State, step: int) -> tuple[Job, State]:
+def at_step(job: Job, state: State, step: int, network: Network | None = None) -> tuple[Job, State]:
     """A job as it is trained from a step on: with one mask, and the state changed if the mask changes here.
 
     Args:
         job: whose mask may change.
         state: after ``step`` steps.
         step: the next one.
+        network: one of the recipe that may be used for RigL's gradients; None = one is built.
 
     Returns:
         The job with the mask that it has until the next update, and its state.
@@ -61,7 +62,7 @@ def at_step(job: Job, state: State, step: int) -> tuple[Job, State]:
     assert found is not None
     mask = Mask(found)
     if step in update_steps(job):
-        mask = _updated(job, mask, state, step)
+        mask = _updated(job, mask, state, step, network)
         state = _changed(job, mask, state)
     return replace(job, mask=mask), state
 
@@ -74,7 +75,7 @@ def _changed(job: Job, mask: Mask, state: State) -> State:
     return State(masks.apply(state.weights, full), {**masked(others, full), **entries})
 
 
-def _updated(job: Job, mask: Mask, state: State, step: int) -> Mask:
+def _updated(job: Job, mask: Mask, state: State, step: int, network: Network | None) -> Mask:
     """The mask after the update at a step."""
     sparsity = job.sparsity
     assert sparsity is not None
@@ -88,10 +89,13 @@ def _updated(job: Job, mask: Mask, state: State, step: int) -> Mask:
         return mask
     if sparsity.kind == "set":
         return exchange(weights, mask, counts, random_growth(mask, job.order_seed, step))
-    return exchange(weights, mask, counts, {n: g.abs() for n, g in dense_gradients(job, mask, state, step).items()})
+    gradients = dense_gradients(job, mask, state, step, network)
+    return exchange(weights, mask, counts, {name: gradient.abs() for name, gradient in gradients.items()})
 
 
-def dense_gradients(job: Job, mask: Mapping[str, Tensor], state: State, step: int) -> dict[str, Tensor]:
+def dense_gradients(
+    job: Job, mask: Mapping[str, Tensor], state: State, step: int, network: Network | None = None
+) -> dict[str, Tensor]:
     """Gradients of a step's batch with respect to all weights of a mask's layers, those that are pruned too.
 
     Args:
@@ -99,6 +103,7 @@ def dense_gradients(job: Job, mask: Mapping[str, Tensor], state: State, step: in
         mask: says of which layers.
         state: its weights, pruned ones 0.
         step: whose batch, and what is drawn in it.
+        network: see `at_step`; it is left with gradients and with the statistics of this batch.
 
     Returns:
         Tensors in the shape of the weights, on the CPU; 0 for a weight that has no part in the loss.
@@ -107,7 +112,7 @@ def dense_gradients(job: Job, mask: Mapping[str, Tensor], state: State, step: in
         DivergedError: if they are not finite.
     """
     dense, now = replace(job, sparsity=None, mask=None), State(state.weights)
-    network = Network(job.recipe, state.weights)
+    network = with_weights(job.recipe, state.weights, network)
     names = {n: next(iter(g)) for g in shared_names(network.module) for n in g}
     grouped = Distributed.is_needed(job.recipe, ALONE)
     learner = Distributed([dense], network, [now], ALONE) if grouped else Autograd([dense], network, [now])

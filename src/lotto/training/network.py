@@ -159,6 +159,14 @@ class Network:
         return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
+def with_weights(recipe: Recipe, weights: Mapping[str, Tensor], network: Network | None) -> Network:
+    """A network of a recipe with weights: the given one, or if there is none a new one."""
+    if network is None:
+        return Network(recipe, weights)
+    network.load(weights)
+    return network
+
+
 @contextlib.contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Flush denormal numbers to zero, as weights decay towards it (they slow a CPU down many times)."""

@@ -8,8 +8,9 @@ the two stands the record of a dense training at three quarters, which says whet
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from lotto.core.errors import DivergedError
 from lotto.recipe.recipe import Recipe
 from lotto.training.checkpoint import Checkpoint
 from lotto.training.evaluation import SPLITS, can_skip, tally
@@ -88,3 +89,26 @@ def add_record(point: Checkpoint, job: Job, network: Network) -> None:
         if final and split == "test":
             point.mistakes = counted.mistakes
     point.history.append(found | shares(point.state.optimizer))
+
+
+def collect(point: Checkpoint, losses: Sequence[float], job: Job, weights: Sequence[float] | None = None) -> None:
+    """Add the losses of the last steps, one by one so that the sum does not depend on when it is called.
+
+    Args:
+        point: where they are added.
+        losses: of each step.
+        job: what is trained.
+        weights: of each loss in their mean; None = they weigh alike. One of weight 0 is of no target: it is NaN.
+    """
+    first = point.step - len(losses)
+    for i, (value, weight) in enumerate(zip(losses, weights or [1] * len(losses), strict=True)):
+        if not weight:
+            continue
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"The loss of {job.label or job.recipe.name} became {value} at step {first + i} (learning rate "
+                f"{job.recipe.learning_rate(first + i):.3g}). Try a lower learning rate, a warm-up, or float32.",
+                first + i,
+            )
+        point.loss_sum += value * weight
+        point.loss_count += weight
