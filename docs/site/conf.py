@@ -56,7 +56,7 @@ def executed() -> str:
     """The pattern of the gallery's pages that are run: of all, those whose packages are installed."""
     needs = {"trainers": ("lightning", "transformers")}
     shown = [page for page, packages in needs.items() if not all(map(importlib.util.find_spec, packages))]
-    return rf"/plot_(?!({'|'.join(shown) or 'none'})\b)"
+    return rf"/plot_(?!\d+_({'|'.join(shown) or 'none'})\b)"
 
 
 def shown_last(block: tuple[object, ...], variables: dict[str, object], settings: dict[str, object]) -> str:

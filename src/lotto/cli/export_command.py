@@ -73,13 +73,16 @@ def export(
     from lotto.core.text import size_words
     from lotto.inference.export import load_trained
     from lotto.inference.onnx_graphs import OnnxNetwork, onnx_of
+    from lotto.inference.pattern_runtimes import who_uses
     from lotto.inference.programs import SIZES, examples_of, program_of
     from lotto.inference.torchscript import loaded, torchscript_of
     from lotto.inference.variants import COMPACT, DENSE, SPARSE, forms, variants
+    from lotto.pruning.masks import ones
     from lotto.report.inference import export_table, what_pays
 
     stopping.unwind()
     recipe, module, about = load_trained(result, load_with_progress)
+    weights = module.state_dict()
     kind = SPARSE if sparse else COMPACT if compact else DENSE
     with console.status("Making the networks smaller") as status:
         made = forms(recipe, module)
@@ -104,6 +107,7 @@ def export(
     write_bytes(path, content)
     console.print(export_table(measured, float(about["density"]), recipe.error_unit))
     say(what_pays(measured))
+    say(who_uses({name: weights[name] != 0 for name in ones(recipe)}))
     say(f"Program {path} ({size_words(path.stat().st_size)})")
     if torchscript:
         say("TorchScript is deprecated by torch, which still reads it: torch.jit.load(FILE).")

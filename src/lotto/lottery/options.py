@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lotto.core.check import Few
     from lotto.pruning.allocation import Allocation
     from lotto.pruning.density import DensitySchedule
+    from lotto.pruning.patterns import Pattern
     from lotto.pruning.scores import Score
 
 R = TypeVar("R")
@@ -160,6 +161,11 @@ class Plan:
         "generator). One that reads the network and its data is computed by the engine and remembered; default the "
         "recipe's, mostly `magnitude`",
     )
+    pattern: Pattern | str | None = option(
+        None,
+        "which sets of weights may be left: `2:4` (of every four in a row two), `channel`, `block:4x1`, in Python also "
+        "an object with a method keep; default the recipe's, mostly any",
+    )
     allocation: Allocation | str | None = option(
         None,
         "how many weights each layer keeps: `global`, `layer`, `erk`, `balanced`; in Python also a function (mask, "
@@ -168,11 +174,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         from lotto.core import check
-        from lotto.pruning import allocation, density, scores
+        from lotto.pruning import allocation, density, patterns, scores
 
         if isinstance(self.control_levels, str) and self.control_levels == ALL:
             object.__setattr__(self, "control_levels", None)
-        check.read_fields(self, {**vars(check), **vars(scores), **vars(allocation), **vars(density), **globals()})
+        check.read_fields(
+            self, {**vars(check), **vars(scores), **vars(allocation), **vars(patterns), **vars(density), **globals()}
+        )
         object.__setattr__(self, "controls", _controls(self.controls))
         _check_counts(self)
         _check_names(self)
@@ -226,11 +234,14 @@ def _check_names(plan: Plan) -> None:
     from lotto.pruning.allocation import check_allocation
     from lotto.pruning.density import named_schedule
     from lotto.pruning.scores import score_function
+    from lotto.pruning.structured import named_pattern
 
     if plan.score is not None:
         score_function(plan.score)
     if plan.allocation is not None:
         check_allocation(plan.allocation)
+    if plan.pattern is not None:
+        named_pattern(plan.pattern)
     for control in plan.controls:
         if control not in CONTROLS:
             raise unknown("control", control, (*CONTROLS, NONE))

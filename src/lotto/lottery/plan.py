@@ -15,10 +15,12 @@ from lotto.core.errors import UsageError, text
 from lotto.core.rng import derived_seed
 from lotto.core.shown import shown
 from lotto.core.statistics import CONFIDENCE, confidence_per_look
+from lotto.core.weights import Weights
 from lotto.lottery.options import AUTO, CONTROLS, END, Plan, Retraining, made_from_plan
 from lotto.lottery.scoring import check_score
 from lotto.pruning import masks
 from lotto.pruning.density import (
+    MAX_LEVELS,
     Adaptive,
     DensitySchedule,
     Explicit,
@@ -31,8 +33,9 @@ from lotto.pruning.density import (
     to_density,
 )
 from lotto.pruning.masks import Mask, layer_of
+from lotto.pruning.patterns import Unstructured
 from lotto.pruning.prunable import NAMED
-from lotto.pruning.rule import Pruning
+from lotto.pruning.rule import Pruning, prune_by
 from lotto.pruning.scores import magnitude_increase, reads_density, score_function, score_name
 from lotto.recipe.recipe import Recipe
 
@@ -167,6 +170,7 @@ class SettledPlan:
             "rates": {name: float(rate) for name, rate in (cut or self.pruning).rates.items()},
             "exclude": list(self.pruning.exclude),
             **({"include": list(self.pruning.include)} if self.pruning.include else {}),
+            **({} if isinstance(self.pruning.pattern, Unstructured) else {"pattern": text(self.pruning.pattern)}),
             "rewind_step": self.rewind_step,
             "rewind_optimizer": asked.rewind_optimizer,
             "after": Retraining(asked.after).value,
@@ -231,9 +235,6 @@ def make_plan(
             f"prune_at={plan.prune_at!r} prunes before training, when no weight has grown yet: take another score than "
             "'magnitude-increase'."
         )
-    # One cut of the initial weights, so that a score, a rate or a layer that does not fit is noticed now.
-    first = recipe.initial(plan.seed)
-    scored = check_score(recipe, rule, first, mask, first, plan.seed)
     left_out = () if check_reinit(recipe, plan.seed, mask, plan.controls, Retraining(plan.after)) else ("reinit",)
     schedule = schedule_of(plan, rule, mask)
     if isinstance(schedule, (Geometric, ToDensity)) and schedule.rate is None:
@@ -244,6 +245,10 @@ def make_plan(
             "replicates instead of 'auto'."
         )
     levels = _levels(schedule, rule, mask)
+    # One cut of the initial weights, so that a score, a rate or a layer that does not fit is noticed now.
+    first = recipe.initial(plan.seed)
+    scored = check_score(recipe, _first_cut(schedule, rule, mask), first, mask, first, plan.seed)
+    _check_pattern(schedule, rule, first, mask)
     every = () if isinstance(schedule, Adaptive) else tuple(range(1, levels + 1))  # that takes its last level
     chosen = every if plan.control_levels is None else plan.control_levels
     if any(not 1 <= at <= levels for at in chosen):
@@ -276,8 +281,23 @@ def _check_own_loop(recipe: Recipe, plan: Plan) -> None:
 def base_rule(recipe: Recipe, plan: Plan) -> Pruning:
     """The recipe's pruning with what the plan says of it."""
     rate = plan.rate or getattr(plan.schedule, "rate", None)
-    given: dict[str, Any] = {"rate": rate, "score": plan.score, "allocation": plan.allocation}
+    given: dict[str, Any] = {"rate": rate, "score": plan.score, "allocation": plan.allocation, "pattern": plan.pattern}
     return replace(recipe.pruning, **{name: value for name, value in given.items() if value is not None})
+
+
+def _first_cut(schedule: DensitySchedule, rule: Pruning, mask: Mask) -> Pruning:
+    return rule if isinstance(schedule, Adaptive) else (schedule.next_cut(rule, mask, 0) or rule)
+
+
+def _check_pattern(schedule: DensitySchedule, rule: Pruning, weights: Weights, mask: Mask) -> None:
+    """Raise ``UsageError`` unless a pattern fits the layers and every density of a schedule."""
+    if isinstance(rule.pattern, Unstructured) or isinstance(schedule, Adaptive):
+        return
+    cut, level = schedule.next_cut(rule, mask, 0), 0
+    while cut is not None and level < MAX_LEVELS:
+        mask = prune_by(replace(cut, score="magnitude"), weights, mask)
+        level += 1
+        cut = schedule.next_cut(rule, mask, level)
 
 
 def schedule_of(plan: Plan, rule: Pruning, mask: Mask) -> DensitySchedule:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from lotto.core.errors import UsageError
-from lotto.core.rng import derived_seed
+from lotto.core.rng import derived_seed, stream
 from lotto.core.shown import number, shown
 from lotto.execution.procedures import Procedure
 from lotto.lottery.averaging import averaged_procedure
@@ -16,7 +18,9 @@ from lotto.lottery.scoring import pruned
 from lotto.pruning import masks
 from lotto.pruning.density import MAX_LEVELS
 from lotto.pruning.masks import Mask
+from lotto.pruning.patterns import Pattern, Unstructured
 from lotto.pruning.rule import Pruning
+from lotto.pruning.structured import named_pattern
 from lotto.recipe.lr_schedules import Constant
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run, State
@@ -151,7 +155,7 @@ class Replicate:
         label = self.label(f"level {at.level}", control)
         if control == "reinit":
             return Job(_drawn_anew(plan.recipe), self.seed + REINIT_CONTROL, order, mask=at.mask, label=label)
-        mask = random_control(at, self.seed)
+        mask = random_control(at, self.seed, plan.pruning.pattern)
         return Job(
             plan.recipe, order_seed=order, start=self.rewound, mask=mask, from_step=plan.rewind_step, label=label
         )
@@ -182,9 +186,15 @@ def trained_replicate(plan: SettledPlan, index: int) -> Procedure[Replicate]:
     return Replicate(plan, index, Level(0, mask, run, particles=runs, average=average), rewound)
 
 
-def random_control(at: Level, seed: int) -> Mask:
-    """The random mask with the layer densities of a level of the replicate with ``seed``."""
-    return masks.random_like(at.mask, seed * MAX_LEVELS + at.level)
+def random_control(at: Level, seed: int, pattern: Pattern | str = "unstructured") -> Mask:
+    """The random mask with the layer densities of a level of the replicate with ``seed``, of the same pattern."""
+    drawn = seed * MAX_LEVELS + at.level
+    if isinstance(rule := named_pattern(pattern), Unstructured):
+        return masks.random_like(at.mask, drawn)
+    scores = {n: torch.from_numpy(stream(drawn, f"random-mask:{n}").random(tuple(m.shape))) for n, m in at.mask.items()}
+    counts = {name: int(keep.sum()) for name, keep in at.mask.items()}
+    whole = {name: torch.ones_like(keep) for name, keep in at.mask.items()}
+    return Mask(rule.keep(scores, counts, whole), getattr(at.mask, "shared", None))
 
 
 def _particles(plan: SettledPlan, job: Job) -> list[Job]:

@@ -23,15 +23,19 @@ from lotto.pruning.masks import Mask
 from lotto.pruning.patterns import Pattern, Unstructured
 from lotto.pruning.rule import SCOPES, Pruning, prune
 from lotto.pruning.scores import SCORES, ContextScore, LayerScore, Score, magnitude, magnitude_increase, random
+from lotto.pruning.structured import PATTERNS, Block, Channel, NByM
 from lotto.pruning.ticket import Ticket
 
 __all__ = [
     "ALLOCATIONS",
     "MAX_LEVELS",
+    "PATTERNS",
     "SCOPES",
     "SCORES",
     "Adaptive",
     "Allocation",
+    "Block",
+    "Channel",
     "Context",
     "ContextScore",
     "Cubic",
@@ -40,6 +44,7 @@ __all__ = [
     "Geometric",
     "LayerScore",
     "Mask",
+    "NByM",
     "OneShot",
     "Overlap",
     "Pattern",

@@ -23,6 +23,7 @@ from lotto.pruning.masks import Mask, MaskLike, layer_of
 from lotto.pruning.patterns import Pattern, Unstructured
 from lotto.pruning.prunable import matches, near
 from lotto.pruning.scores import Score, checked_scores, score_function, scores_of
+from lotto.pruning.structured import named_pattern
 
 SCOPES = ALLOCATIONS
 """What allocations were called."""
@@ -47,7 +48,8 @@ class Pruning:
             or parameters, such as ``fc``, ``encoder``, ``*.out_proj``. What is excluded is not examined.
         include: patterns of matrices that are pruned beside those of linear, convolution, recurrent and attention
             layers: embeddings, parameters of modules of one's own, frozen ones. ``exclude`` comes before it.
-        pattern: which sets of weights may be left, see `Pattern`.
+        pattern: which sets of weights may be left: ``2:4`` and the like (`NByM`), ``channel``, ``block:4x1``, an object
+            of these, or one of your own, see `Pattern`; by default any.
 
     >>> Pruning(0.5, allocation="layer").scope
     'layer'
@@ -59,7 +61,7 @@ class Pruning:
     rates: Mapping[str, float] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
-    pattern: Pattern = field(default_factory=Unstructured)
+    pattern: Pattern | str = field(default_factory=Unstructured)
 
     def __post_init__(self) -> None:
         check_rate(self.rate)
@@ -69,8 +71,7 @@ class Pruning:
             raise UsageError(f"rates are given by layer, such as {{'fc3': 0.1}}; got {text(self.rates)}.")
         score_function(self.score)
         check_allocation(self.allocation)
-        if not isinstance(self.pattern, Pattern):
-            raise UsageError(f"A pattern has a method keep(scores, counts, within); got {text(self.pattern)}.")
+        object.__setattr__(self, "pattern", named_pattern(self.pattern))
         for name, rate in self.rates.items():
             if rate != 0:
                 check_rate(rate, f"the rate of {name!r}")
@@ -139,7 +140,7 @@ def prune(
     *,
     density: float | None = None,
     allocation: str | Allocation | None = None,
-    pattern: Pattern | None = None,
+    pattern: Pattern | str | None = None,
     start: Weights | None = None,
     seed: int = 0,
 ) -> Mask:
@@ -154,7 +155,7 @@ def prune(
         rates: rates of single layers, by layer or weight name.
         density: fraction of the prunable weights to keep, instead of ``rate``: exactly ``round(density * size)``.
         allocation: ``global`` (the default), ``layer``, ``erk`` or a function (see `Pruning`).
-        pattern: which sets of weights may be left; default any.
+        pattern: which sets of weights may be left (see `Pruning`); default any.
         start: weights at the rewind point, for scores that use them.
         seed: for scores that draw random numbers.
 
@@ -254,8 +255,9 @@ def _counts(rule: Pruning, mask: Mask, pool: Mask, kept: int, density: float | N
     return allocated(rule.allocation, pool, total)
 
 
-def _kept(pattern: Pattern, scores: Mapping[str, Tensor], counts: Any, within: Mapping[str, Tensor]) -> Mask:
+def _kept(pattern: Pattern | str, scores: Mapping[str, Tensor], counts: Any, within: Mapping[str, Tensor]) -> Mask:
     """What a pattern keeps; raises ``UsageError`` if that is more than there was."""
+    pattern = named_pattern(pattern)
     found = Mask(pattern.keep(scores, counts, within))
     if type(pattern) is Unstructured:  # ours: that is so
         return found

@@ -45,7 +45,7 @@ def distances(case: Case, *, orders: int = 3) -> Procedure[list[Row]]:
                 procedure(case.recipe, start, mask, case.k, orders_of, f"{case.label} · {kind}")
                 for procedure, orders_of in ((data_order_procedure, seeds), (pruning_procedure, seeds[1:]))
             ]
-            for kind, mask in ((IMP, last.mask), (RANDOM, random_control(last, case.seed)))
+            for kind, mask in ((IMP, last.mask), (RANDOM, random_control(last, case.seed, case.recipe.pruning.pattern)))
         }
     )
     rows = case.dense_rows(dense.run)
@@ -117,7 +117,7 @@ def subnetworks(
                 )
                 for kind, point, step, mask in (
                     (IMP, start, case.k, at.mask),
-                    (RANDOM, start, case.k, random_control(at, case.seed)),
+                    (RANDOM, start, case.k, random_control(at, case.seed, case.recipe.pruning.pattern)),
                     (REINIT, fresh, 0, at.mask),
                 )
             }
