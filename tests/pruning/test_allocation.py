@@ -143,7 +143,7 @@ def test_a_pattern_that_keeps_what_was_pruned_is_refused():
     with pytest.raises(UsageError, match="keeps weights that were pruned"):
         prune(weights, mask, 0.5, pattern=Everything())
     with pytest.raises(UsageError, match="pattern is a Pattern"):
-        prune(weights, mask, 0.5, pattern="2:4")
+        prune(weights, mask, 0.5, pattern=3)
 
 
 def test_scores_that_have_been_computed_are_taken_as_they_are():

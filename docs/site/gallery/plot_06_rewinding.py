@@ -24,5 +24,7 @@ for k, result in results.items():
 # estimated:
 
 for k in ("0it", "100it"):
-    found = lotto.landscape.instability(recipe.replace(bn_examples=1000), k, orders=2, points=9, examples=2000, jobs=1)
+    found = lotto.landscape.instability(
+        recipe.replace(bn_examples=1000), k, order_seeds=(0, 1), points=9, examples=2000, jobs=1
+    )
     print(k, round(found.barrier(batchnorm="recompute").mean, 2))
