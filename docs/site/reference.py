@@ -11,7 +11,7 @@ import lotto
 
 PACKAGES = (
     "lotto", "lotto.pruning", "lotto.recipe", "lotto.data", "lotto.training", "lotto.execution", "lotto.lottery",
-    "lotto.landscape", "lotto.landscape.curvature", "lotto.inference", "lotto.report",
+    "lotto.landscape", "lotto.landscape.curvature", "lotto.landscape.permutation", "lotto.inference", "lotto.report",
 )  # fmt: skip
 
 

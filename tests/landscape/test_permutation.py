@@ -25,12 +25,15 @@ from lotto.landscape.permutation import (
     random_permutation,
     unit_groups,
 )
+from lotto.landscape.permutation import spaces as spaces_module
 from lotto.landscape.permutation.groups import first_inputs, float64_network
 from lotto.landscape.permutation.matching import match_by_weights
 from lotto.landscape.permutation.orders import check_permutation
 from lotto.pruning import masks
+from lotto.pruning.channels import channel_spaces, traced
+from lotto.training.learners import conv_networks
 
-RESNET, PERCEPTRON, CONV = "resnet-8-w4", "mlp-24-16", "conv-2"
+RESNET, PERCEPTRON, SIGNALS = "resnet-8-w4", "mlp-24-16", "resnet-8-w2"
 
 
 class Branching(nn.Module):
@@ -95,7 +98,7 @@ def outputs(recipe, weights):
         return float64_network(recipe, weights)(first_inputs(recipe, 20))
 
 
-MODELS = [PERCEPTRON, Branching, RESNET]
+MODELS = [PERCEPTRON, Branching, RESNET, SIGNALS]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -152,6 +155,22 @@ def test_a_residual_stream_is_one_group():
     assert streams
     assert all(axis.positions == 1 for group in groups for axis in group.axes)
     assert sum(group.size for group in groups) > 20
+
+
+@pytest.mark.parametrize("model", [Branching, RESNET])
+def test_layers_and_traced_forwards_tell_the_same_groups(model):
+    recipe = recipe_of(model)
+    module, inputs = recipe.build().eval(), first_inputs(recipe, 2)
+
+    def told(spaces):
+        return {
+            (frozenset(space.producers), frozenset(space.norms), frozenset((n, p) for n, _, p in space.readers))
+            for space in spaces
+        }
+
+    described = conv_networks.described(module, inputs.shape[1:])
+    by_layers = spaces_module._Joined(module, described, inputs.shape[1:]).spaces()
+    assert told(by_layers) == told(channel_spaces(traced(module), inputs)) != set()
 
 
 def slow_best(a, b, groups):

@@ -12,7 +12,8 @@ from lotto.core.check import checked
 from lotto.core.errors import UsageError, text
 from lotto.core.shown import shown
 from lotto.core.weights import Weights
-from lotto.pruning.channels import Space, channel_spaces, traced
+from lotto.landscape.permutation.spaces import spaces_of
+from lotto.pruning.channels import Space
 from lotto.recipe.recipe import Recipe
 from lotto.training.evaluation import examples_of
 from lotto.training.network import Network
@@ -82,9 +83,9 @@ def unit_groups(recipe: Recipe) -> tuple[UnitGroup, ...]:
     >>> [group.size for group in unit_groups(recipe)]
     [24, 16]
     """
-    weights = recipe.initial(0)
-    network, example = float64_network(recipe, weights), first_inputs(recipe, TRACED)
-    spaces = channel_spaces(traced(network.module.eval()), network.cast(example))
+    weights, example = recipe.initial(0), first_inputs(recipe, TRACED)
+    network = Network(recipe.replace(device="cpu", precision="float32"), weights)
+    spaces = spaces_of(network.module.eval(), network.cast(example))
     tied = {name for names in network.shared for name in names}
     found = [_group(space, weights) for space in spaces if space.size > 1]
     groups = tuple(group for group in found if group.readers and not tied & {axis.name for axis in group.axes})

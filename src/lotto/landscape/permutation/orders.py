@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lotto.core.check import checked
 from lotto.core.errors import UsageError
+from lotto.core.pytree import flatten
 from lotto.core.rng import stream
 from lotto.core.weights import Weights
 from lotto.landscape.permutation.groups import UnitGroup, first_inputs, float64_network
@@ -136,9 +137,11 @@ def check_permutation(recipe: Recipe, permutation: Permutation, weights: Weights
     """
     inputs = first_inputs(recipe, COMPARED)
     before, after = (
-        float64_network(recipe, given)(inputs) for given in (weights, permuted(permutation, weights))
-    )  # fmt: skip
-    away, size = float((before - after).abs().max()), max(1.0, float(before.abs().max()))
+        [leaf for leaf in flatten(float64_network(recipe, given)(inputs)) if isinstance(leaf, Tensor)]
+        for given in (weights, permuted(permutation, weights))
+    )
+    away = max(float((one - two).abs().max()) for one, two in zip(before, after, strict=True))
+    size = max(1.0, *(float(one.abs().max()) for one in before))
     if not away <= EQUAL * size:
         raise UsageError(
             f"Permuting units changes this network's outputs by {away:.3g}: its forward reads them in another way than "

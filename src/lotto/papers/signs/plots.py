@@ -60,6 +60,9 @@ def perturbation(means: pd.DataFrame, tolerance: float) -> Figure:
         plots.density_axis(axis, list(found["density"].unique()))
         plots.error_axis(axis, found["mean"])
         axis.set_title(f"{kind}: test error, points", fontsize=10)
+    limits = [end for axis in axes for end in axis.get_ylim()]
+    for axis in axes:  # side by side to be compared
+        axis.set_ylim(min(limits), max(limits))
     axes[0].legend(frameon=False, fontsize=8)
     return made
 
