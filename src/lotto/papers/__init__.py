@@ -8,13 +8,14 @@ from lotto.core.statistics import Verdict
 from lotto.experiments.claims import Claim, Decision, Finding, check_claims
 from lotto.experiments.experiment import Experiment
 from lotto.experiments.options import Options
-from lotto.papers import missing_the_mark, signs, stabilizing, unmasking
+from lotto.papers import missing_the_mark, rigging, signs, stabilizing, unmasking
 
 PAPERS = {
     "stabilizing": stabilizing,
     "unmasking": unmasking,
     "signs": signs,
     "missing_the_mark": missing_the_mark,
+    "rigging": rigging,
 }
 EXPERIMENTS: dict[str, Experiment] = {
     f"{name}.{e.name}": e for name, paper in PAPERS.items() for e in paper.EXPERIMENTS

@@ -1,0 +1,18 @@
+"""What the experiment of *Rigging the Lottery* measures."""
+
+from __future__ import annotations
+
+from lotto.experiments.measures import FRACTION, SHARE, Kind, Measure
+
+STATIC, SET, RIGL, GRADUAL = Kind("static"), Kind("set"), Kind("rigl"), Kind("gradual")
+SET_EXPLORING, RIGL_EXPLORING = Kind("set, exploring"), Kind("rigl, exploring")
+"""With the setting that explores more weights (ITOP)."""
+SET_FEWER, RIGL_FEWER = Kind("set, fewer"), Kind("rigl, fewer")
+"""With fewer weights exchanged at each update."""
+
+EXPLORED = Measure("weights ever kept", SHARE)
+"""Of the prunable weights, at one step of the training or another."""
+EMPTY = Measure("output channels without weights", SHARE)
+"""Of the layers' output channels or features, those that none of the layer's weights is left of."""
+ARITHMETIC = Measure("multiplications over those of a dense training", FRACTION)
+"""Of all trainings that lead to the network: IMP's are many."""
