@@ -105,7 +105,7 @@ _LATER += " --methods imp"
 def _claims() -> list[tuple[str, str, str, str, Find]]:
     found: list[tuple[str, str, str, str, Find]] = []
     for name in BEFORE:
-        title = METHODS[name].title
+        title = METHODS[name].title[:1].upper() + METHODS[name].title[1:]
         found += [
             (
                 f"{title} surpasses random pruning.", "error of a random mask, the same density in all layers, minus "
