@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-BENCHMARKS = ("costs.csv", "bench-lenet.csv", "bench-resnet.csv", "bench-others.csv", "bench-memory.csv")
+BENCHMARKS = (
+    "costs.csv",
+    "bench-lenet.csv",
+    "bench-resnet.csv",
+    "bench-others.csv",
+    "bench-dynamic.csv",
+    "bench-memory.csv",
+)
 
 
 def rows(titles: Iterable[str], body: Iterable[Iterable[str]]) -> str:

@@ -92,7 +92,7 @@ CLAIMS = (
     ),
     Claim(
         5, "More updates of a larger fraction explore more weights.", "ITOP, section 3",
-        f"weights ever kept, exploring minus usual RigL, {_AT}, above 0", "grows with the number of updates",
+        f"part explored, exploring minus usual RigL, {_AT}, above 0", "grows with the number of updates",
         _RUN, more(m.RIGL_EXPLORING, m.RIGL, m.EXPLORED),
     ),
     Claim(

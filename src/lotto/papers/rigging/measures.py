@@ -10,9 +10,9 @@ SET_EXPLORING, RIGL_EXPLORING = Kind("set, exploring"), Kind("rigl, exploring")
 SET_FEWER, RIGL_FEWER = Kind("set, fewer"), Kind("rigl, fewer")
 """With fewer weights exchanged at each update."""
 
-EXPLORED = Measure("weights ever kept", SHARE)
-"""Of the prunable weights, at one step of the training or another."""
-EMPTY = Measure("output channels without weights", SHARE)
+EXPLORED = Measure("explored", SHARE)
+"""The part of the prunable weights that have been kept at one step of the training or another."""
+EMPTY = Measure("empty channels", SHARE)
 """Of the layers' output channels or features, those that none of the layer's weights is left of."""
-ARITHMETIC = Measure("multiplications over those of a dense training", FRACTION)
-"""Of all trainings that lead to the network: IMP's are many."""
+ARITHMETIC = Measure("arithmetic", FRACTION)
+"""Multiplications of all trainings that lead to the network (IMP's are many) over those of a dense training."""
