@@ -23,6 +23,7 @@ from lotto import SGD, Adam, AdamW, DynamicSparsity, Job, RMSprop, State, Store
 from lotto.core.errors import DivergedError, UsageError
 from lotto.core.ranks import Ranks
 from lotto.core.rng import stream
+from lotto.execution.admin import survey, words
 from lotto.execution.compute import get_or_compute
 from lotto.pruning import masks
 from lotto.training.loop import train, train_stack
@@ -276,6 +277,7 @@ def test_equal_keys_are_equal_trainings(recipe):
 def test_a_store_has_the_masks_and_adds_states_from_the_nearest_one_before(sparsity, store, recipe):
     job = job_of(recipe, sparsity, keep=(8,))
     first, computed = get_or_compute(store, job)
+    assert [f", masked by {sparsity.kind}, steps 0 to 40" in words(entry) for entry in survey(store)] == [True]
     again, anew = get_or_compute(store, job)
     assert (computed, anew) == (True, False)
     plain = train(replace(job, keep=(8, 10, 17)))

@@ -154,7 +154,8 @@ def words(entry: Entry) -> str:
     if "task" in job:
         return f"{job['task']} of {model} on {data}"
     first, last = job.get("steps", ["?", "?"])
-    dense = "dense" if job.get("mask") is None else "masked"
+    changing = job["sparsity"].get("kind") if isinstance(job.get("sparsity"), dict) else None
+    dense = f"masked by {changing}" if changing else "dense" if job.get("mask") is None else "masked"
     optimizer = recipe.get("optimizer") or (known.get("optimizer") or {}).get("kind", "")
     return f"{model} on {data}, {optimizer}, {dense}, steps {first} to {last}, order {job.get('order_seed')}"
 
