@@ -18,7 +18,14 @@ from lotto.landscape.curvature import convergence
 from lotto.papers.unmasking import pruning_limit
 from lotto.training.job import Job
 
-SEARCHING = {"unmasking.pruning_limit", "unmasking.flatness", "unmasking.adaptive", "missing_the_mark.ablations"}
+SEARCHING = {
+    "unmasking.pruning_limit",
+    "unmasking.flatness",
+    "unmasking.adaptive",
+    "missing_the_mark.ablations",
+    "permuted.transplant",
+    "permuted.widths",
+}
 
 
 def options(experiment, **changes):

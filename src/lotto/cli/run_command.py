@@ -37,6 +37,7 @@ def run(
     eval_levels: Annotated[str | None, tyro.conf.arg(aliases=["--look-at"])] = None,
     control_steps: str | None = None,
     methods: str | None = None,
+    factors: str | None = None,
     config: Path | None = None,
     changes: Changes,
     execution: Execution,
@@ -61,6 +62,7 @@ def run(
         eval_levels: levels that subnetworks evaluates: 5,10 (default: half of them and all).
         control_steps: rewind steps at which sparsity trains controls: 0it,100it, or none (default: all).
         methods: what missing_the_mark.ablations prunes by: snip,grasp,synflow,imp (default: all).
+        factors: widths of permuted.widths, times the recipe's: 0.5,1 (default: 0.5,1,2).
         config: a TOML file of options by name, such as levels = 8; what is typed here wins.
     """
     check_name(recipe)  # before what takes seconds to import
@@ -91,6 +93,7 @@ def run(
         "eval_levels": tuple(whole_numbers(eval_levels, "--eval-levels")) if eval_levels else (),
         "control_steps": tuple(control_steps.split(",")) if control_steps else (),
         "methods": tuple(methods.split(",")) if methods else (),
+        "factors": tuple(numbers(factors, "--factors")) if factors else (),
     }
     asked = {experiment: experiment.options(chosen, given) for experiment in experiments}
     places = [place for experiment, options in asked.items() for place in places_of(experiment, options)]

@@ -18,7 +18,10 @@ from lotto.recipe.recipe import Recipe
 MAX_ORDERS = 1000
 NO_CONTROLS = ("none",)
 """In the place of the rewind steps at which controls are trained."""
-SHARED = ("orders", "points", "examples", "eval_levels", "control_steps", "random_chain", "restart_dense", "methods")
+SHARED = (
+    "orders", "points", "examples", "eval_levels", "control_steps", "random_chain", "restart_dense", "methods",
+    "factors",
+)  # fmt: skip
 """Options that several experiments have; one that lacks any of them leaves it, so that all can be asked at once."""
 
 
