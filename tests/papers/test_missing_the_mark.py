@@ -79,6 +79,10 @@ def test_the_figure_has_a_panel_for_each_method(home):
     made = ABLATIONS.plot(summary(frame), 0.2)
     assert [axis.get_title() for axis in made.axes] == [method.title for method in METHODS.values()]
     assert all(axis.has_data() for axis in made.axes)
+    compared = {axis.get_ylim() for axis, method in zip(made.axes, METHODS.values(), strict=True) if method.ablated}
+    assert len(compared) == 1
+    lost = summary(frame.assign(value=frame["value"].where(frame["level"] == 0)))
+    assert len(ABLATIONS.plot(lost, 0.2).axes) == len(METHODS)
     two = ABLATIONS.plot(summary(frame[frame["kind"].isin(["dense", OWN["snip"], OWN["imp"]])]), 0.2)
     assert len(two.axes) == 2
 
