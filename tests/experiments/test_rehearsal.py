@@ -25,6 +25,7 @@ SEARCHING = {
     "missing_the_mark.ablations",
     "permuted.transplant",
     "permuted.widths",
+    "modes.solutions",
 }
 
 

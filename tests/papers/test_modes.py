@@ -1,0 +1,162 @@
+"""Modes of solutions: rows against trainings and paths by hand, claims by made-up rows."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+import lotto
+from conftest import small_recipe
+from lotto import papers
+from lotto.core.errors import UsageError
+from lotto.core.rng import derived_seed
+from lotto.core.statistics import Verdict
+from lotto.execution.serial import Serial
+from lotto.experiments.claims import check_claims
+from lotto.experiments.experiment import summary
+from lotto.experiments.measures import DENSE, ERROR, IMP, LAST_QUARTER, ONE_SHOT
+from lotto.experiments.results import ResultGroup
+from lotto.papers.modes import measures as m
+from lotto.papers.modes.claims import CLAIMS
+from lotto.papers.modes.methods import changing
+from lotto.papers.rigging.experiments import random_erk
+from lotto.pruning import masks
+from lotto.training.job import Job
+
+SMALL = {"replicates": 1, "levels": 2, "rewind_to": ("5it",), "points": 3}
+OTHER = derived_seed(0, "another-order", 1)
+
+
+def measured(store, **changes):
+    experiment = papers.get("modes.solutions")
+    chosen = experiment.options(small_recipe(), {**SMALL, **changes})
+    return chosen.recipe, experiment.run(chosen, Serial(store)), experiment
+
+
+def value(frame, kind, measure, **columns):
+    rows = measure.of(frame)
+    for column, expected in {"kind": kind, **columns}.items():
+        rows = rows[rows[column] == expected]
+    (found,) = rows["value"]
+    return found
+
+
+def imp(recipe, store, **changes):
+    given = {"levels": 2, "rewind_to": "5it", "replicates": 1, "controls": (), "engine": Serial(store), **changes}
+    return lotto.imp(recipe, **given).replicates[0]
+
+
+def test_rows_are_those_of_trainings_and_paths_by_hand(store):
+    recipe, frame, experiment = measured(store)
+    chain, cut = imp(recipe, store), imp(recipe, store, one_shot=True)
+    dense, last = chain[0].run, chain[2].mask
+    point = dense.state(5).without_optimizer
+    before = {"densities": (masks.density(last),), "prune_at": "init", "rewind_to": 0, "levels": None}
+    snip = imp(recipe, store, score="snip", allocation="global", **before)[1].mask
+    random = random_erk(recipe, masks.count(last), 0)
+    started = {"order_seed": 0, "start": point, "from_step": 5}
+    jobs = {
+        IMP: (Job(recipe, mask=last, **started), Job(recipe, mask=last, **{**started, "order_seed": OTHER})),
+        ONE_SHOT: (Job(recipe, mask=cut[1].mask, **started),),
+        m.SNIP: (Job(recipe, 0, 0, mask=snip), Job(recipe, 0, OTHER, mask=snip)),
+        m.RANDOM: (Job(recipe, 0, 0, mask=random),),
+        m.SET: (Job(recipe, 0, 0, mask=random, sparsity=changing(recipe, "set", 0.5)),),
+        m.GRADUAL: (Job(recipe, 0, 0, sparsity=changing(recipe, "gradual", masks.density(last))),),
+    }  # fmt: skip
+    engine = Serial(store)
+    runs = {kind: engine.run(list(made)) for kind, made in jobs.items()}
+    (moved,) = engine.run([Job(recipe, mask=random, **started)])
+
+    def between(a, b):
+        return lotto.landscape.barrier(recipe, a.weights, b.weights, points=3, store=store)
+
+    for kind, (own, *others) in runs.items():
+        assert value(frame, kind, ERROR) == own.test_error
+        assert value(frame, kind, m.BETWEEN, x=0) == between(dense, own)
+        for other in others:
+            assert value(frame, kind, m.COPY_ERROR) == other.test_error
+            assert value(frame, kind, m.COPIES) == between(own, other)
+    assert value(frame, m.SNIP, m.BETWEEN, x=1) == between(runs[IMP][0], runs[m.SNIP][0])
+    assert value(frame, m.RANDOM, m.MOVED_ERROR) == moved.test_error
+    assert value(frame, m.RANDOM, m.MOVED_BETWEEN) == between(dense, moved)
+    assert masks.count(runs[m.GRADUAL][0].mask) == masks.count(runs[m.SET][0].mask) == masks.count(last)
+    assert len(experiment.plot(summary(frame), 5.0).axes) == 2  # and it draws some of them alone
+
+
+def test_some_methods_are_measured_alone_and_unknown_ones_are_refused(store):
+    _, frame, experiment = measured(store, methods=("snip",))
+    assert set(frame["kind"]) == {DENSE, m.SNIP}
+    assert experiment.plot(summary(frame), 5.0).axes
+    with pytest.raises(UsageError, match="wanda"):
+        measured(store, methods=("wanda",))
+
+
+# --- claims -------------------------------------------------------------------------------------------------
+
+NOISE = (0.0, 0.02, -0.02, 0.01, -0.01)
+COLUMNS = [
+    "replicate", "seed", "rewind_step", "level", "density", "kind", "measure", "unit", "sample", "value", "x",
+    "points", "examples", "bn_examples",
+]  # fmt: skip
+
+
+def rows(kind, measure, mean, level=8, x=math.nan, density=0.058):
+    return [
+        (r, r, 100, level, density, kind, measure.name, measure.unit, 0, mean + d, x, 7, 5000, 1000)
+        for r, d in enumerate(NOISE)
+    ]
+
+
+def to_dense(kind, mean):
+    return rows(kind, m.BETWEEN, mean, x=0.0)
+
+
+def ticket(kind, copies, error):
+    return [*rows(kind, m.COPIES, copies), *rows(kind, ERROR, error)]
+
+
+def each(mean, measure=m.BETWEEN):
+    x = 0.0 if measure == m.BETWEEN else math.nan
+    return [row for kind in m.AT_INIT for row in rows(kind, measure, mean, x=x)]
+
+
+def group(*parts):
+    lines = [
+        *rows("dense", ERROR, 1.3, 0, density=1.0), *rows("dense", LAST_QUARTER, 0.02, 0, 0.75, 1.0),
+        *rows(IMP, m.COPIES, 0.3),
+    ]  # fmt: skip
+    recipe = {"name": "some", "model": "resnet-20-w8", "data": "mnist1d-50k", "tolerance": 0.2}
+    facts = {"iterations": 1000, "per_epoch": 100, "learning_rate": 0.2, "warmup": 0}
+    frame = pd.DataFrame([*lines, *(row for part in parts for row in part)], columns=COLUMNS)
+    return ResultGroup(recipe, facts, frame)
+
+
+S, C, U = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("number", "parts", "expected"),
+    [
+        (1, [to_dense(IMP, 0.5)], S),
+        (1, [to_dense(IMP, 9.0)], C),
+        (1, [], U),
+        (2, [each(60.0)], S),
+        (2, [each(0.5)], C),
+        (2, [to_dense(m.SNIP, 60.0)], U),
+        (3, [each(60.0), to_dense(IMP, 9.0)], S),
+        (3, [each(5.0), to_dense(IMP, 9.0)], C),
+        (4, [each(60.0), each(30.0, m.MOVED_BETWEEN)], S),
+        (4, [each(30.0), each(60.0, m.MOVED_BETWEEN)], C),
+        (5, [rows(IMP, m.MOVED_BETWEEN, 60.0)], S),
+        (5, [rows(IMP, m.MOVED_BETWEEN, 1.0)], C),
+        (6, [rows(IMP, ERROR, 1.1), ticket(m.RANDOM, 40.0, 5.0)], S),
+        (6, [rows(IMP, ERROR, 1.1), ticket(m.RANDOM, 40.0, 5.0), ticket(m.SNIP, 0.5, 4.0)], C),
+        (6, [], U),
+    ],
+)  # fmt: skip
+def test_a_claim_is_decided_by_made_up_rows(number, parts, expected):
+    (decision,) = check_claims([c for c in CLAIMS if c.number == number], [group(*parts)])
+    assert decision.verdict is expected
+    assert len(decision.findings) == (expected is not U)
