@@ -20,11 +20,11 @@ from lotto.experiments.experiment import summary
 from lotto.experiments.measures import LAST_QUARTER
 from lotto.experiments.results import ResultGroup
 from lotto.papers.rigging import measures as m
-from lotto.papers.rigging.arithmetic import multiplications, training_fraction
 from lotto.papers.rigging.claims import CLAIMS
 from lotto.papers.rigging.experiments import random_erk
 from lotto.pruning import masks
 from lotto.pruning.allocation import erk_counts
+from lotto.training.passes import multiplications, training_fraction
 
 S, C = Verdict.SUPPORTED, Verdict.CONTRADICTED
 

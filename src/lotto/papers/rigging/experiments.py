@@ -6,7 +6,6 @@ Rows have the columns of `stabilizing`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,13 +18,13 @@ from lotto.experiments.measures import ERROR, IMP, Kind
 from lotto.lottery.replicate import Level
 from lotto.papers.rigging import measures as m
 from lotto.papers.rigging import plots
-from lotto.papers.rigging.arithmetic import multiplications, pass_fraction, training_fraction
 from lotto.pruning import masks
 from lotto.pruning.allocation import erk_counts, keep_top
 from lotto.pruning.masks import Mask
 from lotto.recipe.recipe import Recipe
 from lotto.training.dynamic_sparsity import DynamicSparsity
-from lotto.training.job import Job, Run
+from lotto.training.job import Job
+from lotto.training.passes import job_fraction, levels_fraction, multiplications
 
 
 def random_erk(recipe: Recipe, total: int, seed: int) -> Mask:
@@ -79,7 +78,7 @@ def dynamic(
         for at in evaluated
     }
     runs = yield jobs
-    each = multiplications(case.recipe)
+    each, total, masks_of = multiplications(case.recipe), case.recipe.total, [at.mask for at in levels]
     rows = case.dense_rows(levels[0].run)
     for at in evaluated:
         place = At.of(at)
@@ -87,7 +86,7 @@ def dynamic(
             case.row(place, IMP, ERROR, at.run.test_error),
             case.row(place, IMP, m.EXPLORED, 1.0),
             case.row(place, IMP, m.EMPTY, empty_channels(at.mask)),
-            case.row(place, IMP, m.ARITHMETIC, _of_levels(case, levels[: at.level + 1], each)),
+            case.row(place, IMP, m.ARITHMETIC, levels_fraction(masks_of[: at.level + 1], case.k, total, each)),
         ]
         for kind, job in jobs[at.level].items():
             run = runs[at.level][kind]
@@ -95,7 +94,7 @@ def dynamic(
                 case.row(place, kind, ERROR, run.test_error),
                 case.row(place, kind, m.EXPLORED, run.history[-1].get("explored", place.density)),
                 case.row(place, kind, m.EMPTY, empty_channels(run.mask or job.mask or {})),
-                case.row(place, kind, m.ARITHMETIC, _of_training(job, run, each)),
+                case.row(place, kind, m.ARITHMETIC, job_fraction(job, run, each)),
             ]
     return rows
 
@@ -125,26 +124,6 @@ def _job(case: Case, at: Level, kind: Kind, sparsity: DynamicSparsity | None) ->
     keep = [step + 1 for step in sparsity.updates(case.recipe).steps] if gradual and sparsity is not None else []
     label = f"{case.label} · level {at.level} · {kind}"
     return Job(case.recipe, case.seed, case.seed, mask=mask, keep=tuple(keep), label=label, sparsity=sparsity)
-
-
-def _of_levels(case: Case, levels: Sequence[Level], each: Mapping[str, int]) -> float:
-    """The arithmetic of the dense training and of all levels from the rewind point on."""
-    total = case.recipe.total
-    parts = [(total - case.k if at.level else total, pass_fraction(at.mask, each)) for at in levels]
-    return training_fraction(parts, total)
-
-
-def _of_training(job: Job, run: Run, each: Mapping[str, int]) -> float:
-    """The arithmetic of one training. What SET and RigL exchange leaves every layer's density as it is."""
-    total, sparsity = job.recipe.total, job.sparsity
-    if sparsity is None or sparsity.exchanges:
-        assert job.mask is not None
-        number = len(sparsity.updates(job.recipe).steps) if sparsity is not None and sparsity.kind == "rigl" else 0
-        return training_fraction([(total, pass_fraction(job.mask, each))], total, number)
-    bounds = [0, *(step - 1 for step in job.keep), total]
-    kept: list[Mapping[str, Tensor] | None] = [masks.ones(job.recipe), *(run.mask_at(step) for step in job.keep)]
-    pairs = zip(pairwise(bounds), kept, strict=True)
-    return training_fraction([(b - a, pass_fraction(mask or {}, each)) for (a, b), mask in pairs], total)
 
 
 EXPERIMENTS = (dynamic,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from lotto.data.batch import call
 from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
+from lotto.training.job import Job, Run
 from lotto.training.network import Network
 
 
@@ -73,3 +75,42 @@ def training_fraction(parts: Sequence[tuple[int, float]], total: int, dense_grad
     steps = sum(count * fraction for count, fraction in parts)
     mean = steps / max(1, sum(count for count, _ in parts))
     return (steps + dense_gradients * (2 * mean + 1) / 3) / total
+
+
+def levels_fraction(
+    kept: Sequence[Mapping[str, Tensor]], rewind_step: int, total: int, each: Mapping[str, int], particles: int = 1
+) -> float:
+    """Multiplications of a dense training and of levels from the rewind step on, over those of the dense training.
+
+    Args:
+        kept: masks of the levels, the dense one first.
+        rewind_step: where all trainings but the first begin, in iterations.
+        total: steps of a dense training.
+        each: see `multiplications`.
+        particles: trainings of each level; those of the dense network have its first steps in common.
+
+    >>> whole, half = ({"a": torch.tensor([True, kept])} for kept in (True, False))
+    >>> levels_fraction([whole, half], 20, 100, {"a": 200})
+    1.4
+    """
+    later = total - rewind_step
+    parts = [((particles - (level == 0)) * later, pass_fraction(mask, each)) for level, mask in enumerate(kept)]
+    return training_fraction([(total, 1.0), *parts], total)
+
+
+def job_fraction(job: Job, run: Run, each: Mapping[str, int]) -> float:
+    """Multiplications of one training, from where it begins, over those of a whole dense one.
+
+    Args:
+        job: what was trained; a training that prunes gradually keeps the steps after its updates.
+        run: what came of it.
+        each: see `multiplications`. What SET and RigL exchange leaves every layer's density as it is.
+    """
+    total, sparsity, mask = job.recipe.total, job.sparsity, job.mask or masks.ones(job.recipe)
+    if sparsity is None or sparsity.exchanges:
+        number = len(sparsity.updates(job.recipe).steps) if sparsity is not None and sparsity.kind == "rigl" else 0
+        return training_fraction([(job.end - job.from_step, pass_fraction(mask, each))], total, number)
+    bounds = [job.from_step, *(step - 1 for step in job.keep), job.end]
+    kept: list[Mapping[str, Tensor] | None] = [mask, *(run.mask_at(step) for step in job.keep)]
+    pairs = zip(pairwise(bounds), kept, strict=True)
+    return training_fraction([(b - a, pass_fraction(found or {}, each)) for (a, b), found in pairs], total)
