@@ -26,6 +26,8 @@ SEARCHING = {
     "permuted.transplant",
     "permuted.widths",
     "modes.solutions",
+    "modes.copies",
+    "modes.starts",
 }
 
 

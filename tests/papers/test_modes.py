@@ -29,8 +29,8 @@ SMALL = {"replicates": 1, "levels": 2, "rewind_to": ("5it",), "points": 3}
 OTHER = derived_seed(0, "another-order", 1)
 
 
-def measured(store, **changes):
-    experiment = papers.get("modes.solutions")
+def measured(name, store, **changes):
+    experiment = papers.get(f"modes.{name}")
     chosen = experiment.options(small_recipe(), {**SMALL, **changes})
     return chosen.recipe, experiment.run(chosen, Serial(store)), experiment
 
@@ -49,7 +49,9 @@ def imp(recipe, store, **changes):
 
 
 def test_rows_are_those_of_trainings_and_paths_by_hand(store):
-    recipe, frame, experiment = measured(store)
+    recipe, frame, experiment = measured("solutions", store)
+    _, beside, other_experiment = measured("copies", store)
+    _, starts, _ = measured("starts", store)
     chain, cut = imp(recipe, store), imp(recipe, store, one_shot=True)
     dense, last = chain[0].run, chain[2].mask
     point = dense.state(5).without_optimizer
@@ -76,21 +78,23 @@ def test_rows_are_those_of_trainings_and_paths_by_hand(store):
         assert value(frame, kind, ERROR) == own.test_error
         assert value(frame, kind, m.BETWEEN, x=0) == between(dense, own)
         for other in others:
-            assert value(frame, kind, m.COPY_ERROR) == other.test_error
-            assert value(frame, kind, m.COPIES) == between(own, other)
+            assert value(beside, kind, m.COPY_ERROR) == other.test_error
+            assert value(beside, kind, m.COPIES) == between(own, other)
     assert value(frame, m.SNIP, m.BETWEEN, x=1) == between(runs[IMP][0], runs[m.SNIP][0])
-    assert value(frame, m.RANDOM, m.MOVED_ERROR) == moved.test_error
-    assert value(frame, m.RANDOM, m.MOVED_BETWEEN) == between(dense, moved)
+    assert value(starts, m.RANDOM, m.MOVED_ERROR) == moved.test_error
+    assert value(starts, m.RANDOM, m.MOVED_BETWEEN) == between(dense, moved)
     assert masks.count(runs[m.GRADUAL][0].mask) == masks.count(runs[m.SET][0].mask) == masks.count(last)
-    assert len(experiment.plot(summary(frame), 5.0).axes) == 2  # and it draws some of them alone
+    assert len(experiment.plot(summary(frame), 5.0).axes) == 2
+    (axis,) = other_experiment.plot(summary(beside), 5.0).axes
+    assert len(axis.containers) == len(m.METHODS)
 
 
 def test_some_methods_are_measured_alone_and_unknown_ones_are_refused(store):
-    _, frame, experiment = measured(store, methods=("snip",))
+    _, frame, experiment = measured("solutions", store, methods=("snip",))
     assert set(frame["kind"]) == {DENSE, m.SNIP}
     assert experiment.plot(summary(frame), 5.0).axes
     with pytest.raises(UsageError, match="wanda"):
-        measured(store, methods=("wanda",))
+        measured("starts", store, methods=("wanda",))
 
 
 # --- claims -------------------------------------------------------------------------------------------------
@@ -144,7 +148,7 @@ S, C, U = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED
         (1, [], U),
         (2, [each(60.0)], S),
         (2, [each(0.5)], C),
-        (2, [to_dense(m.SNIP, 60.0)], U),
+        (2, [to_dense(m.SNIP, 60.0), to_dense(m.RANDOM, 0.5)], C),
         (3, [each(60.0), to_dense(IMP, 9.0)], S),
         (3, [each(5.0), to_dense(IMP, 9.0)], C),
         (4, [each(60.0), each(30.0, m.MOVED_BETWEEN)], S),

@@ -21,9 +21,9 @@ Place = tuple[int, int]
 DENSE_NUMBER = 0.0
 
 
-def _place(group: ResultGroup) -> Place | None:
-    """The small rewind step and the sparsest level of the rows."""
-    rows = group.rows(m.COPIES)
+def _place(group: ResultGroup, measure: Measure) -> Place | None:
+    """The small rewind step and the sparsest level of a measure's rows."""
+    rows = group.rows(measure)
     rows = rows[rows["level"] > 0]
     k = small_step(group, rows["rewind_step"].unique())
     return None if k is None else (k, int(rows[rows["rewind_step"] == k]["level"].max()))
@@ -35,7 +35,7 @@ def _values(group: ResultGroup, place: Place, measure: Measure, kind: Kind) -> p
 
 
 def _where(group: ResultGroup, place: Place) -> str:
-    rows = group.rows(m.COPIES, rewind_step=place[0], level=place[1])
+    rows = group.rows(rewind_step=place[0], level=place[1])
     return f"{100 * rows['density'].mean():.3g} % left, k = {place[0]}"
 
 
@@ -43,7 +43,7 @@ def connected(measure: Measure, kind: Kind, *, holds: bool = True) -> Find:
     """The barrier to the dense network is below `STABLE`, or above it."""
 
     def find(group: ResultGroup) -> Found | None:
-        if (place := _place(group)) is None or not len(values := _values(group, place, measure, kind)):
+        if (place := _place(group, measure)) is None or not len(values := _values(group, place, measure, kind)):
             return None
         return Found(_where(group, place), (below if holds else above)(values, STABLE))
 
@@ -54,10 +54,10 @@ def all_apart(kinds: Sequence[Kind]) -> Find:
     """The barrier of each kind to the dense network is above `STABLE`."""
 
     def find(group: ResultGroup) -> Found | None:
-        if (place := _place(group)) is None:
+        if (place := _place(group, m.BETWEEN)) is None:
             return None
-        values = [_values(group, place, m.BETWEEN, kind) for kind in kinds]
-        if not all(len(found) for found in values):
+        values = [found for kind in kinds if len(found := _values(group, place, m.BETWEEN, kind))]
+        if not values:
             return None
         return Found(_where(group, place), all_of(above(found, STABLE) for found in values))
 
@@ -68,11 +68,11 @@ def farther(kinds: Sequence[Kind], one: Measure, other: Measure, beside: Kind | 
     """Each kind's barrier to the dense network is above another: of kind ``beside``, or its own by another measure."""
 
     def find(group: ResultGroup) -> Found | None:
-        if (place := _place(group)) is None:
+        if (place := _place(group, other)) is None:
             return None
         pairs = [(_values(group, place, one, k), _values(group, place, other, beside or k)) for k in kinds]
-        values = [(a - b).dropna() for a, b in pairs]
-        if not all(len(found) for found in values):
+        values = [found for a, b in pairs if len(found := (a - b).dropna())]
+        if not values:
             return None
         return Found(_where(group, place), all_of(above(found, 0.0) for found in values))
 
@@ -81,7 +81,7 @@ def farther(kinds: Sequence[Kind], one: Measure, other: Measure, beside: Kind | 
 
 def stable_when_matching(group: ResultGroup) -> Found | None:
     """Over the methods: copies are connected exactly where the gap is below the tolerance."""
-    if (place := _place(group)) is None:
+    if (place := _place(group, m.COPIES)) is None:
         return None
     points = {}
     for kind in m.METHODS.values():
@@ -98,32 +98,38 @@ def stable_when_matching(group: ResultGroup) -> Found | None:
 
 _K = f"at the sparsest level, k the first from {SMALL:.0%} of training"
 _B = "barrier to the dense network, statistics re-estimated"
-_NAMES = "SNIP, SynFlow and random"
-_ROWS: tuple[tuple[str, str, Find], ...] = (
+_NAMES = "SNIP, SynFlow and random that is there"
+_ROWS: tuple[tuple[str, str, str, Find], ...] = (
     (
         "The solution of IMP with rewinding is connected to the dense network's.",
+        "solutions",
         f"{_B}, below {STABLE:g} points; {_K}", connected(m.BETWEEN, IMP),
     ),
     (
         "Solutions of masks that are chosen at initialisation are not connected to the dense network's.",
+        "solutions",
         f"{_B}, of each of {_NAMES} above {STABLE:g} points; {_K}", all_apart(m.AT_INIT),
     ),
     (
         "They are farther from it than IMP's.",
+        "solutions",
         f"{_B}, of each of {_NAMES} minus that of IMP, above 0; {_K}",
         farther(m.AT_INIT, m.BETWEEN, m.BETWEEN, IMP),
     ),
     (
         "Masks that are chosen at initialisation end nearer to the dense network from its rewind point.",
+        "starts",
         f"{_B}, of each of {_NAMES} from the initial weights minus from the rewind point, above 0; {_K}",
         farther(m.AT_INIT, m.BETWEEN, m.MOVED_BETWEEN),
     ),
     (
         "IMP's mask, trained from the initial weights, is not connected to the dense network's solution.",
+        "starts",
         f"{_B}, above {STABLE:g} points; {_K}", connected(m.MOVED_BETWEEN, IMP, holds=False),
     ),
     (
         "Of the methods' tickets exactly those match that are stable to data order.",
+        "copies",
         f"barrier between copies below {STABLE:g} points exactly where the gap is below the tolerance; IMP's for both, "
         f"the random mask for neither; {_K}",
         stable_when_matching,
@@ -132,7 +138,7 @@ _ROWS: tuple[tuple[str, str, Find], ...] = (
 CLAIMS = tuple(
     Claim(
         number, sentence, "ours", statistic, "",
-        "lotto run modes.solutions resnet20-mnist1d --levels 8 --rewind-to 100it", find, (CONVERGED,),
+        f"lotto run modes.{experiment} resnet20-mnist1d --levels 8 --rewind-to 100it", find, (CONVERGED,),
     )
-    for number, (sentence, statistic, find) in enumerate(_ROWS, start=1)
+    for number, (sentence, experiment, statistic, find) in enumerate(_ROWS, start=1)
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The plot of barriers between solutions."""
+"""Plots of barriers between solutions and between copies."""
 
 from __future__ import annotations
 
@@ -6,32 +6,60 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lotto.experiments.measures import DENSE, ERROR
+from lotto.landscape.stability import STABLE
 from lotto.papers.modes import measures as m
 from lotto.report import plots
 
 
 def solutions(means: pd.DataFrame, tolerance: float) -> Figure:
-    """Barriers between all solutions, on the diagonal between two data orders of each, of the last rewind step."""
+    """Barriers between all solutions, of the last rewind step."""
     made, axis = plots.figure(6.4, 5.0)
-    means = means[means["rewind_step"] == means["rewind_step"].max()]
-    between, copies = m.BETWEEN.of(means), m.COPIES.of(means)
-    kinds = [kind for kind in m.SOLUTIONS if (copies["kind"] == kind).any()]
-    grid = np.full((len(kinds), len(kinds)), np.nan)
-    for row, kind in enumerate(kinds):
-        grid[row, row] = copies[copies["kind"] == kind]["mean"].iloc[0]
-        for column, other in enumerate(kinds[:row]):
-            found = between[(between["kind"] == kind) & (between["x"] == m.SOLUTIONS.index(other))]
-            if len(found):
-                grid[row, column] = grid[column, row] = found["mean"].iloc[0]
+    between = m.BETWEEN.of(means[means["rewind_step"] == means["rewind_step"].max()])
+    numbers = {m.SOLUTIONS.index(kind) for kind in between["kind"]} | {int(x) for x in between["x"]}
+    shown = sorted(numbers)
+    grid = np.full((len(shown), len(shown)), np.nan)
+    for kind, x, mean in zip(between["kind"], between["x"], between["mean"], strict=True):
+        one, other = shown.index(m.SOLUTIONS.index(kind)), shown.index(int(x))
+        grid[one, other] = grid[other, one] = mean
     image = axis.imshow(grid, cmap="viridis_r", vmin=0)
-    names = [m.TITLES.get(kind, kind) for kind in kinds]
-    axis.set_xticks(range(len(kinds)), names, rotation=45, ha="right")
-    axis.set_yticks(range(len(kinds)), names)
+    names = [m.TITLES.get(m.SOLUTIONS[number], str(m.SOLUTIONS[number])) for number in shown]
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axis.set_yticks(range(len(names)), names)
     axis.grid(visible=False)
-    highest = np.nanmax(grid) if np.isfinite(grid).any() else 0.0
+    finite = grid[np.isfinite(grid)]
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
-            colour = "white" if value > highest / 2 else "black"
+            colour = "white" if value > finite.max() / 2 else "black"
             axis.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=8, color=colour)
-    made.colorbar(image, ax=axis, label="barrier, points; diagonal: another data order")
+    made.colorbar(image, ax=axis, label="barrier, points")
+    return made
+
+
+def copies(means: pd.DataFrame, tolerance: float) -> Figure:
+    """Error of each method's ticket against the barrier between its copies; dashed: stable to the left of it.
+
+    Dotted: the dense network's error and the tolerance above it, below which a ticket matches.
+    """
+    made, axis = plots.figure()
+    means = means[means["rewind_step"] == means["rewind_step"].max()]
+    errors, barriers = ERROR.of(means).set_index("kind"), m.COPIES.of(means).set_index("kind")
+    for number, kind in enumerate(kind for kind in m.SOLUTIONS if kind in barriers.index and kind in errors.index):
+        x, y = barriers.loc[kind], errors.loc[kind]
+        axis.errorbar(
+            x["mean"],
+            y["mean"],
+            xerr=x["std"],
+            yerr=y["std"],
+            fmt="o",
+            color=f"C{number}",
+            label=m.TITLES.get(kind, kind),
+        )
+    axis.axvline(STABLE, color=plots.COLOURS["dense"], lw=1, ls="--")
+    if DENSE in errors.index:
+        axis.axhline(errors.loc[DENSE]["mean"] + tolerance, color=plots.COLOURS["dense"], lw=1, ls=":")
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlabel("barrier between two data orders, points")
+    axis.set_ylabel("test error, points")
+    axis.legend(frameon=False, fontsize=8)
     return made
