@@ -39,10 +39,15 @@ def jit(function: Callable[..., Any], signature: Any = None, fastmath: bool = Tr
 
 
 def jit_part(function: Callable[..., Any]) -> Any:
-    """Compile a function that other compiled ones call, in which it is kept."""
+    """Compile a function into those that call it.
+
+    It becomes a part of their code. As a function of its own it would be compiled twice, alone and with its caller, and
+    a process that has compiled both runs the first where one that reads the caller from disk has the second: their
+    sums would be taken in other orders, and their trainings end in other bits.
+    """
     from numba import njit
 
-    return njit(fastmath=FASTMATH, nogil=True)(function)
+    return njit(inline="always", fastmath=FASTMATH, nogil=True)(function)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+import lotto.core.jit
 from lotto.core.jit import jit
 from lotto.training.learners import (
     activation_kernels,
@@ -180,7 +181,10 @@ def layout(p, k, channel):  # type: ignore[no-untyped-def]
     return p[k] + channel * p[k + 1], p[k + 1], p[k + 2], p[k + 3]
 
 
-MODULES = (together, storage, vector_blocks, activation_kernels, conv_kernels, batchnorm_kernels, pooling_kernels)
+MODULES = (
+    lotto.core.jit, together, storage, vector_blocks, activation_kernels, conv_kernels, batchnorm_kernels,
+    pooling_kernels,
+)  # fmt: skip
 """What is compiled into `runner`'s functions."""
 
 
