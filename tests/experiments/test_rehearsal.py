@@ -28,6 +28,7 @@ SEARCHING = {
     "modes.solutions",
     "modes.copies",
     "modes.starts",
+    "methods.compute",
 }
 
 

@@ -61,7 +61,7 @@ def run(
         restart_dense: whether level 0, too, is trained from the rewind point with a new optimizer, as in OPENLTH.
         eval_levels: levels that subnetworks evaluates: 5,10 (default: half of them and all).
         control_steps: rewind steps at which sparsity trains controls: 0it,100it, or none (default: all).
-        methods: what missing_the_mark.ablations and modes.solutions prune by: snip,synflow,imp (default: all).
+        methods: what missing_the_mark.ablations, modes.solutions, methods.compute prune by: snip,imp (default: all).
         factors: widths of permuted.widths, times the recipe's: 0.5,1 (default: 0.5,1,2).
         config: a TOML file of options by name, such as levels = 8; what is typed here wins.
     """

@@ -8,7 +8,7 @@ from lotto.core.statistics import Verdict
 from lotto.experiments.claims import Claim, Decision, Finding, check_claims
 from lotto.experiments.experiment import Experiment
 from lotto.experiments.options import Options
-from lotto.papers import missing_the_mark, modes, permuted, rigging, signs, stabilizing, unmasking
+from lotto.papers import methods, missing_the_mark, modes, permuted, rigging, signs, stabilizing, unmasking
 
 PAPERS = {
     "stabilizing": stabilizing,
@@ -18,6 +18,7 @@ PAPERS = {
     "rigging": rigging,
     "permuted": permuted,
     "modes": modes,
+    "methods": methods,
 }
 EXPERIMENTS: dict[str, Experiment] = {
     f"{name}.{e.name}": e for name, paper in PAPERS.items() for e in paper.EXPERIMENTS
