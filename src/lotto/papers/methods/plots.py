@@ -12,6 +12,8 @@ from lotto.experiments.measures import DENSE, ERROR
 from lotto.papers.methods.measures import COMPUTE, KINDS, METHODS
 from lotto.report import plots
 
+UNDER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
+"""Under labels, which may stand on intervals."""
 NEAR, GAP = 2.2, 0.036
 """Labels of points whose compute is within this factor are kept so far apart, as a fraction of the axis."""
 
@@ -42,8 +44,8 @@ def compute(means: pd.DataFrame, tolerance: float) -> Figure:
     axis.set_xlim(left / 1.3, right * 2.6)
     axis.set_ylim(min(dense, float(points["low"].min())) / 1.15, float(points["high"].max()) * 1.15)
     _labels(axis, points)
-    axis.annotate("dense, and the tolerance above", (1, dense), (-4, -10), xycoords=("axes fraction", "data"),
-                  textcoords="offset points", ha="right", fontsize=8, color=grey)  # fmt: skip
+    axis.annotate("dense, and the tolerance above", (0, dense), (4, -10), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", ha="left", fontsize=8, color=grey)  # fmt: skip
     axis.set_xlabel("training compute, in dense trainings")
     axis.set_ylabel("test error, points")
     return made
@@ -79,4 +81,4 @@ def _labels(axis: Axes, points: pd.DataFrame) -> None:
                 at = height + GAP
         placed.append((row.compute, at))
         x = float(to_axes.transform((row.compute, row.error))[0]) + 0.012
-        axis.text(x, at, row.label, transform=axis.transAxes, fontsize=8, va="center")
+        axis.text(x, at, row.label, transform=axis.transAxes, fontsize=8, va="center", bbox=UNDER)
