@@ -73,10 +73,12 @@ class Setting:
     def dynamic(self, kind: str) -> DynamicSparsity:
         """How the mask changes along one training."""
         last = round(self.stop * self.case.recipe.total)
+        few, many = (max(1, last // (number + 1)) for number in (self.updates, 2 * self.updates))
         if kind == "gradual":
-            return DynamicSparsity(kind, every=max(1, last // (2 * self.updates + 1)), stop=last, density=self.density)
-        fraction = self.fewer if kind == "rigl" else self.fraction
-        return DynamicSparsity(kind, every=max(1, last // (self.updates + 1)), stop=last, fraction=fraction)
+            return DynamicSparsity("gradual", every=many, stop=last, density=self.density)
+        if kind == "rigl":
+            return DynamicSparsity("rigl", every=few, stop=last, fraction=self.fewer)
+        return DynamicSparsity("set", every=few, stop=last, fraction=self.fraction)
 
 
 @dataclass(frozen=True)
