@@ -42,7 +42,7 @@ def start(size: int, *arguments: str, **more: str) -> list[subprocess.Popen[str]
     ]
 
 
-def ended(processes: list[subprocess.Popen[str]], seconds: float = 60.0) -> list[tuple[int, str]]:
+def ended(processes: list[subprocess.Popen[str]], seconds: float = 240.0) -> list[tuple[int, str]]:
     """The exit code of each, and what it has written."""
     try:
         texts = [process.communicate(timeout=seconds)[0] for process in processes]

@@ -48,7 +48,7 @@ def empty_channels(mask: Mapping[str, Tensor]) -> float:
 
 
 @experiment(
-    "dynamic", title="Masks that change along a training, against random ones that hold still and IMP's",
+    "dynamic", title="Masks that change along a training, against random ones that hold still and those of IMP",
     source="RigL, figure 2; SET; Zhu and Gupta; ITOP", plot=plots.dynamic,
 )  # fmt: skip
 def dynamic(
