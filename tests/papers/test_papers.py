@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import numpy as np
@@ -243,7 +244,7 @@ def test_files_and_report(store, tmp_path, name, rewinds, monkeypatch):
     assert np.allclose(saved.value, frame.value, equal_nan=True)
     text = page.read_text()
     assert text.count("<svg") == 1
-    assert experiment.title in text
+    assert experiment.title in html.unescape(text)
     assert "lotto run it" in text
     assert not re.search(r"(src|href)=\"https?:", text)
     assert write_experiments(tmp_path, [experiment]).read_text() == text

@@ -51,9 +51,8 @@ def test_stored_rows_are_measured_by_constants_and_can_be_drawn(folder):
         found = {named[key] for key in zip(result.frame["measure"], result.frame["unit"], strict=True)}
         assert set(result.frame["kind"]) <= kinds
         assert list(result.frame) == [column for column in COLUMNS if column in result.frame]
-        if experiment.plot is not None:  # else it is a table only
-            made = experiment.plot(summary(result.frame), float(result.about["recipe"]["tolerance"]))
-            assert any(axis.has_data() for axis in made.axes)
+        made = experiment.plot(summary(result.frame), float(result.about["recipe"]["tolerance"]))
+        assert any(axis.has_data() for axis in made.axes)
         assert len(readable(result.frame))
         complete = result.complete
         for measure in found:  # older rows get the settings that rows have now

@@ -125,7 +125,7 @@ def copies(
 
 @experiment(
     "starts", title="Each method's mask at the other start: the initial weights or the rewind point", source="ours",
-    rewind_to=("100it",), searches=True,
+    rewind_to=("100it",), plot=plots.starts, searches=True,
 )  # fmt: skip
 def starts(
     case: Case, *, methods: Sequence[str] = (), points: int = 30, examples: int | None = None

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lotto.experiments.measures import DENSE, ERROR
+from lotto.experiments.measures import DENSE, ERROR, Measure
 from lotto.landscape.stability import STABLE
 from lotto.papers.modes import measures as m
 from lotto.report import plots
@@ -41,25 +41,32 @@ def copies(means: pd.DataFrame, tolerance: float) -> Figure:
 
     Dotted: the dense network's error and the tolerance above it, below which a ticket matches.
     """
+    return _against(means, ERROR, m.COPIES, tolerance, "barrier between two data orders, points")
+
+
+def starts(means: pd.DataFrame, tolerance: float) -> Figure:
+    """The same of masks at the other start, against the barrier to the dense network."""
+    return _against(means, m.MOVED_ERROR, m.MOVED_BETWEEN, tolerance, "barrier to the dense network, points")
+
+
+def _against(means: pd.DataFrame, error: Measure, barrier: Measure, tolerance: float, title: str) -> Figure:
+    """A measure of errors against one of barriers, a point for each method."""
     made, axis = plots.figure()
     means = means[means["rewind_step"] == means["rewind_step"].max()]
-    errors, barriers = ERROR.of(means).set_index("kind"), m.COPIES.of(means).set_index("kind")
+    errors, barriers = error.of(means).set_index("kind"), barrier.of(means).set_index("kind")
+    dense = ERROR.of(means).set_index("kind")
     for number, kind in enumerate(kind for kind in m.SOLUTIONS if kind in barriers.index and kind in errors.index):
         x, y = barriers.loc[kind], errors.loc[kind]
         axis.errorbar(
-            x["mean"],
-            y["mean"],
-            xerr=x["std"],
-            yerr=y["std"],
-            fmt="o",
-            color=f"C{number}",
+            x["mean"], y["mean"], xerr=x["std"], yerr=y["std"], fmt="o", color=f"C{number}",
             label=m.TITLES.get(kind, kind),
-        )
+        )  # fmt: skip
     axis.axvline(STABLE, color=plots.COLOURS["dense"], lw=1, ls="--")
-    if DENSE in errors.index:
-        axis.axhline(errors.loc[DENSE]["mean"] + tolerance, color=plots.COLOURS["dense"], lw=1, ls=":")
+    if DENSE in dense.index:
+        axis.axhline(dense.loc[DENSE]["mean"] + tolerance, color=plots.COLOURS["dense"], lw=1, ls=":")
     axis.set_xscale("symlog", linthresh=1)
-    axis.set_xlabel("barrier between two data orders, points")
+    axis.set_xlim(left=0)
+    axis.set_xlabel(title)
     axis.set_ylabel("test error, points")
     axis.legend(frameon=False, fontsize=8)
     return made
