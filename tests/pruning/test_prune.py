@@ -139,3 +139,7 @@ def test_bad_input_is_named():
         keep_top(weights, 3, {n: torch.ones_like(m) for n, m in mask.items()})
     with pytest.raises(UsageError, match="returns a tensor of the weight's shape"):
         prune(random_case(0)[0], mask, score=lambda w, s, g: w.sum())
+
+
+def test_of_nothing_nothing_goes():
+    assert dict(prune({}, {}, 0.5)) == {}

@@ -223,7 +223,8 @@ def left_by(rule: Pruning, mask: Mask) -> float:
 
 
 def _left(mask: Mask, kept: Mapping[str, int], pooled: int | Mapping[str, int]) -> float:
-    return (sum(kept.values()) + (pooled if isinstance(pooled, int) else sum(pooled.values()))) / masks.size(mask)
+    left = sum(kept.values()) + (pooled if isinstance(pooled, int) else sum(pooled.values()))
+    return left / masks.size(mask) if masks.size(mask) else 1.0  # of nothing nothing goes
 
 
 def context_of(weights: Weights, mask: Mask, start: Weights | None, seed: int, measurements: Any = None) -> Context:
