@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import pandas as pd
 import pytest
 
 import lotto
-from conftest import small_recipe
+import made_up
 from lotto import papers
 from lotto.core.errors import UsageError
 from lotto.core.rng import derived_seed
@@ -16,31 +15,21 @@ from lotto.core.statistics import Verdict
 from lotto.execution.serial import Serial
 from lotto.experiments.claims import check_claims
 from lotto.experiments.experiment import summary
-from lotto.experiments.measures import DENSE, ERROR, IMP, LAST_QUARTER, ONE_SHOT
-from lotto.experiments.results import ResultGroup
+from lotto.experiments.measures import DENSE, ERROR, IMP, ONE_SHOT
 from lotto.papers.modes import measures as m
 from lotto.papers.modes.claims import CLAIMS
 from lotto.papers.modes.methods import changing
-from lotto.papers.rigging.experiments import random_erk
 from lotto.pruning import masks
+from lotto.pruning.allocation import random_erk
 from lotto.training.job import Job
+from made_up import rows, value
 
 SMALL = {"replicates": 1, "levels": 2, "rewind_to": ("5it",), "points": 3}
 OTHER = derived_seed(0, "another-order", 1)
 
 
 def measured(name, store, **changes):
-    experiment = papers.get(f"modes.{name}")
-    chosen = experiment.options(small_recipe(), {**SMALL, **changes})
-    return chosen.recipe, experiment.run(chosen, Serial(store)), experiment
-
-
-def value(frame, kind, measure, **columns):
-    rows = measure.of(frame)
-    for column, expected in {"kind": kind, **columns}.items():
-        rows = rows[rows[column] == expected]
-    (found,) = rows["value"]
-    return found
+    return (*made_up.measured(f"modes.{name}", store, **{**SMALL, **changes}), papers.get(f"modes.{name}"))
 
 
 def imp(recipe, store, **changes):
@@ -57,7 +46,7 @@ def test_rows_are_those_of_trainings_and_paths_by_hand(store):
     point = dense.state(5).without_optimizer
     before = {"densities": (masks.density(last),), "prune_at": "init", "rewind_to": 0, "levels": None}
     snip = imp(recipe, store, score="snip", allocation="global", **before)[1].mask
-    random = random_erk(recipe, masks.count(last), 0)
+    random = random_erk(masks.ones(recipe), masks.count(last), 0)
     started = {"order_seed": 0, "start": point, "from_step": 5}
     jobs = {
         IMP: (Job(recipe, mask=last, **started), Job(recipe, mask=last, **{**started, "order_seed": OTHER})),
@@ -99,19 +88,6 @@ def test_some_methods_are_measured_alone_and_unknown_ones_are_refused(store):
 
 # --- claims -------------------------------------------------------------------------------------------------
 
-NOISE = (0.0, 0.02, -0.02, 0.01, -0.01)
-COLUMNS = [
-    "replicate", "seed", "rewind_step", "level", "density", "kind", "measure", "unit", "sample", "value", "x",
-    "points", "examples", "bn_examples",
-]  # fmt: skip
-
-
-def rows(kind, measure, mean, level=8, x=math.nan, density=0.058):
-    return [
-        (r, r, 100, level, density, kind, measure.name, measure.unit, 0, mean + d, x, 7, 5000, 1000)
-        for r, d in enumerate(NOISE)
-    ]
-
 
 def to_dense(kind, mean):
     return rows(kind, m.BETWEEN, mean, x=0.0)
@@ -127,14 +103,7 @@ def each(mean, measure=m.BETWEEN):
 
 
 def group(*parts):
-    lines = [
-        *rows("dense", ERROR, 1.3, 0, density=1.0), *rows("dense", LAST_QUARTER, 0.02, 0, 0.75, 1.0),
-        *rows(IMP, m.COPIES, 0.3),
-    ]  # fmt: skip
-    recipe = {"name": "some", "model": "resnet-20-w8", "data": "mnist1d-50k", "tolerance": 0.2}
-    facts = {"iterations": 1000, "per_epoch": 100, "learning_rate": 0.2, "warmup": 0}
-    frame = pd.DataFrame([*lines, *(row for part in parts for row in part)], columns=COLUMNS)
-    return ResultGroup(recipe, facts, frame)
+    return made_up.group(rows(IMP, m.COPIES, 0.3), *parts)
 
 
 S, C, U = Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.UNDECIDED

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import math
-
-import pandas as pd
 import pytest
 
 import lotto
-from conftest import small_recipe
-from lotto import papers
+import made_up
 from lotto.core.errors import UsageError
 from lotto.core.rng import derived_seed
 from lotto.core.statistics import Verdict
 from lotto.core.weights import distance
 from lotto.execution.serial import Serial
 from lotto.experiments.claims import check_claims
-from lotto.experiments.measures import ERROR, LAST_QUARTER
-from lotto.experiments.results import ResultGroup
+from lotto.experiments.measures import ERROR
 from lotto.landscape.permutation import match_units, permuted
 from lotto.papers.permuted import measures as m
 from lotto.papers.permuted.claims import CLAIMS
 from lotto.papers.permuted.experiments import widened
 from lotto.training.job import Job
+from made_up import group, rows
 
 SMALL = {"replicates": 1, "levels": 2, "rewind_to": ("5it",), "points": 3}
 OTHER = derived_seed(0, "another-initialisation")
 
 
 def measured(name, store, **changes):
-    experiment = papers.get(f"permuted.{name}")
-    chosen = experiment.options(small_recipe(), {**SMALL, **changes})
-    return chosen.recipe, experiment.run(chosen, Serial(store))
+    return made_up.measured(f"permuted.{name}", store, **{**SMALL, **changes})
 
 
 def value(frame, kind, measure, level, **columns):
-    rows = measure.of(frame)
-    for column, expected in {"kind": kind, "level": level, **columns}.items():
-        rows = rows[rows[column] == expected]
-    (found,) = rows["value"]
-    return found
+    return made_up.value(frame, kind, measure, level=level, **columns)
 
 
 def imp(recipe, store, seed):
@@ -112,27 +102,6 @@ def test_a_width_is_in_the_name_of_a_model_or_refused():
 
 
 # --- claims -------------------------------------------------------------------------------------------------
-
-NOISE = (0.0, 0.02, -0.02, 0.01, -0.01)
-COLUMNS = [
-    "replicate", "seed", "rewind_step", "level", "density", "kind", "measure", "unit", "sample", "value", "x",
-    "points", "examples", "bn_examples",
-]  # fmt: skip
-
-
-def rows(kind, measure, mean, level=8, x=math.nan, density=0.058):
-    return [
-        (r, r, 100, level, density, kind, measure.name, measure.unit, 0, mean + d, x, 10, 5000, 2000)
-        for r, d in enumerate(NOISE)
-    ]
-
-
-def group(*parts):
-    lines = [*rows("dense", ERROR, 1.3, 0, density=1.0), *rows("dense", LAST_QUARTER, 0.02, 0, 0.75, 1.0)]
-    recipe = {"name": "some", "model": "resnet-20-w8", "data": "mnist1d-50k", "tolerance": 0.2}
-    facts = {"iterations": 1000, "per_epoch": 100, "learning_rate": 0.2, "warmup": 0}
-    frame = pd.DataFrame([*lines, *(row for part in parts for row in part)], columns=COLUMNS)
-    return ResultGroup(recipe, facts, frame)
 
 
 def by_width(narrow, wide):

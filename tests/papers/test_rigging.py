@@ -21,9 +21,8 @@ from lotto.experiments.measures import LAST_QUARTER
 from lotto.experiments.results import ResultGroup
 from lotto.papers.rigging import measures as m
 from lotto.papers.rigging.claims import CLAIMS
-from lotto.papers.rigging.experiments import random_erk
 from lotto.pruning import masks
-from lotto.pruning.allocation import erk_counts
+from lotto.pruning.allocation import erk_counts, random_erk
 from lotto.training.passes import multiplications, training_fraction
 
 S, C = Verdict.SUPPORTED, Verdict.CONTRADICTED
@@ -49,7 +48,7 @@ def test_rows_are_trainings_by_hand(measured):
     recipe = options.recipe
     total = masks.count(lotto.imp(recipe, levels=3, rewind_to="5it", replicates=1, controls=(), jobs=1, store=store)
                         .ticket(level=3).mask)  # fmt: skip
-    start = random_erk(recipe, total, 1)
+    start = random_erk(masks.ones(recipe), total, 1)
     assert {n: int(k.sum()) for n, k in start.items()} == erk_counts(masks.ones(recipe), total)
     by_hand = {
         m.STATIC: None,
@@ -158,6 +157,6 @@ def test_claims_say_nothing_far_from_their_density_or_without_rows():
 
 def test_random_masks_are_another_one_for_each_seed():
     recipe = small_recipe()
-    one, other, again = (random_erk(recipe, 200, seed) for seed in (0, 1, 0))
+    one, other, again = (random_erk(masks.ones(recipe), 200, seed) for seed in (0, 1, 0))
     assert all(torch.equal(one[n], again[n]) for n in one)
     assert not all(torch.equal(one[n], other[n]) for n in one)

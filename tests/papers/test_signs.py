@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import lotto
-from conftest import same_tensors, small_recipe
-from lotto import papers
+import made_up
+from conftest import same_tensors
 from lotto.core.errors import UsageError
 from lotto.core.rng import derived_seed
 from lotto.core.statistics import Verdict
 from lotto.execution.serial import Serial
 from lotto.experiments.claims import check_claims
-from lotto.experiments.measures import ERROR, LAST_QUARTER
-from lotto.experiments.results import ResultGroup
+from lotto.experiments.measures import ERROR
 from lotto.papers.signs import measures as m
 from lotto.papers.signs.claims import CLAIMS
 from lotto.papers.signs.experiments import ARMS
@@ -28,6 +24,7 @@ from lotto.papers.signs.starts import Magnitudes, Signs, changed_start, turned_s
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask
 from lotto.training.job import Job, State
+from made_up import group, rows
 
 SMALL = {"replicates": 1, "levels": 2, "rewind_to": ("5it",)}
 
@@ -104,17 +101,11 @@ def test_a_tied_weight_changes_under_all_of_its_names():
 
 
 def measured(name, store, **changes):
-    experiment = papers.get(f"signs.{name}")
-    chosen = experiment.options(small_recipe(), {**SMALL, **changes})
-    return chosen.recipe, experiment.run(chosen, Serial(store))
+    return made_up.measured(f"signs.{name}", store, **{**SMALL, **changes})
 
 
 def value(frame, kind, measure, level, **columns):
-    rows = measure.of(frame)
-    for column, expected in {"kind": kind, "level": level, **columns}.items():
-        rows = rows[rows[column] == expected]
-    (found,) = rows["value"]
-    return found
+    return made_up.value(frame, kind, measure, level=level, **columns)
 
 
 def imp(recipe, store, **changes):
@@ -229,33 +220,6 @@ def test_agreement_is_that_of_masks_found_by_hand(store):
 
 
 # --- claims -------------------------------------------------------------------------------------------------
-
-NOISE = (0.0, 0.02, -0.02, 0.01, -0.01)
-
-
-def rows(kind, measure, mean, level=8, x=math.nan, density=0.058):
-    return [(r, r, 100, level, density, kind, measure.name, measure.unit, 0, mean + d, x) for r, d in enumerate(NOISE)]
-
-
-def group(*parts):
-    converged = rows("dense", LAST_QUARTER, 0.02, 0, 0.75, 1.0)
-    lines = [*rows("dense", ERROR, 1.3, 0, density=1.0), *converged]
-    columns = [
-        "replicate",
-        "seed",
-        "rewind_step",
-        "level",
-        "density",
-        "kind",
-        "measure",
-        "unit",
-        "sample",
-        "value",
-        "x",
-    ]
-    recipe = {"name": "some", "model": "resnet-20-w8", "data": "mnist1d-50k", "tolerance": 0.2}
-    facts = {"iterations": 1000, "per_epoch": 100, "learning_rate": 0.2, "warmup": 0}
-    return ResultGroup(recipe, facts, pd.DataFrame([*lines, *(row for part in parts for row in part)], columns=columns))
 
 
 def perturbed(lr, weights):

@@ -192,6 +192,16 @@ def test_what_grows_begins_at_zero_without_memory(optimizer, monkeypatch):
             assert torch.equal(after.weights[name][stays], before.weights[name][stays])
 
 
+def gradients_by_hand(w, x, y):
+    leaves = {n: t.clone().requires_grad_() for n, t in w.items()}
+    h = x.double()
+    for layer in ("fc1", "fc2", "fc3"):
+        h = h @ leaves[f"{layer}.weight"].T + leaves[f"{layer}.bias"]
+        h = h * (h > 0) if layer != "fc3" else h
+    loss = -(h.log_softmax(1)[torch.arange(len(y)), y]).mean()
+    return dict(zip(w, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+
 @pytest.mark.parametrize("kind", ["set", "rigl"])
 def test_against_a_slow_obvious_loop_in_float64(kind):
     recipe = small_recipe(precision="float64", steps="15it", optimizer=SGD(0.1, momentum=0.9, weight_decay=1e-3))
@@ -203,13 +213,7 @@ def test_against_a_slow_obvious_loop_in_float64(kind):
     w = {n: t.double() for n, t in masks.apply(recipe.initial(3), start).items()}
     velocity = {n: torch.zeros_like(t) for n, t in w.items()}
     for step, (x, y) in enumerate(recipe.arrays.batches(4, 0, 15, 20)):
-        leaves = {n: t.clone().requires_grad_() for n, t in w.items()}
-        h = x.double()
-        for layer in ("fc1", "fc2", "fc3"):
-            h = h @ leaves[f"{layer}.weight"].T + leaves[f"{layer}.bias"]
-            h = h * (h > 0) if layer != "fc3" else h
-        loss = -(h.log_softmax(1)[torch.arange(len(y)), y]).mean()
-        gradients = dict(zip(w, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+        gradients = gradients_by_hand(w, x, y)
         if step in (3, 6, 9):
             for name in mask:
                 flat, keep = w[name].flatten().numpy(), mask[name].reshape(-1)
@@ -225,13 +229,7 @@ def test_against_a_slow_obvious_loop_in_float64(kind):
                 for i in sorted(off, key=lambda i: (-score[i], i))[:number]:
                     keep[i] = True
             # A dropped weight has no part in this step's gradients.
-            leaves = {n: t.clone().requires_grad_() for n, t in w.items()}
-            h = x.double()
-            for layer in ("fc1", "fc2", "fc3"):
-                h = h @ leaves[f"{layer}.weight"].T + leaves[f"{layer}.bias"]
-                h = h * (h > 0) if layer != "fc3" else h
-            loss = -(h.log_softmax(1)[torch.arange(len(y)), y]).mean()
-            gradients = dict(zip(w, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+            gradients = gradients_by_hand(w, x, y)
         rate = 0.1 * (1 - step / 15)
         for name, g in gradients.items():
             g = g * torch.from_numpy(mask[name]) if name in mask else g

@@ -58,7 +58,7 @@ class Rounding:
             torch.backends.cudnn.allow_tf32 = self.cudnn
         here = dict(Rounding.of_this_process().switches)
         for name, value in self.switches:
-            if (value in FULL) != (here.get(name) in FULL) or (value not in FULL and value != here.get(name)):
+            if _in_words(value) != _in_words(here.get(name, value)):
                 _holder(name).fp32_precision = value
 
     def of_device(self, kind: str) -> dict[str, str]:
@@ -71,7 +71,7 @@ class Rounding:
         found = {}
         for (operation, part), backend in zip(OPERATIONS.items(), BACKENDS.get(kind, BACKENDS["cpu"]), strict=True):
             value = switches.get(f"{backend}.{part}", self._formerly(part, kind))
-            found[operation] = "float32" if value in FULL else value
+            found[operation] = _in_words(value)
         return found
 
     def _formerly(self, part: str, kind: str) -> str:
@@ -79,6 +79,10 @@ class Rounding:
         if part == "matmul":
             return next((now for now, word in LEGACY.items() if word == self.matmul), "float32")
         return "tf32" if kind == "cuda" and self.cudnn else "float32"
+
+
+def _in_words(value: str) -> str:
+    return "float32" if value in FULL else value
 
 
 def _names() -> list[str]:

@@ -82,18 +82,28 @@ class Case:
         """Data orders: that of the replicate's own training first, so that its runs are shared."""
         return (self.seed, *(derived_seed(self.seed, "another-order", i) for i in range(1, orders)))
 
-    def plan_of(self, **changes: Any) -> SettledPlan:
-        """The plan of IMP rewound to ``k``, without controls unless `make_plan` is given some."""
+    def plan_of(self, *, rewind_to: int | None = None, also_keep: tuple[int, ...] = (), **changes: Any) -> SettledPlan:
+        """The plan of IMP rewound to ``k``, or to another step, without controls unless `make_plan` is given some.
+
+        Args:
+            rewind_to: another step.
+            also_keep: steps that the dense training stores; default all rewind steps.
+            changes: options of `make_plan`; densities among them are in the place of the experiment's.
+        """
         asked, densities = self.options, self.options.densities
-        given: dict[str, Any] = {"replicates": asked.replicates, "controls": (), "seed": asked.seed, **changes}
+        given: dict[str, Any] = {"replicates": asked.replicates, "controls": (), "seed": asked.seed}
         if not densities:
             given["levels"] = asked.levels
         elif changes.get("one_shot"):
             given["density"] = densities[-1]
         else:
             given["densities"] = densities
+        if "densities" in changes:
+            given.pop("levels", None)
+        given |= changes
         # All rewind steps share one dense training.
-        return replace(make_plan(self.recipe, rewind_to=self.k, **given), also_keep=asked.rewind_steps)
+        step = self.k if rewind_to is None else rewind_to
+        return replace(make_plan(self.recipe, rewind_to=step, **given), also_keep=also_keep or asked.rewind_steps)
 
     def levels(self, *, partial: bool = False, **changes: Any) -> Procedure[list[Level]]:
         """Train the levels of this replicate.

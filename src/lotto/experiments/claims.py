@@ -10,7 +10,7 @@ import pandas as pd
 
 from lotto.core.check import checked
 from lotto.core.statistics import Verdict, holm
-from lotto.experiments.conditions import Checked, Condition
+from lotto.experiments.conditions import CONVERGED, Checked, Condition
 from lotto.experiments.evidence import LEVEL, Evidence
 from lotto.experiments.measures import ERROR, IMP, Kind
 from lotto.experiments.results import ResultGroup
@@ -124,6 +124,18 @@ class Decision:
             if decided:
                 return decided.pop() if len(decided) == 1 else Verdict.UNDECIDED
         return Verdict.UNDECIDED
+
+
+ClaimRow = tuple[str, str, str, str, str, Find]
+"""Of a claim: sentence, source, statistic, the paper's figure, the experiment that it reads, how it is found."""
+
+
+def numbered(command: str, rows: Iterable[ClaimRow]) -> tuple[Claim, ...]:
+    """Claims on networks that have converged, numbered from 1; in ``command`` stands ``{}`` for the experiment."""
+    return tuple(
+        Claim(number, sentence, source, statistic, paper, command.format(experiment), find, (CONVERGED,))
+        for number, (sentence, source, statistic, paper, experiment, find) in enumerate(rows, start=1)
+    )
 
 
 def gap(group: ResultGroup, k: int, level: int, kind: Kind = IMP) -> pd.Series:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from lotto.core.errors import UsageError
-from lotto.pruning.structured import Block, Channel, NByM, _Groups
+from lotto.pruning.structured import Block, Channel, Groups, NByM
 
 N_BY_M = {
     "2:4": (
@@ -59,22 +59,24 @@ def who_uses(mask: Mapping[str, Tensor]) -> str:
     return " ".join(f"Pattern {name}: {sentence}." for name, sentence in found.items())
 
 
+def _groups(pattern: NByM | Groups, mask: Mapping[str, Tensor]) -> list[Tensor] | None:
+    """The groups of each layer as rows; None if a shape cannot be divided."""
+    try:
+        return [pattern.rows_of(name, keep) for name, keep in mask.items()]
+    except UsageError:
+        return None
+
+
 def _all_within(pattern: NByM, mask: Mapping[str, Tensor]) -> bool:
     """Whether at most n of every m are left everywhere."""
-    return all(
-        keep.dim() >= 2 and keep.shape[1] % pattern.m == 0
-        and bool((keep.movedim(1, -1).reshape(-1, pattern.m).sum(1) <= pattern.n).all())
-        for keep in mask.values()
-    )  # fmt: skip
+    found = _groups(pattern, mask)
+    return found is not None and all(bool((rows.sum(1) <= pattern.n).all()) for rows in found)
 
 
-def _all_whole(pattern: _Groups, mask: Mapping[str, Tensor]) -> bool:
+def _all_whole(pattern: Groups, mask: Mapping[str, Tensor]) -> bool:
     """Whether every group has gone or is left as a whole."""
-    try:
-        rows = [pattern.split(name, keep.reshape(len(keep), -1)) for name, keep in mask.items()]
-    except UsageError:  # a shape that it does not divide
-        return False
-    return all(bool((row.all(1) | ~row.any(1)).all()) for row in rows)
+    found = _groups(pattern, mask)
+    return found is not None and all(bool((rows.all(1) | ~rows.any(1)).all()) for rows in found)
 
 
 def _largest_block(mask: Mapping[str, Tensor]) -> Block | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lotto.core.check import checked
 from lotto.core.errors import UsageError, text, unknown
+from lotto.core.rng import stream
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask, MaskLike
 
@@ -189,3 +190,22 @@ def _checked_counts(allocation: Allocation, mask: Mask, total: int) -> dict[str,
             f"{total} of {', '.join(mask)}."
         )
     return counts
+
+
+def random_erk(ones: MaskLike, total: int, seed: int) -> Mask:
+    """A random mask of so many weights whose layers have the densities of Erdos-Renyi-Kernel.
+
+    Args:
+        ones: what may be kept.
+        total: how many weights are kept.
+        seed: of the draw.
+
+    >>> ones = {"a": torch.ones(4, 4, dtype=torch.bool), "b": torch.ones(8, 8, dtype=torch.bool)}
+    >>> random_erk(ones, 40, seed=0)
+    Mask(50 % of 80 weights in 2 layers)
+    """
+    scores = {
+        name: torch.from_numpy(stream(seed, f"static:{name}").permutation(keep.numel())).reshape(keep.shape)
+        for name, keep in ones.items()
+    }
+    return keep_top(scores, erk_counts(ones, total), ones)

@@ -24,7 +24,7 @@ from lotto.pruning.patterns import Pattern, Unstructured
 ENTRY_POINTS = "lotto.patterns"
 
 
-class _Groups:
+class Groups:
     """Patterns whose groups go or stay as a whole, by the mean score of their weights."""
 
     def split(self, name: str, matrix: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class _Groups:
                     )
             return Mask(found)
         parts = {name: self._alive(name, whole) for name, whole in within.items()}
-        means = [self._rows(name, scores[name]).double().mean(1)[alive] for name, alive in parts.items()]
+        means = [self.rows_of(name, scores[name]).double().mean(1)[alive] for name, alive in parts.items()]
         sizes = [np.full(int(alive.sum()), within[name].numel() // len(alive)) for name, alive in parts.items()]
         order = np.argsort(-torch.cat(means).numpy(), kind="stable")
         taken = np.zeros(len(order), dtype=bool)
@@ -67,12 +67,13 @@ class _Groups:
             result[name] = self.join(kept[:, None].expand(-1, width), within[name].shape).contiguous()
         return Mask(result)
 
-    def _rows(self, name: str, tensor: Tensor) -> Tensor:
+    def rows_of(self, name: str, tensor: Tensor) -> Tensor:
+        """The groups of a tensor of a weight's shape; raises ``UsageError`` if that cannot be divided."""
         return self.split(name, tensor.reshape(tensor.shape[0], -1))
 
     def _alive(self, name: str, whole: Tensor) -> Tensor:
         """Which groups are left."""
-        rows = self._rows(name, whole)
+        rows = self.rows_of(name, whole)
         left = rows.any(1)
         if bool((left & ~rows.all(1)).any()):
             raise UsageError(f"Parts of groups of {layer_of(name)!r} have been pruned; {self!r} leaves whole ones.")
@@ -81,7 +82,7 @@ class _Groups:
 
 @checked
 @dataclass(frozen=True)
-class Block(_Groups):
+class Block(Groups):
     """Blocks of a weight's matrix [outputs, inputs x kernel] go or stay as a whole, by the mean of their scores.
 
     Args:
@@ -98,7 +99,7 @@ class Block(_Groups):
     columns: Count = 1
 
     def split(self, name: str, matrix: Tensor) -> Tensor:
-        """See `_Groups.split`."""
+        """See `Groups.split`."""
         outputs, inputs = matrix.shape
         if outputs % self.rows or inputs % self.columns:
             raise UsageError(
@@ -109,13 +110,13 @@ class Block(_Groups):
         return cut.transpose(1, 2).reshape(-1, self.rows * self.columns)
 
     def join(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """See `_Groups.join`."""
+        """See `Groups.join`."""
         down = shape[0] // self.rows
         return rows.reshape(down, -1, self.rows, self.columns).transpose(1, 2).reshape(shape)
 
 
 @dataclass(frozen=True)
-class Channel(_Groups):
+class Channel(Groups):
     """Whole outputs of a layer go: channels of a convolution, units of a linear layer, by the mean of their scores.
 
     `lotto.inference.compact` makes a smaller dense network of what is left. The last layer's outputs are the classes:
@@ -128,11 +129,11 @@ class Channel(_Groups):
     """
 
     def split(self, name: str, matrix: Tensor) -> Tensor:
-        """See `_Groups.split`."""
+        """See `Groups.split`."""
         return matrix
 
     def join(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """See `_Groups.join`."""
+        """See `Groups.join`."""
         return rows.reshape(shape)
 
 
@@ -172,7 +173,7 @@ class NByM:
         result = {}
         for name, whole in within.items():
             asked = counts / total if isinstance(counts, int) else counts[name] / whole.numel()
-            groups, alive = self._rows(name, scores[name].double()), self._rows(name, whole)
+            groups, alive = self.rows_of(name, scores[name].double()), self.rows_of(name, whole)
             left = self._left(asked, name)
             if bool((alive.sum(1) < left).any()):
                 raise UsageError(f"Some {self.m} weights of {layer_of(name)!r} have fewer than {left} left.")
@@ -192,7 +193,8 @@ class NByM:
             )
         return left
 
-    def _rows(self, name: str, tensor: Tensor) -> Tensor:
+    def rows_of(self, name: str, tensor: Tensor) -> Tensor:
+        """The weights in groups of m; raises ``UsageError`` if the inputs are no multiple of it."""
         inputs = tensor.shape[1]
         if inputs % self.m:
             raise UsageError(

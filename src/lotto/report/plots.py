@@ -245,6 +245,28 @@ def line(axis: Axes, found: pd.DataFrame, x: str, colour: str, label: str, **sty
     )  # fmt: skip
 
 
+def errors_by_kind(found: pd.DataFrame, dense: float, styles: Mapping[Any, tuple[str, str, str]]) -> Figure:
+    """Error against density, of the last rewind step: a line for each kind, and the dense network's error.
+
+    Args:
+        found: means and spreads of errors.
+        dense: the error of the dense network.
+        styles: colour, dashes and label of each kind.
+    """
+    made, axis = figure()
+    axis.axhline(dense, color=COLOURS["dense"], lw=1, label="dense")
+    for kind, (colour, dashes, label) in styles.items():
+        part = found[found["kind"] == kind]
+        if len(part):
+            line(axis, part, "density", colour, label, ls=dashes)
+    density_axis(axis, list(found[found["level"] > 0]["density"].unique()))
+    error_axis(axis, found["mean"])
+    axis.set_ylabel("test error, points")
+    axis.set_title(f"k = {found['rewind_step'].max()}", fontsize=10)
+    axis.legend(frameon=False, fontsize=8)
+    return made
+
+
 def circle(axis: Axes, found: pd.DataFrame, colour: str, named: bool) -> None:
     """Circles around the means of levels that match."""
     axis.plot(found["density"], found["mean"], "o", ms=9, mfc="none", mec=colour, label="matching" if named else None)

@@ -47,6 +47,16 @@ class Updates:
         return min(1.0, max(0.0, (step - self.begin) / (self.stop - self.begin)))
 
 
+def spaced(recipe: Recipe, updates: int, stop: float) -> tuple[int, int]:
+    """``every`` and ``stop`` of a mask that changes about so many times until a part of a recipe's training.
+
+    >>> spaced(recipe, 3, 0.5)  # of 40 iterations
+    (5, 20)
+    """
+    last = round(stop * recipe.total)
+    return max(1, last // (updates + 1)), last
+
+
 @checked
 @dataclass(frozen=True)
 class DynamicSparsity:

@@ -21,7 +21,7 @@ from lotto.pruning.masks import Mask, cover_shared, shared_names
 from lotto.training.job import Job, State
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.distributed import Distributed
-from lotto.training.mask_entries import EXPLORED, MASK, mask_entries, masked, of_mask
+from lotto.training.mask_entries import EXPLORED, mask_entries, masked, of_mask, without_mask
 from lotto.training.network import Network, with_weights
 
 
@@ -70,9 +70,8 @@ def at_step(job: Job, state: State, step: int, network: Network | None = None) -
 def _changed(job: Job, mask: Mask, state: State) -> State:
     """A state with another mask: what is pruned now is 0, and so is what is remembered of it."""
     full = cover_shared(mask, job.recipe.meta_model())
-    others = {name: t for name, t in state.optimizer.items() if name.rpartition("/")[2] not in (MASK, EXPLORED)}
     entries = mask_entries(mask, of_mask(state.optimizer, EXPLORED))
-    return State(masks.apply(state.weights, full), {**masked(others, full), **entries})
+    return State(masks.apply(state.weights, full), {**masked(without_mask(state.optimizer), full), **entries})
 
 
 def _updated(job: Job, mask: Mask, state: State, step: int, network: Network | None) -> Mask:

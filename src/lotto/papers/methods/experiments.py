@@ -6,7 +6,7 @@ Rows have the columns of `stabilizing`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lotto.core.errors import unknown
@@ -15,8 +15,6 @@ from lotto.experiments.case import At, Case, Row
 from lotto.experiments.experiment import experiment
 from lotto.experiments.measures import ERROR
 from lotto.lottery.options import Retraining
-from lotto.lottery.plan import make_plan
-from lotto.lottery.procedure import level_procedure
 from lotto.lottery.replicate import Level
 from lotto.papers.methods import plots
 from lotto.papers.methods.measures import COMPUTE, KINDS, METHODS, STOPPED
@@ -24,7 +22,7 @@ from lotto.pruning import masks
 from lotto.pruning.dynamic import thinned
 from lotto.pruning.early_bird import settled
 from lotto.pruning.masks import Mask
-from lotto.training.dynamic_sparsity import DynamicSparsity
+from lotto.training.dynamic_sparsity import DynamicSparsity, spaced
 from lotto.training.job import Job, Run
 from lotto.training.passes import job_fraction, levels_fraction, multiplications
 
@@ -62,23 +60,17 @@ class Setting:
 
     def levels(self, rewind_step: int, **options: Any) -> Procedure[list[Level]]:
         """Levels of the replicate by a plan; without a schedule, those of IMP."""
-        case = self.case
-        if not {"densities", "levels"} & {*options}:
-            asked = case.options
-            options |= {"densities": asked.densities} if asked.densities else {"levels": asked.levels}
-        given = {"replicates": case.options.replicates, "controls": (), "seed": case.options.seed, **options}
-        plan = replace(make_plan(case.recipe, rewind_to=rewind_step, **given), also_keep=self.keep)
-        return (yield from level_procedure(plan, case.replicate, lambda event: None))
+        return (yield from self.case.levels(partial=True, rewind_to=rewind_step, also_keep=self.keep, **options))
 
     def dynamic(self, kind: str) -> DynamicSparsity:
         """How the mask changes along one training."""
-        last = round(self.stop * self.case.recipe.total)
-        few, many = (max(1, last // (number + 1)) for number in (self.updates, 2 * self.updates))
+        recipe, few = self.case.recipe, self.updates
+        every, stop = spaced(recipe, 2 * few if kind == "gradual" else few, self.stop)
         if kind == "gradual":
-            return DynamicSparsity("gradual", every=many, stop=last, density=self.density)
+            return DynamicSparsity("gradual", every=every, stop=stop, density=self.density)
         if kind == "rigl":
-            return DynamicSparsity("rigl", every=few, stop=last, fraction=self.fewer)
-        return DynamicSparsity("set", every=few, stop=last, fraction=self.fraction)
+            return DynamicSparsity("rigl", every=every, stop=stop, fraction=self.fewer)
+        return DynamicSparsity("set", every=every, stop=stop, fraction=self.fraction)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lotto.experiments.evidence import above, below
 from lotto.experiments.measures import ERROR, Kind
 from lotto.experiments.results import ResultGroup
 from lotto.papers.missing_the_mark.measures import AFTER, BEFORE, FRESH, METHODS, OWN, RANDOM, SHUFFLED
-from lotto.papers.stabilizing.claims import density_of, level_at
+from lotto.papers.stabilizing.places import density_of, level_at
 
 ABLATIONS = {"shuffled within layers": SHUFFLED, "put on a new initialisation": FRESH}
 

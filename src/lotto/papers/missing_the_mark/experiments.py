@@ -6,7 +6,6 @@ Rows have the columns of `stabilizing`; ``kind`` is a method's mask, the same sh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lotto.core.errors import UsageError, unknown
 from lotto.execution.procedures import Procedure, gather
@@ -14,7 +13,7 @@ from lotto.experiments.case import At, Case, Row
 from lotto.experiments.experiment import experiment
 from lotto.experiments.measures import ERROR, Kind
 from lotto.lottery.options import CONTROLS
-from lotto.lottery.plan import SettledPlan, make_plan
+from lotto.lottery.plan import SettledPlan
 from lotto.lottery.procedure import level_procedure
 from lotto.lottery.replicate import Level
 from lotto.papers.missing_the_mark import plots
@@ -50,21 +49,19 @@ def ablations(case: Case, *, methods: Sequence[str] = ()) -> Procedure[list[Row]
 
 def plans_of(case: Case, method: str) -> list[SettledPlan]:
     """The plans of a method: one with a level for each density, or one for each density where each is a single cut."""
-    chosen, asked = METHODS[method], case.options
-    densities = tuple(case.plan_of().densities)
+    chosen, densities = METHODS[method], tuple(case.plan_of().densities)
     given = {
-        "replicates": asked.replicates, "seed": asked.seed, "rewind_to": case.k, "allocation": "global",
-        "controls": CONTROLS if chosen.ablated else (), "prune_at": "rewind" if chosen.before else "end",
-        **chosen.options,
+        "allocation": "global", "controls": CONTROLS if chosen.ablated else (),
+        "prune_at": "rewind" if chosen.before else "end", **chosen.options,
     }  # fmt: skip
     together = [densities] if chosen.before or chosen.iterative else [(density,) for density in densities]
-    plans = [make_plan(case.recipe, densities=part, **given) for part in together]
+    plans = [case.plan_of(densities=part, **given) for part in together]
     if "reinit" in plans[0].left_out:
         raise UsageError(
             f"{case.recipe.name} has one initialisation, and these ablations are about others; its model has to draw "
             "its weights from torch's generator, or give init='kaiming-normal'."
         )
-    return [replace(plan, also_keep=asked.rewind_steps) for plan in plans]
+    return plans
 
 
 def _numbered(trained: Sequence[Sequence[Level]]) -> list[tuple[At, Level]]:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lotto.experiments.claims import SMALL, Claim, Find, Found, gap, small_step
-from lotto.experiments.conditions import CONVERGED
+from lotto.experiments.claims import SMALL, ClaimRow, Find, Found, gap, numbered, small_step
 from lotto.experiments.evidence import Point, above, all_of, below, exactly_when
 from lotto.experiments.measures import IMP, Kind, Measure
 from lotto.experiments.results import ResultGroup
 from lotto.landscape.stability import STABLE
 from lotto.papers.modes import measures as m
+from lotto.papers.stabilizing.places import where
 
 Place = tuple[int, int]
 DENSE_NUMBER = 0.0
@@ -34,18 +34,13 @@ def _values(group: ResultGroup, place: Place, measure: Measure, kind: Kind) -> p
     return group.values(measure, kind=kind, rewind_step=place[0], level=place[1], **axes)
 
 
-def _where(group: ResultGroup, place: Place) -> str:
-    rows = group.rows(rewind_step=place[0], level=place[1])
-    return f"{100 * rows['density'].mean():.3g} % left, k = {place[0]}"
-
-
 def connected(measure: Measure, kind: Kind, *, holds: bool = True) -> Find:
     """The barrier to the dense network is below `STABLE`, or above it."""
 
     def find(group: ResultGroup) -> Found | None:
         if (place := _place(group, measure)) is None or not len(values := _values(group, place, measure, kind)):
             return None
-        return Found(_where(group, place), (below if holds else above)(values, STABLE))
+        return Found(where(group, *place), (below if holds else above)(values, STABLE))
 
     return find
 
@@ -59,7 +54,7 @@ def all_apart(kinds: Sequence[Kind]) -> Find:
         values = [found for kind in kinds if len(found := _values(group, place, m.BETWEEN, kind))]
         if not values:
             return None
-        return Found(_where(group, place), all_of(above(found, STABLE) for found in values))
+        return Found(where(group, *place), all_of(above(found, STABLE) for found in values))
 
     return find
 
@@ -74,7 +69,7 @@ def farther(kinds: Sequence[Kind], one: Measure, other: Measure, beside: Kind | 
         values = [found for a, b in pairs if len(found := (a - b).dropna())]
         if not values:
             return None
-        return Found(_where(group, place), all_of(above(found, 0.0) for found in values))
+        return Found(where(group, *place), all_of(above(found, 0.0) for found in values))
 
     return find
 
@@ -91,7 +86,7 @@ def stable_when_matching(group: ResultGroup) -> Found | None:
     if not points:
         return None
     return Found(
-        _where(group, place), exactly_when([*points.values()], points.get(IMP), points.get(m.RANDOM)),
+        where(group, *place), exactly_when([*points.values()], points.get(IMP), points.get(m.RANDOM)),
         "(copies, gaps)",
     )  # fmt: skip
 
@@ -99,46 +94,40 @@ def stable_when_matching(group: ResultGroup) -> Found | None:
 _K = f"at the sparsest level, k the first from {SMALL:.0%} of training"
 _B = "barrier to the dense network, statistics re-estimated"
 _NAMES = "SNIP, SynFlow and random that is there"
-_ROWS: tuple[tuple[str, str, str, Find], ...] = (
+_ROWS: tuple[ClaimRow, ...] = (
     (
         "The solution of IMP with rewinding is connected to the dense network's.",
-        "solutions",
-        f"{_B}, below {STABLE:g} points; {_K}", connected(m.BETWEEN, IMP),
+        "ours",
+        f"{_B}, below {STABLE:g} points; {_K}", "", "solutions", connected(m.BETWEEN, IMP),
     ),
     (
         "Solutions of masks that are chosen at initialisation are not connected to the dense network's.",
-        "solutions",
-        f"{_B}, of each of {_NAMES} above {STABLE:g} points; {_K}", all_apart(m.AT_INIT),
+        "ours",
+        f"{_B}, of each of {_NAMES} above {STABLE:g} points; {_K}", "", "solutions", all_apart(m.AT_INIT),
     ),
     (
         "They are farther from it than IMP's.",
-        "solutions",
+        "ours",
         f"{_B}, of each of {_NAMES} minus that of IMP, above 0; {_K}",
-        farther(m.AT_INIT, m.BETWEEN, m.BETWEEN, IMP),
+        "", "solutions", farther(m.AT_INIT, m.BETWEEN, m.BETWEEN, IMP),
     ),
     (
         "Masks that are chosen at initialisation end nearer to the dense network from its rewind point.",
-        "starts",
+        "ours",
         f"{_B}, of each of {_NAMES} from the initial weights minus from the rewind point, above 0; {_K}",
-        farther(m.AT_INIT, m.BETWEEN, m.MOVED_BETWEEN),
+        "", "starts", farther(m.AT_INIT, m.BETWEEN, m.MOVED_BETWEEN),
     ),
     (
         "IMP's mask, trained from the initial weights, is not connected to the dense network's solution.",
-        "starts",
-        f"{_B}, above {STABLE:g} points; {_K}", connected(m.MOVED_BETWEEN, IMP, holds=False),
+        "ours",
+        f"{_B}, above {STABLE:g} points; {_K}", "", "starts", connected(m.MOVED_BETWEEN, IMP, holds=False),
     ),
     (
         "Of the methods' tickets exactly those match that are stable to data order.",
-        "copies",
+        "ours",
         f"barrier between copies below {STABLE:g} points exactly where the gap is below the tolerance; IMP's for both, "
         f"the random mask for neither; {_K}",
-        stable_when_matching,
+        "", "copies", stable_when_matching,
     ),
 )  # fmt: skip
-CLAIMS = tuple(
-    Claim(
-        number, sentence, "ours", statistic, "",
-        f"lotto run modes.{experiment} resnet20-mnist1d --levels 8 --rewind-to 100it", find, (CONVERGED,),
-    )
-    for number, (sentence, experiment, statistic, find) in enumerate(_ROWS, start=1)
-)  # fmt: skip
+CLAIMS = numbered("lotto run modes.{} resnet20-mnist1d --levels 8 --rewind-to 100it", _ROWS)

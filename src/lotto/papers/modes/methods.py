@@ -12,13 +12,13 @@ from lotto.experiments.measures import DENSE, Kind
 from lotto.lottery.replicate import Level
 from lotto.lottery.scoring import pruned
 from lotto.papers.modes import measures as m
-from lotto.papers.rigging.experiments import random_erk
 from lotto.pruning import masks
+from lotto.pruning.allocation import random_erk
 from lotto.pruning.density import to_density
 from lotto.pruning.masks import Mask
 from lotto.pruning.rule import Pruning
 from lotto.recipe.recipe import Recipe
-from lotto.training.dynamic_sparsity import DynamicSparsity
+from lotto.training.dynamic_sparsity import DynamicSparsity, spaced
 from lotto.training.job import Job, State
 
 SCORES = {"snip": "snip", "synflow": "synflow"}
@@ -57,10 +57,10 @@ class Ticket:
 
 def changing(recipe: Recipe, name: str, density: float) -> DynamicSparsity:
     """How the mask of SET, or of gradual pruning to a density, changes; as in the experiment on such masks."""
-    last = round(STOP * recipe.total)
+    every, stop = spaced(recipe, MANY_UPDATES if name == "gradual" else UPDATES, STOP)
     if name == "gradual":
-        return DynamicSparsity("gradual", every=max(1, last // (MANY_UPDATES + 1)), stop=last, density=density)
-    return DynamicSparsity("set", every=max(1, last // (UPDATES + 1)), stop=last, fraction=FRACTION)
+        return DynamicSparsity("gradual", every=every, stop=stop, density=density)
+    return DynamicSparsity("set", every=every, stop=stop, fraction=FRACTION)
 
 
 def tickets(case: Case, levels: Sequence[Level], methods: Sequence[str]) -> Procedure[Mapping[Kind, Ticket]]:
@@ -89,10 +89,10 @@ def tickets(case: Case, levels: Sequence[Level], methods: Sequence[str]) -> Proc
             )  # fmt: skip
             found[kind] = Ticket(mask)
         elif name == "random":
-            found[kind] = Ticket(random_erk(recipe, masks.count(last), case.seed))
+            found[kind] = Ticket(random_erk(ones, masks.count(last), case.seed))
         elif name == "gradual":
             found[kind] = Ticket(None, sparsity=changing(recipe, name, density))
         else:
-            mask = random_erk(recipe, masks.count(last), case.seed)
+            mask = random_erk(ones, masks.count(last), case.seed)
             found[kind] = Ticket(mask, sparsity=changing(recipe, name, density))
     return found

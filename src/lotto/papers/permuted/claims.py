@@ -8,25 +8,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lotto.experiments.claims import SMALL, Claim, Find, Found, small_step
-from lotto.experiments.conditions import CONVERGED
+from lotto.experiments.claims import SMALL, ClaimRow, Found, numbered, small_step
 from lotto.experiments.evidence import above, below
 from lotto.experiments.measures import ERROR, Kind, Measure
 from lotto.experiments.results import ResultGroup
 from lotto.papers.permuted import measures as m
-from lotto.papers.stabilizing.claims import density_of, level_at
-
-
-def _place(group: ResultGroup, measure: Measure) -> tuple[int, int] | None:
-    """The small rewind step and the level at which claims are decided, of permuted masks."""
-    rows = group.rows(measure, kind=m.BY_ACTIVATIONS)
-    rows = rows[rows["level"] > 0]
-    level, k = level_at(group, density_of(group), rows), small_step(group, rows["rewind_step"].unique())
-    return None if level is None or k is None else (k, level)
-
-
-def _where(group: ResultGroup, k: int, level: int) -> str:
-    return f"{100 * group.rows(level=level, rewind_step=k)['density'].mean():.3g} % left, k = {k}"
+from lotto.papers.stabilizing.places import small_place, where
 
 
 def _errors(group: ResultGroup, kind: Kind, k: int, level: int) -> pd.Series:
@@ -35,18 +22,18 @@ def _errors(group: ResultGroup, kind: Kind, k: int, level: int) -> pd.Series:
 
 def better_than_naive(group: ResultGroup) -> Found | None:
     """Error under the mask as it is minus that under the permuted mask, above 0."""
-    if (place := _place(group, ERROR)) is None:
+    if (place := small_place(group, ERROR, m.BY_ACTIVATIONS)) is None:
         return None
     difference = (_errors(group, m.NAIVE, *place) - _errors(group, m.BY_ACTIVATIONS, *place)).dropna()
-    return Found(_where(group, *place), above(difference, 0.0)) if len(difference) else None
+    return Found(where(group, *place), above(difference, 0.0)) if len(difference) else None
 
 
 def as_good_as_own(group: ResultGroup) -> Found | None:
     """Error under the permuted mask minus that of the mask on its own initialisation, below the tolerance."""
-    if (place := _place(group, ERROR)) is None:
+    if (place := small_place(group, ERROR, m.BY_ACTIVATIONS)) is None:
         return None
     difference = (_errors(group, m.BY_ACTIVATIONS, *place) - _errors(group, m.OWN, *place)).dropna()
-    return Found(_where(group, *place), below(difference, group.tolerance)) if len(difference) else None
+    return Found(where(group, *place), below(difference, group.tolerance)) if len(difference) else None
 
 
 def closes_with_width(group: ResultGroup) -> Found | None:
@@ -68,7 +55,7 @@ def closes_with_width(group: ResultGroup) -> Found | None:
     if difference.empty or narrow == wide:
         return None
     beside = ", ".join(f"{lost(factor).mean():.3g} at {factor:g}" for factor in sorted(rows["x"].unique()))
-    return Found(f"{_where(group, k, level)}, widths {narrow:g} and {wide:g}", below(difference, 0.0), f"({beside})")
+    return Found(f"{where(group, k, level)}, widths {narrow:g} and {wide:g}", below(difference, 0.0), f"({beside})")
 
 
 def _barrier(group: ResultGroup) -> Measure:
@@ -78,31 +65,31 @@ def _barrier(group: ResultGroup) -> Measure:
 def lowers_barrier(group: ResultGroup) -> Found | None:
     """Barrier between both initialisations' tickets as they are minus that modulo permutation, above 0."""
     measure = _barrier(group)
-    if (place := _place(group, measure)) is None:
+    if (place := small_place(group, measure, m.BY_ACTIVATIONS)) is None:
         return None
     k, level = place
     naive, permuted = (
         group.values(measure, kind=kind, rewind_step=k, level=level) for kind in (m.NAIVE, m.BY_ACTIVATIONS)
     )
     difference = (naive - permuted).dropna()
-    return Found(_where(group, *place), above(difference, 0.0)) if len(difference) else None
+    return Found(where(group, *place), above(difference, 0.0)) if len(difference) else None
 
 
 def connected_modulo_permutation(group: ResultGroup) -> Found | None:
     """Barrier between both initialisations' tickets modulo permutation, below twice the tolerance."""
     measure = _barrier(group)
-    if (place := _place(group, measure)) is None:
+    if (place := small_place(group, measure, m.BY_ACTIVATIONS)) is None:
         return None
     k, level = place
     values = group.values(measure, kind=m.BY_ACTIVATIONS, rewind_step=k, level=level)
     dense = group.values(measure, kind=m.BY_ACTIVATIONS, rewind_step=k, level=0)
     note = f"(dense networks: {dense.mean():.3g})" if len(dense) else ""
-    return Found(_where(group, *place), below(values, 2 * group.tolerance), note)
+    return Found(where(group, *place), below(values, 2 * group.tolerance), note)
 
 
 _PAPER, _SHARMA = "2505.05143", "Sharma et al., 2024"
 _K = f"k the first from {SMALL:.0%} of training"
-_ROWS: tuple[tuple[str, str, str, str, str, Find], ...] = (
+_ROWS: tuple[ClaimRow, ...] = (
     (
         "A mask that is permuted to another initialisation is better there than the mask as it is.", _PAPER,
         f"error under the mask as it is minus error under the permuted mask, above 0; {_K}",
@@ -130,10 +117,4 @@ _ROWS: tuple[tuple[str, str, str, str, str, Find], ...] = (
         "–", "barriers", connected_modulo_permutation,
     ),
 )  # fmt: skip
-CLAIMS = tuple(
-    Claim(
-        number, sentence, source, statistic, paper,
-        f"lotto run permuted.{experiment} resnet20-mnist1d --levels 8 --rewind-to 100it", find, (CONVERGED,),
-    )
-    for number, (sentence, source, statistic, paper, experiment, find) in enumerate(_ROWS, start=1)
-)  # fmt: skip
+CLAIMS = numbered("lotto run permuted.{} resnet20-mnist1d --levels 8 --rewind-to 100it", _ROWS)

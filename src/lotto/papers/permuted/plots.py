@@ -17,20 +17,10 @@ COLOURS = {
 
 def transplant(means: pd.DataFrame, tolerance: float) -> Figure:
     """Error under each mask against density, of the last rewind step."""
-    made, axis = plots.figure()
     found = ERROR.of(means)
     found = found[found["rewind_step"] == found["rewind_step"].max()]
-    axis.axhline(found[found["kind"] == DENSE]["mean"].mean(), color=plots.COLOURS["dense"], lw=1, label="dense")
-    for kind, colour in COLOURS.items():
-        part = found[found["kind"] == kind]
-        if len(part):
-            plots.line(axis, part, "density", colour, kind)
-    plots.density_axis(axis, list(found[found["level"] > 0]["density"].unique()))
-    plots.error_axis(axis, found["mean"])
-    axis.set_ylabel("test error, points")
-    axis.set_title(f"k = {found['rewind_step'].max()}", fontsize=10)
-    axis.legend(frameon=False, fontsize=8)
-    return made
+    dense = found[found["kind"] == DENSE]["mean"].mean()
+    return plots.errors_by_kind(found, dense, {kind: (colour, "-", kind) for kind, colour in COLOURS.items()})
 
 
 def widths(means: pd.DataFrame, tolerance: float) -> Figure:

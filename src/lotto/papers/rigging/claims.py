@@ -6,8 +6,6 @@ the same initialisation and data order. The density is fixed beforehand (`DENSIT
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 
 from lotto.experiments.claims import Claim, Find, Found
@@ -16,9 +14,10 @@ from lotto.experiments.evidence import above, below
 from lotto.experiments.measures import ERROR, IMP, Kind, Measure
 from lotto.experiments.results import ResultGroup
 from lotto.papers.rigging import measures as m
+from lotto.papers.stabilizing.places import level_at
 
-DENSITY, NEAR = 0.05, 1.6
-"""The density at which claims are decided; a level stands for it when it is at most this factor away."""
+DENSITY = 0.05
+"""The density at which claims are decided."""
 
 
 def difference(group: ResultGroup, one: Kind, other: Kind, measure: Measure = ERROR) -> tuple[str, pd.Series] | None:
@@ -33,18 +32,16 @@ def difference(group: ResultGroup, one: Kind, other: Kind, measure: Measure = ER
         Where, and the differences; None without rows of both.
     """
     rows = group.rows(m.EXPLORED)
-    densities = rows[rows["kind"] == m.STATIC].groupby("level")["density"].mean()
-    if densities.empty:
-        return None
-    away = (densities / DENSITY).map(math.log).abs()
-    level = int(away.idxmin())
-    if away.min() > math.log(NEAR):
+    static = rows[rows["kind"] == m.STATIC]
+    level = level_at(group, DENSITY, static)
+    if level is None:
         return None
     k = int(rows["rewind_step"].min())
     values = (group.values(measure, kind=kind, rewind_step=k, level=level) for kind in (one, other))
     found = next(values) - next(values)
     found = found.dropna()
-    return (f"{100 * densities[level]:.3g} % left", found) if len(found) else None
+    left = static[static["level"] == level]["density"].mean()
+    return (f"{100 * left:.3g} % left", found) if len(found) else None
 
 
 def more(one: Kind, other: Kind, measure: Measure = ERROR) -> Find:

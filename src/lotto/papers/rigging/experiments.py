@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from lotto.core.rng import stream
 from lotto.execution.procedures import Procedure
 from lotto.experiments.case import At, Case, Row
 from lotto.experiments.experiment import experiment
@@ -19,22 +17,11 @@ from lotto.lottery.replicate import Level
 from lotto.papers.rigging import measures as m
 from lotto.papers.rigging import plots
 from lotto.pruning import masks
-from lotto.pruning.allocation import erk_counts, keep_top
-from lotto.pruning.masks import Mask
+from lotto.pruning.allocation import random_erk
 from lotto.recipe.recipe import Recipe
-from lotto.training.dynamic_sparsity import DynamicSparsity
+from lotto.training.dynamic_sparsity import DynamicSparsity, spaced
 from lotto.training.job import Job
 from lotto.training.passes import job_fraction, levels_fraction, multiplications
-
-
-def random_erk(recipe: Recipe, total: int, seed: int) -> Mask:
-    """A random mask of so many weights whose layers have the densities of Erdos-Renyi-Kernel."""
-    ones = masks.ones(recipe)
-    scores = {
-        name: torch.from_numpy(stream(seed, f"static:{name}").permutation(keep.numel())).reshape(keep.shape)
-        for name, keep in ones.items()
-    }
-    return keep_top(scores, erk_counts(ones, total), ones)
 
 
 def empty_channels(mask: Mapping[str, Tensor]) -> float:
@@ -103,8 +90,7 @@ def _kinds(
     recipe: Recipe, density: float, updates: int, exploring: int, stop: float, fraction: float, fewer: float
 ) -> dict[Kind, DynamicSparsity | None]:
     """The kinds of training at a density, with how their masks change."""
-    last = round(stop * recipe.total)
-    few, many = (max(1, last // (number + 1)) for number in (updates, exploring))
+    (few, last), (many, _) = (spaced(recipe, number, stop) for number in (updates, exploring))
     return {
         m.STATIC: None,
         m.SET: DynamicSparsity("set", every=few, stop=last, fraction=fraction),
@@ -119,7 +105,7 @@ def _kinds(
 
 def _job(case: Case, at: Level, kind: Kind, sparsity: DynamicSparsity | None) -> Job:
     gradual = sparsity is not None and not sparsity.exchanges
-    mask = None if gradual else random_erk(case.recipe, masks.count(at.mask), case.seed)
+    mask = None if gradual else random_erk(masks.ones(case.recipe), masks.count(at.mask), case.seed)
     # The masks of gradual pruning are known where they have changed.
     keep = [step + 1 for step in sparsity.updates(case.recipe).steps] if gradual and sparsity is not None else []
     label = f"{case.label} · level {at.level} · {kind}"

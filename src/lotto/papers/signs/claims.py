@@ -10,39 +10,26 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from lotto.experiments.claims import SMALL, Claim, Find, Found, small_step
-from lotto.experiments.conditions import CONVERGED
+from lotto.experiments.claims import SMALL, ClaimRow, Find, Found, numbered, small_step
 from lotto.experiments.evidence import above, all_of, below, between
-from lotto.experiments.measures import ERROR, Kind, Measure
+from lotto.experiments.measures import ERROR, Kind
 from lotto.experiments.results import ResultGroup
 from lotto.papers.signs import measures as m
-from lotto.papers.stabilizing.claims import density_of, level_at
+from lotto.papers.stabilizing.places import small_place, where
 
 AT_CHANCE = 0.05
 """Masks agree no more than random ones where their agreement above chance is within this of 0."""
 Values = Callable[[Kind], pd.Series]
 
 
-def _place(group: ResultGroup, measure: Measure, kind: Kind) -> tuple[int, int] | None:
-    """The small rewind step and the level at which claims are decided."""
-    rows = group.rows(measure, kind=kind)
-    rows = rows[rows["level"] > 0]
-    level, k = level_at(group, density_of(group), rows), small_step(group, rows["rewind_step"].unique())
-    return None if level is None or k is None else (k, level)
-
-
-def _where(group: ResultGroup, k: int, level: int) -> str:
-    return f"{100 * group.rows(level=level, rewind_step=k)['density'].mean():.3g} % left, k = {k}"
-
-
 def errors_differ(worse: Kind, better: Kind) -> Find:
     """Error of one arm minus that of another, above 0."""
 
     def find(group: ResultGroup) -> Found | None:
-        if (place := _place(group, ERROR, better)) is None:
+        if (place := small_place(group, ERROR, better)) is None:
             return None
         difference = _difference(group, worse, better, *place)
-        return Found(_where(group, *place), above(difference, 0.0)) if len(difference) else None
+        return Found(where(group, *place), above(difference, 0.0)) if len(difference) else None
 
     return find
 
@@ -54,10 +41,10 @@ def _difference(group: ResultGroup, one: Kind, other: Kind, k: int, level: int) 
 
 def signs_are_enough(group: ResultGroup) -> Found | None:
     """Error with the signs and constant magnitudes minus the ticket's, below the tolerance."""
-    if (place := _place(group, ERROR, m.KEPT_CONSTANT)) is None:
+    if (place := small_place(group, ERROR, m.KEPT_CONSTANT)) is None:
         return None
     difference = _difference(group, m.KEPT_CONSTANT, m.TICKET, *place)
-    return Found(_where(group, *place), below(difference, group.tolerance)) if len(difference) else None
+    return Found(where(group, *place), below(difference, group.tolerance)) if len(difference) else None
 
 
 def flips_more_early(group: ResultGroup) -> Found | None:
@@ -69,7 +56,7 @@ def flips_more_early(group: ResultGroup) -> Found | None:
         for kind in (m.LR_REWINDING, m.WEIGHT_REWINDING)
     )
     difference = (lr - weights).dropna()
-    return Found(_where(group, k, 1), above(difference, 0.0)) if len(difference) else None
+    return Found(where(group, k, 1), above(difference, 0.0)) if len(difference) else None
 
 
 def survives_turned_signs(group: ResultGroup) -> Found | None:
@@ -95,36 +82,36 @@ def survives_turned_signs(group: ResultGroup) -> Found | None:
         below(lr, group.tolerance).named("learning-rate rewinding loses"),
         above(more, 0.0).named("weight rewinding loses more by"),
     ]
-    return Found(f"{_where(group, k, level)}, {100 * most:g} % of signs", all_of(parts))
+    return Found(f"{where(group, k, level)}, {100 * most:g} % of signs", all_of(parts))
 
 
 def agree_at_chance(group: ResultGroup) -> Found | None:
     """Agreement above chance of masks of two initialisations, within `AT_CHANCE` of 0."""
     if (found := _agreement(group, m.OTHER_INITIALISATION)) is None:
         return None
-    where, values = found
-    return Found(where, between(values, -AT_CHANCE, AT_CHANCE))
+    place, values = found
+    return Found(place, between(values, -AT_CHANCE, AT_CHANCE))
 
 
 def orders_agree(group: ResultGroup) -> Found | None:
     """Agreement above chance of masks of two data orders from one rewind point, above `AT_CHANCE`."""
     if (found := _agreement(group, m.OTHER_ORDER)) is None:
         return None
-    where, values = found
-    return Found(where, above(values, AT_CHANCE))
+    place, values = found
+    return Found(place, above(values, AT_CHANCE))
 
 
 def _agreement(group: ResultGroup, kind: Kind) -> tuple[str, pd.Series] | None:
-    if (place := _place(group, m.AGREEMENT, kind)) is None:
+    if (place := small_place(group, m.AGREEMENT, kind)) is None:
         return None
     k, level = place
     values = group.values(m.AGREEMENT, kind=kind, rewind_step=k, level=level)
-    return (_where(group, *place), values) if len(values) else None
+    return (where(group, *place), values) if len(values) else None
 
 
 _ZHOU, _BURKHOLZ = "Zhou et al., 1905.01067", "Gadhikar and Burkholz, 2402.19262"
 _K = f"k the first from {SMALL:.0%} of training"
-_ROWS: tuple[tuple[str, str, str, str, str, Find], ...] = (
+_ROWS: tuple[ClaimRow, ...] = (
     (
         "With constant magnitudes, a ticket that keeps its signs is better than one whose signs are drawn anew.",
         _ZHOU, f"error with drawn signs minus error with kept signs, magnitudes constant, above 0; {_K}",
@@ -164,10 +151,4 @@ _ROWS: tuple[tuple[str, str, str, str, str, Find], ...] = (
         f"(overlap - expected) / (1 - expected) above {AT_CHANCE:g}; {_K}", "–", "overlap", orders_agree,
     ),
 )  # fmt: skip
-CLAIMS = tuple(
-    Claim(
-        number, sentence, source, statistic, paper,
-        f"lotto run signs.{experiment} resnet20-mnist1d --levels 8 --rewind-to 100it", find, (CONVERGED,),
-    )
-    for number, (sentence, source, statistic, paper, experiment, find) in enumerate(_ROWS, start=1)
-)  # fmt: skip
+CLAIMS = numbered("lotto run signs.{} resnet20-mnist1d --levels 8 --rewind-to 100it", _ROWS)

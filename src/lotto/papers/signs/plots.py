@@ -19,21 +19,12 @@ COMPARED = (m.OTHER_INITIALISATION, m.OTHER_ORDER, m.OTHER_REWINDING, m.ONE_CUT)
 
 def arms(means: pd.DataFrame, tolerance: float) -> Figure:
     """Error of each arm against density, of the first rewind step; dashed where signs are drawn."""
-    made, axis = plots.figure()
     found = ERROR.of(means)
     found = found[found["rewind_step"] == found["rewind_step"].max()]
     dense = found[found["kind"] == DENSE]["mean"].mean()
-    axis.axhline(dense, color=plots.COLOURS["dense"], lw=1, label="dense")
-    for kind, (colour, dashes) in STYLES.items():
-        part = found[found["kind"] == kind]
-        if len(part):
-            plots.line(axis, part, "density", colour, "new initialisation" if kind == REINIT else kind, ls=dashes)
-    plots.density_axis(axis, list(found[found["level"] > 0]["density"].unique()))
-    plots.error_axis(axis, found["mean"])
-    axis.set_ylabel("test error, points")
-    axis.set_title(f"k = {found['rewind_step'].max()}", fontsize=10)
-    axis.legend(frameon=False, fontsize=8)
-    return made
+    titles = {REINIT: "new initialisation"}
+    styles = {kind: (*style, titles.get(kind, kind)) for kind, style in STYLES.items()}
+    return plots.errors_by_kind(found, dense, styles)
 
 
 def flips(means: pd.DataFrame, tolerance: float) -> Figure:

@@ -7,7 +7,6 @@ step is the first one stored from `SMALL` of training on, a late one the last on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 
 import pandas as pd
@@ -39,35 +38,9 @@ from lotto.experiments.measures import (
 from lotto.experiments.results import ResultGroup
 from lotto.landscape.stability import STABLE
 from lotto.papers.stabilizing import measures as m
-
-NEAR = 1.6
-"""A level stands for a density when it is at most this factor away."""
-DENSITIES = {"mnist1d": 0.058, "cifar10": 0.167, "mnist": 0.107}
-"""The density at which claims are decided, by how the data set's name begins: STAB's of ResNet-20 and LeNet (figure 3),
-and on MNIST-1D the one at which the first five replicates of the 1-D ResNet-20 (seeds 0 to 4) said most; the verdicts
-rest on other seeds, see results/."""
-OTHER_DENSITY, VGG_DENSITY = 0.167, 0.022
-
+from lotto.papers.stabilizing.places import density_of, level_at
 
 # --- rows to one value per replicate ------------------------------------------------------------------
-
-
-def density_of(group: ResultGroup) -> float:
-    """The density at which claims are decided on a network."""
-    if "vgg" in str(group.recipe["model"]):
-        return VGG_DENSITY
-    data = str(group.recipe.get("data", ""))
-    return next((density for name, density in DENSITIES.items() if data.startswith(name)), OTHER_DENSITY)
-
-
-def level_at(group: ResultGroup, density: float, rows: pd.DataFrame | None = None) -> int | None:
-    """The level whose density is nearest to the given one, if one is near; of some rows, or of all."""
-    rows = group.frame if rows is None else rows
-    levels = rows[rows["level"] > 0].groupby("level")["density"].mean()
-    if levels.empty:
-        return None
-    away = (levels / density).map(math.log).abs()
-    return int(away.idxmin()) if away.min() <= math.log(NEAR) else None
 
 
 def ticket_step(group: ResultGroup, steps: Iterable[int]) -> int | None:
