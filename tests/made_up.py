@@ -33,7 +33,7 @@ def group(*parts):
     recipe = {"name": "some", "model": "resnet-20-w8", "data": "mnist1d-50k", "tolerance": 0.2}
     facts = {"iterations": 1000, "per_epoch": 100, "learning_rate": 0.2, "warmup": 0}
     frame = pd.DataFrame([*lines, *(row for part in parts for row in part)], columns=COLUMNS)
-    return ResultGroup(recipe, facts, frame)
+    return ResultGroup(recipe, facts, frame.assign(copy=0))
 
 
 def measured(experiment, store, **options):

@@ -69,7 +69,8 @@ def setting(lines, model="resnet-20-w8", lr=0.2, warmup=0, iterations=1000, data
         "schedule": f"MultiStep(warmup={warmup}, gamma=0.1)", **recipe,
     }  # fmt: skip
     facts = {"iterations": iterations, "per_epoch": 100, "learning_rate": lr, "warmup": warmup}
-    return ResultGroup(described, facts, pd.DataFrame([row for part in lines for row in part], columns=COLUMNS))
+    frame = pd.DataFrame([row for part in lines for row in part], columns=COLUMNS)
+    return ResultGroup(described, facts, frame.assign(copy=0))
 
 
 def finding(number, given, *others, claims=CLAIMS):
@@ -284,6 +285,10 @@ def test_controls_one_shot_and_finetuning():
     assert verdict(11, controls(50, BAD, around(0.6, 5))) is C
     assert verdict(11, controls(0, BAD, BAD)) is U, "unstable at 0, where there are no tickets"
     assert verdict(11, controls(0, BAD, BAD, [DENSE, CONVERGED, STABLE])) is S
+    fails = setting([*REGIME, *(rows(kind, 50, 7, 0.082, BAD) for kind in ("imp", "random", "reinit"))], lr=0.1)
+    assert finding(11, fails).verdict is U, "where IMP fails there is no ticket that would need anything"
+    assert "no ticket here: gap of IMP: 0.6" in finding(11, fails).figure
+    assert verdict(11, controls(50, BAD, BAD), fails) is S
     once = [rows("one-shot", 50, 7, 0.082, BAD), rows("iterative", 50, 7, 0.082, GOOD)]
     assert verdict(12, setting([*REGIME, *once])) is S
     ways = [rows(k, 100, 7, 0.082, GOOD) for k in ("weight rewinding", "lr rewinding")]
@@ -326,7 +331,7 @@ def test_level_near_a_density():
 
 def un(number, lines, regime=REGIME, **about):
     """The finding of the second paper's claim on rows with the column x."""
-    frame = pd.DataFrame([row for part in lines for row in part], columns=[*COLUMNS, "x"])
+    frame = pd.DataFrame([row for part in lines for row in part], columns=[*COLUMNS, "x"]).assign(copy=0)
     made = setting(regime, **about)
     given = ResultGroup(made.recipe, made.facts, pd.concat([made.frame, frame], ignore_index=True))
     (decision,) = check_claims([c for c in papers.claims_of("unmasking") if c.number == number], [given])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from conftest import small_recipe
 from lotto import papers
 from lotto.execution.serial import Serial
 from lotto.experiments.claims import gap
+from lotto.experiments.evidence import below
 from lotto.experiments.measures import DENSE, ERROR, IMP, TEST_BARRIER
 from lotto.experiments.results import StoredResult, grouped, read_below
 from lotto.papers.stabilizing.measures import DATA_ORDER
@@ -32,7 +34,12 @@ def stored(lines, former=False, **options):
         }
         for replicate, kind, level, measure, sample, value in lines
     ]  # fmt: skip
-    return StoredResult(about, pd.DataFrame(rows), "some.csv")
+    return StoredResult(about, pd.DataFrame(rows), Path("results/some.csv"))
+
+
+def by_seed(values):
+    """Values of networks that were trained once."""
+    return values.droplevel("copy").to_dict()
 
 
 def errors(replicates, dense, sparse, **options):
@@ -47,10 +54,10 @@ def test_errors_of_different_seeds_are_paired_by_seed(former):
     first = errors(1, [1.9], [2.0], former=former)
     second = errors(1, [6.9], [7.0], former=former, seed=5)
     (group,) = grouped([first, second])
-    assert gap(group, 0, 8).to_dict() == pytest.approx({0: 0.1, 5: 0.1})
+    assert by_seed(gap(group, 0, 8)) == pytest.approx({0: 0.1, 5: 0.1})
     lone = stored([(0, IMP, 8, ERROR, 0, 7.0)], former=former, seed=5)
     (group,) = grouped([first, lone])
-    assert gap(group, 0, 8).to_dict() == pytest.approx({0: 0.1}), "the dense error of seed 5 is not known"
+    assert by_seed(gap(group, 0, 8)) == pytest.approx({0: 0.1}), "the dense error of seed 5 is not known"
 
 
 def test_a_field_that_came_later_separates_nothing_at_its_default():
@@ -58,14 +65,14 @@ def test_a_field_that_came_later_separates_nothing_at_its_default():
     described = small_recipe().describe()
     newer.about["recipe"] = {**RECIPE, "loop": described["loop"], "pretrained": described["pretrained"]}
     (group,) = grouped([older, newer])
-    assert gap(group, 0, 8).to_dict() == pytest.approx({0: 0.1, 1: 0.2})
+    assert by_seed(gap(group, 0, 8)) == pytest.approx({0: 0.1, 1: 0.2})
     newer.about["recipe"] = {**RECIPE, "pretrained": "some weights"}
     assert len(grouped([older, newer])) == 2
 
 
 def test_overlapping_seeds_are_one_replicate():
     (group,) = grouped([errors(3, [1.0, 1.1, 1.2], [1.1, 1.3, 1.5]), errors(1, [1.2], [1.5], seed=2)])
-    assert gap(group, 0, 8).to_dict() == pytest.approx({0: 0.1, 1: 0.2, 2: 0.3})
+    assert by_seed(gap(group, 0, 8)) == pytest.approx({0: 0.1, 1: 0.2, 2: 0.3})
     assert len(group.frame) == 6, "the row of seed 2 is kept once"
 
 
@@ -79,10 +86,10 @@ def test_values_of_different_settings_are_all_kept_and_never_averaged(former, se
     ]
     (group,) = grouped(results)
     assert sorted(group.rows(TEST_BARRIER)["value"]) == [3.0, 5.0]
-    assert group.values(TEST_BARRIER).to_dict() == {0: 5.0}, "the finer one, where both have as many replicates"
+    assert by_seed(group.values(TEST_BARRIER)) == {0: 5.0}, "the finer one, where both have as many replicates"
     more = stored([(r, DENSE, 0, TEST_BARRIER, 0, 3.0) for r in range(2)], former=former, **{**common, setting: one})
     (group,) = grouped([more, results[1]])
-    assert group.values(TEST_BARRIER).to_dict() == {0: 3.0, 1: 3.0}, "that of more replicates"
+    assert by_seed(group.values(TEST_BARRIER)) == {0: 3.0, 1: 3.0}, "that of more replicates"
 
 
 def test_what_does_not_depend_on_a_setting_is_one_row_whatever_the_setting():
@@ -97,12 +104,37 @@ def test_pairs_of_data_orders_are_numbered_anew_when_there_are_more_orders():
         for orders, values in ((3, (1.0, 2.0, 3.0)), (4, (1.0, 2.0, 4.0, 3.0, 5.0, 6.0)))
     )
     (group,) = grouped([three, four])
-    assert group.values(DATA_ORDER).to_dict() == {0: 3.5}
+    assert by_seed(group.values(DATA_ORDER)) == {0: 3.5}
 
 
-def test_values_that_disagree_are_reported(caplog):
-    grouped([errors(1, [1.0], [1.1]), errors(1, [1.5], [1.1])])
-    assert "1 rows have different values in several of some.csv" in caplog.text
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_trainings_of_one_seed_that_parted_are_paired_each_with_its_own(order, caplog):
+    # Gaps are 0.1 in one place and 0.3 in the other; across them they would be -0.2 and 0.6.
+    one, other = errors(2, [1.0, 2.0], [1.1, 2.1]), errors(1, [1.3], [1.6])
+    beside = stored([(0, DENSE, 0, ERROR, 0, 1.3), (0, DENSE, 0, TEST_BARRIER, 0, 4.0)])  # of the second place
+    (group,) = grouped([(one, other, beside)[i] for i in order])
+    found = gap(group, 0, 8)
+    assert sorted(found.loc[0]) == pytest.approx([0.1, 0.3])
+    assert sorted(found.loc[1]) == pytest.approx([0.1])
+    assert "networks of seeds [0] differ between files" in caplog.text
+    with_barrier = (group.values(TEST_BARRIER) - group.dense_errors).dropna()
+    assert list(with_barrier) == pytest.approx([4.0 - 1.3]), "files whose errors agree are one copy"
+    evidence = below(found, 0.2)
+    assert evidence.n == 2, "copies of one seed are one replicate"
+    assert evidence.figure == below(pd.Series([0.2, 0.1]), 0.2).figure
+
+
+def test_a_seed_of_which_no_file_has_both_is_paired_by_none():
+    (group,) = grouped([errors(1, [1.0], [1.1]), stored([(0, DENSE, 0, ERROR, 0, 1.4), (0, IMP, 7, ERROR, 0, 1.2)])])
+    assert gap(group, 0, 7).to_dict() == pytest.approx({(0, 1): -0.2})
+    assert gap(group, 0, 8).to_dict() == pytest.approx({(0, 0): 0.1})
+
+
+def test_other_values_that_disagree_are_reported(caplog):
+    lines = [(0, DENSE, 0, ERROR, 0, 1.0), (0, DENSE, 0, TEST_BARRIER, 0, 4.0)]
+    (group,) = grouped([stored(lines), stored([lines[0], (*lines[1][:-1], 5.0)])])
+    assert "some, 2 files below results: 1 rows have different values in several files" in caplog.text
+    assert list(group.values(TEST_BARRIER)) == [4.0]
 
 
 def test_a_restarted_dense_network_is_another_training_setting():
@@ -127,4 +159,4 @@ def test_commands_that_differ_in_seed_or_settings_have_their_own_files_and_come_
     about = json.loads(next((tmp_path / "out").glob("instability.json")).read_text())
     assert about["options"]["seed"] == 0
     by_hand = {frame["seed"].iloc[0]: TEST_BARRIER.of(frame)["value"].mean() for frame in frames[:2]}
-    assert group.values(TEST_BARRIER, orders=2, points=3).to_dict() == pytest.approx(by_hand)
+    assert by_seed(group.values(TEST_BARRIER, orders=2, points=3)) == pytest.approx(by_hand)

@@ -122,7 +122,7 @@ def group(errors, explored, density=0.05):
             ]
         lines.append((seed, seed, 100, 0, 1.0, "dense", *LAST_QUARTER[:2], 0, 0.01 + noise))
     recipe = {"name": "small", "model": "resnet-20", "tolerance": 0.2, "optimizer": "SGD(lr=0.1)", "data": "rings"}
-    return ResultGroup(recipe, {"iterations": 40}, pd.DataFrame(lines, columns=COLUMNS))
+    return ResultGroup(recipe, {"iterations": 40}, pd.DataFrame(lines, columns=COLUMNS).assign(copy=0))
 
 
 ERRORS = {

@@ -52,7 +52,7 @@ def below(values: pd.Series, threshold: float, unit: str = "") -> Evidence:
     >>> below(pd.Series([0.1, 0.12, 0.08]), 0.2).figure
     '0.1 (≤ 0.134, n = 3)'
     """
-    found = [float(v) for v in values]
+    found = _of_replicates(values)
     holds, fails = (p_value(found, threshold, below=under) for under in (True, False))
     return Evidence(holds, fails, _figure(found, threshold, unit), len(found))
 
@@ -66,7 +66,7 @@ def between(values: pd.Series, low: float, high: float) -> Evidence:
     """The statement that the mean of ``values`` is between two thresholds (two one-sided tests)."""
     both = all_of([above(values, low), below(values, high)])
     nearest = high if abs(values.mean() - high) <= abs(values.mean() - low) else low
-    return replace(both, figure=_figure([float(v) for v in values], nearest, ""))
+    return replace(both, figure=_figure(_of_replicates(values), nearest, ""))
 
 
 def all_of(parts: Iterable[Evidence]) -> Evidence:
@@ -140,6 +140,13 @@ def exactly_when(points: list[Point], positive: Point | None, negative: Point | 
             parts.append(f"{point.name}: {point.one.figure}, {point.other.figure}")
     holds = max(p.holds for p in needed) if len(needed) == 2 and fails >= LEVEL else 1.0
     return Evidence(holds, fails, "; ".join(parts), min((p.one.n for p in points), default=0))
+
+
+def _of_replicates(values: pd.Series) -> list[float]:
+    """One value per seed: trainings of one seed that parted are no replicates of each other, but their mean is one."""
+    if "seed" in values.index.names:
+        values = values.groupby("seed").mean()
+    return [float(v) for v in values]
 
 
 def _figure(values: list[float], threshold: float, unit: str) -> str:

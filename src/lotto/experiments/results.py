@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,12 @@ FACTS = ("iterations", "per_epoch", "learning_rate", "warmup")
 NUMBERS = ("replicate", "rewind_step", "level", "density", "sample", "value")
 TEXTS = ("kind", "measure", "unit")
 """Columns that all rows have."""
+FILE = "file"
+"""Column that numbers the files while their rows come together."""
+COPY = "copy"
+"""Column that numbers the trainings of one seed that ended differently; see `grouped`."""
+REPLICATE = ["seed", COPY]
+"""What pairs values: those of one seed, and of trainings that did not part."""
 NO_PART = ("replicate", "value", "note", "parameter_fraction")
 """Columns that are no part of what a row is known by: a replicate is known by its seed, whatever its number."""
 ROUNDING = 1e-6
@@ -103,7 +110,7 @@ class ResultGroup:
     Attributes:
         recipe: the recipe as text values.
         facts: ``iterations``, ``per_epoch``, ``learning_rate``, ``warmup`` (iterations).
-        frame: rows of all its experiments, each once, with the columns ``seed`` and `SETTINGS`.
+        frame: rows of all its experiments, each once, with the columns of `REPLICATE` and `SETTINGS`.
         restarted: whether level 0, too, was trained from the rewind point; see the option ``restart_dense``.
     """
 
@@ -126,14 +133,14 @@ class ResultGroup:
         return rows
 
     def values(self, measure: Measure, **columns: object) -> pd.Series:
-        """Mean over samples by the replicate's seed of such rows, all of one setting; see `of_one_setting`."""
-        return of_one_setting(self.rows(measure, **columns)).groupby("seed")["value"].mean()
+        """Mean over samples by `REPLICATE` of such rows, all of one setting; see `of_one_setting`."""
+        return of_one_setting(self.rows(measure, **columns)).groupby(REPLICATE)["value"].mean()
 
     @property
     def dense_errors(self) -> pd.Series:
-        """Error of the dense network by the replicate's seed."""
+        """Error of the dense network by `REPLICATE`."""
         rows = self.rows(ERROR, level=0, sample=0)
-        return rows[rows["kind"] != WITHOUT_RETRAINING].groupby("seed")["value"].first()
+        return rows[rows["kind"] != WITHOUT_RETRAINING].groupby(REPLICATE)["value"].first()
 
     @property
     def tolerance(self) -> float:
@@ -244,8 +251,13 @@ def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
 
     Experiments share their trainings, so a row that two of them report is the same number and is kept once. A row is
     known by its replicate's seed and by the settings of its measure, so that runs of several commands come together:
-    ``--seed 5`` adds replicates, ``--points 11`` other values of barriers. Two files that give one row different
-    values were made by different versions or machines: the first is kept, and the log says so.
+    ``--seed 5`` adds replicates, ``--points 11`` other values of barriers.
+
+    One seed may have been trained in several places, on processors or by versions whose rounding parts: two files then
+    give different errors of one network. Each file's rows of that seed stay together as a *copy*, with those of all
+    files that agree with it, so that nothing is paired across them; copies of one seed count as one replicate, their
+    mean. The log says where that is so. Another number that two files of one copy disagree about is taken from the
+    first, which the log says as well.
     """
     groups: dict[tuple[str, bool], list[StoredResult]] = {}
     for result in results:
@@ -260,12 +272,45 @@ def grouped(results: Sequence[StoredResult]) -> list[ResultGroup]:
 
 
 def _together(group: Sequence[StoredResult]) -> pd.DataFrame:
-    rows = pd.concat([r.complete.astype(dict.fromkeys(SETTINGS, float)) for r in group], ignore_index=True)
+    tables = [r.complete.astype(dict.fromkeys(SETTINGS, float)) for r in group]
+    rows = pd.concat(tables, keys=range(len(tables)), names=[FILE, None]).reset_index(FILE).reset_index(drop=True)
     rows = rows[rows["value"].notna()]  # what diverged decides nothing
-    keys = [c for c in rows.columns if c not in NO_PART]
-    values = rows.groupby(keys, dropna=False)["value"].agg(["min", "max"])
-    differ = int((values["max"] - values["min"] > ROUNDING * values["max"].abs().clip(lower=1.0)).sum())
-    if differ:
-        names = ", ".join(sorted(str(r.path) for r in group))
-        log.warning("%d rows have different values in several of %s: the first file's are taken.", differ, names)
-    return rows.drop_duplicates(keys, ignore_index=True)
+    keys = [c for c in rows.columns if c not in (*NO_PART, FILE)]
+    copies = _copies(rows, keys)
+    rows[COPY] = [copies.get(at, 0) for at in zip(rows["seed"], rows[FILE], strict=True)]
+    shared = os.path.commonpath([r.path.parent for r in group])
+    about = f"{group[0].about['recipe']['name']}, {len(group)} files below {shared}"
+    if apart := sorted({int(seed) for (seed, _), copy in copies.items() if copy}):
+        log.warning("%s: networks of seeds %s differ between files; each is paired with its own.", about, apart)
+    values = rows.groupby([*keys, COPY], dropna=False)["value"].agg(["min", "max"])
+    if differ := int(_apart(values["min"], values["max"]).sum()):
+        log.warning("%s: %d rows have different values in several files; the first file's are taken.", about, differ)
+    return rows.drop_duplicates([*keys, COPY], ignore_index=True).drop(columns=FILE)
+
+
+def _apart(low: pd.Series, high: pd.Series) -> pd.Series:
+    """Where two values of one row are not one number."""
+    return (high - low).abs() > ROUNDING * high.abs().clip(lower=1.0)
+
+
+def _copies(rows: pd.DataFrame, keys: Sequence[str]) -> dict[tuple[int, int], int]:
+    """The number of the copy, by seed and file: a file joins the copy that it shares most errors with, and all alike.
+
+    One that shares none joins the first, for nothing tells them apart.
+    """
+    errors = rows[rows["measure"] == ERROR.name]
+    errors = errors.assign(known=pd.util.hash_pandas_object(errors[list(keys)].astype(str), index=False))
+    found: dict[tuple[int, int], int] = {}
+    for seed, of_seed in errors.groupby("seed"):
+        copies: list[pd.Series] = []
+        for file, own in of_seed.groupby(FILE):
+            values = own.drop_duplicates("known").set_index("known")["value"]
+            shared = [values.index.intersection(copy.index) for copy in copies]
+            agree = [i for i, at in enumerate(shared) if not _apart(values[at], copies[i][at]).any()]
+            chosen = max(agree, key=lambda i: (len(shared[i]), -i), default=len(copies))
+            if chosen == len(copies):
+                copies.append(values)
+            else:
+                copies[chosen] = copies[chosen].combine_first(values)
+            found[int(seed), int(file)] = chosen
+    return found

@@ -14,7 +14,7 @@ from lotto.experiments.claims import SMALL, Claim, Find, Found, gap, small_step
 from lotto.experiments.conditions import CONVERGED, UNSTABLE_AT_0, Condition
 from lotto.experiments.evidence import Evidence, Point, above, all_of, below, between, exactly_when
 from lotto.experiments.measures import BARRIER, ERROR, IMP, ONE_SHOT, RANDOM, WITHOUT_RETRAINING, Kind, Measure
-from lotto.experiments.results import ResultGroup, of_one_setting
+from lotto.experiments.results import REPLICATE, ResultGroup, of_one_setting
 from lotto.landscape.stability import STABLE
 from lotto.papers.unmasking import measures as m
 
@@ -38,7 +38,7 @@ def _successive(group: ResultGroup, measure: Measure) -> pd.DataFrame:
 
 
 def _by_seed(rows: pd.DataFrame) -> pd.Series:
-    return of_one_setting(rows).groupby("seed")["value"].mean()
+    return of_one_setting(rows).groupby(REPLICATE)["value"].mean()
 
 
 def _random_matches(group: ResultGroup, k: int, level: int) -> bool:
@@ -178,7 +178,7 @@ def flatter_allows_more(group: ResultGroup) -> Found | None:
     parts = []
     for k in group.rewind_steps(m.SHARPNESS):
         tables = (group.rows(m.SHARPNESS, rewind_step=k), group.rows(m.HALVED_FRACTION, rewind_step=k, kind=RANDOM))
-        both = [of_one_setting(f).pivot_table(index="seed", columns="level", values="value") for f in tables]
+        both = [of_one_setting(f).pivot_table(index=REPLICATE, columns="level", values="value") for f in tables]
         if (count := len(both[0].columns.intersection(both[1].columns))) < LEVELS:
             return Found(f"k = {k}", None, f"{count} levels, of the {LEVELS} that a relation over levels needs")
         each = both[0].rank(axis=1).corrwith(both[1].rank(axis=1), axis=1).dropna()
@@ -196,10 +196,10 @@ def magnitude_finds_flatter(group: ResultGroup) -> Found | None:
     for measure in (m.ALONG, m.BLOCK):
         for k in group.rewind_steps(measure, kind=m.MAGNITUDE):
             by_level = [
-                group.rows(measure, rewind_step=k, kind=kind).groupby(["seed", "level"])["value"].mean()
+                group.rows(measure, rewind_step=k, kind=kind).groupby([*REPLICATE, "level"])["value"].mean()
                 for kind in (m.MAGNITUDE, RANDOM)
             ]
-            ratio = (by_level[0] / by_level[1].where(by_level[1] > 0)).dropna().groupby("seed").mean()
+            ratio = (by_level[0] / by_level[1].where(by_level[1] > 0)).dropna().groupby(REPLICATE).mean()
             if len(ratio):
                 parts.append(below(ratio, 1.0).named(f"k = {k}, {measure.name}:"))
     return Found("", all_of(parts)) if parts else None
@@ -231,10 +231,10 @@ def member_where_matching(group: ResultGroup) -> Found | None:
 def retraining_restores_small_weights(group: ResultGroup) -> Found | None:
     """Length of the next projection with retraining over that without, mean over levels after the first."""
     rows = group.rows(m.PROJECTION_LENGTH)
-    rows, index, parts = rows[rows["level"] > 0], ["seed", "level"], []
+    rows, index, parts = rows[rows["level"] > 0], [*REPLICATE, "level"], []
     for k, part in rows[rows["kind"] == WITHOUT_RETRAINING].groupby("rewind_step"):
         retrained = rows[(rows["kind"] == IMP) & (rows["rewind_step"] == k)].groupby(index)["value"].mean()
-        ratio = (retrained / part.groupby(index)["value"].mean()).dropna().groupby("seed").mean()
+        ratio = (retrained / part.groupby(index)["value"].mean()).dropna().groupby(REPLICATE).mean()
         if len(ratio):
             parts.append(below(ratio, 1.0).named(f"k = {k}:"))
     return Found("", all_of(parts)) if parts else None
