@@ -175,3 +175,13 @@ class Remembering:
 )
 def test_what_goes_to_a_card_is_pinned_and_not_waited_for(tensor, device, expected):
     assert uploaded(tensor, torch.device(device)).done == expected
+
+
+def test_steps_as_cuda_graphs_are_measured_where_the_forward_is_known(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cases, "compare", lambda setup, makers, pairs: asked.append(pairs) or [])
+    for network in ("resnet-20", "resnet-18"):
+        cases.compiled(Setup(network, "bfloat16", "cuda", TINY, compiled=True))
+    graphs = [("lotto, CUDA graphs", "lotto") in pairs for pairs in asked]
+    assert graphs == [True, False]
+    assert all(("tight loop, compiled with CUDA graphs", "tight loop") in pairs for pairs in asked)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import small_arrays, small_recipe
 from torch import nn
 
 import lotto
+from conftest import small_arrays, small_recipe
 from lotto import Job, Recipe
 from lotto.core.errors import UsageError
 from lotto.data import Arrays, Augment, ImageFolder

@@ -39,6 +39,8 @@ class Changes:
     """dense (torch's layers), sparse (kernels of single weights where there are some) or auto (what is quicker)."""
     compile: bool | None = None
     """Compile the steps of convolutional and your own networks (torch.compile)."""
+    graphs: bool | None = None
+    """Replay the steps of lotto's own networks as CUDA graphs."""
     set: UseAppendAction[tuple[str, ...]] = ()
     """Any field of the recipe: --set optimizer.momentum=0.9 --set schedule.kind=cosine."""
 
@@ -55,6 +57,7 @@ class Changes:
             "device": self.device,
             "arithmetic": self.arithmetic,
             "compile": self.compile,
+            "graphs": self.graphs,
         }
         changed = overridden(presets.get(name), {k: v for k, v in changes.items() if v is not None}, self.set)
         if isinstance(changed.data, str):

@@ -17,8 +17,8 @@ UNKNOWN = MOST
 """The length of a loop that ends when it likes."""
 IN_THE_LOOP = (
     "data", "optimizer", "schedule", "batch_size", "steps", "augment", "loss", "error", "validation", "evaluations",
-    "channels_last", "compile", "clip_norm", "accumulate", "batch_groups", "ema", "weights", "patience", "output",
-    "metrics", "decide_by",
+    "channels_last", "compile", "graphs", "clip_norm", "accumulate", "batch_groups", "ema", "weights", "patience",
+    "output", "metrics", "decide_by",
 )  # fmt: skip
 """Fields of a recipe in whose place a loop has code of its own."""
 

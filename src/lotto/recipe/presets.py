@@ -388,7 +388,7 @@ def squeezenet_imagenet() -> Recipe:
 
 @preset
 def minilm_spam() -> Recipe:
-    """MiniLM, six layers of a pretrained BERT, on SpamAssassin's mails: AdamW 5e-5, two epochs; encoder pruned.
+    """MiniLM, six layers of a pretrained BERT, on SpamAssassin's mails: AdamW 5e-5, one epoch; encoder pruned.
 
     Weights are rewound to the pretrained ones; the classifier is new in each replicate. Embeddings, half of all
     parameters, and the classifier are not pruned.
@@ -398,9 +398,9 @@ def minilm_spam() -> Recipe:
         data="spam-assassin",
         pretrained=Pretrained("minilm-l6", new=("classifier",)),
         optimizer=AdamW(5e-5, weight_decay=0.01),
-        schedule=Linear(warmup="30it"),
+        schedule=Linear(warmup="15it"),
         batch_size=32,
-        steps="2ep",
+        steps="1ep",
         evaluations=0,
         pruning=Pruning(0.3, exclude=("classifier",)),
         tolerance=0.5,

@@ -122,6 +122,8 @@ class Recipe:
             within rounding only.
         compile: whether `torch.compile` makes the steps of networks that autograd trains: faster on a GPU, and
             half a minute or more in every worker first. Random numbers in a forward may be others.
+        graphs: whether forward and backward of a network of ours that autograd trains alone are replayed as CUDA
+            graphs: one call for a step's hundreds of kernels. On a GPU only; the first batch proves that they agree.
         name: what tables call the recipe. Not part of a run's fingerprint.
         pretrained: the weights at which every training begins, instead of new ones: a state dict, a safetensors file, a
             name (``minilm-l6``), or a `lotto.recipe.Pretrained`, which may leave some layers new; replicates differ in
@@ -169,6 +171,7 @@ class Recipe:
     eval_batch_size: Count | None = field(default=None, metadata=affects("statistics", unless=None))
     device: str = field(default="auto", metadata=affects("nothing"))
     compile: bool = field(default=False, metadata=affects("records", unless=False))
+    graphs: bool = field(default=False, metadata=affects("records", unless=False))
     name: str = field(default=UNNAMED, metadata=affects("nothing"))
     arithmetic: str = field(default="auto", metadata=affects("nothing"))
     pretrained: Mapping[str, Tensor] | str | Path | Pretrained | None = field(
@@ -216,6 +219,11 @@ class Recipe:
             raise UsageError(
                 f"A batch is computed in at most as many groups as it has examples, and not compiled; got batch_groups="
                 f"{self.batch_groups}, batch_size={self.batch_size}, compile={self.compile}."
+            )
+        if self.graphs and (self.compile or self.accumulate > 1 or self.batch_groups > 1):
+            raise UsageError(
+                "graphs=True replays one whole batch of a step: it goes with neither compile=True nor accumulate or "
+                f"batch_groups above 1; got {self.compile}, {self.accumulate}, {self.batch_groups}."
             )
         check_reported(self.weights, self.ema, self.patience)
         if self.weights in ("last", "ema") and self.weights == ("ema" if self.ema else "last"):

@@ -26,6 +26,7 @@ from lotto.recipe.recipe import Recipe
 from lotto.recipe.totals import mean_of
 from lotto.training.diagnosis import check_labels, check_targets, loss_of, reason
 from lotto.training.evaluation import adds_up, evaluate_network, number
+from lotto.training.learners.graphed import check_graphs
 from lotto.training.network import Network, trainable_parameters
 from lotto.training.own_loop import check_fit
 
@@ -56,6 +57,7 @@ def check_trainable(recipe: Recipe, parts: int = 1) -> float:
     if recipe.loop is not None:
         check_fit(recipe.loop)
         return math.inf
+    check_graphs(recipe, parts)
     with private_rng():
         try:
             x, y = next(recipe.arrays.batches(0, 0, 1, min(recipe.batch_size, recipe.arrays.size()), recipe.augment))

@@ -26,6 +26,7 @@ from lotto.training.learners.base import Learner
 from lotto.training.learners.channel_skipping import ChannelSkipping
 from lotto.training.learners.convolutions import Convolutions
 from lotto.training.learners.distributed import Distributed
+from lotto.training.learners.graphed import check_graphs
 from lotto.training.learners.perceptron import Perceptron
 from lotto.training.learners.stacked import Stacked, steps_taken
 from lotto.training.mask_updates import at_step, check_ranks, update_steps
@@ -126,6 +127,7 @@ def train_stack(
     if any(job.recipe != jobs[0].recipe for job in jobs):
         raise UsageError("Jobs that train together have one recipe.")
     check_ranks(jobs, ranks)
+    check_graphs(jobs[0].recipe, ranks.size)
     if jobs[0].recipe.loop is not None:
         return [train_own(job, None if on_step is None else partial(on_step, i)) for i, job in enumerate(jobs)]
     points = [

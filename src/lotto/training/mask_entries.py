@@ -109,7 +109,7 @@ def _check_names(mask: Mapping[str, Tensor], module: nn.Module) -> None:
         if len(both := [name for name in names if name in mask]) > 1:
             raise UsageError(
                 f"{text(both[0])} and {text(both[1])} are one tensor (tied weights): a mask that changes has it under "
-                "one name, as lotto.masks.ones(recipe) has."
+                "one name, as lotto.pruning.masks.ones(recipe) has."
             )
 
 

@@ -100,6 +100,7 @@ class Network:
         self.activations: tuple[int, int] | None = None  # bytes, once they are known; see `batch_size`
         self.described: Any = None  # once it is known; see `learners.conv_networks`
         self.passes: dict[tuple[int, bool], Any] = {}  # by size of batch and mode; see `outputs`
+        self.caches_casts = True  # whether autocast keeps weights in bfloat16 for their next use in a pass
         self.ranks: Ranks = ALONE  # with whom it is evaluated; see `evaluation.share_of`
         self.device = device_of(recipe)
         self.dtype = PRECISIONS[recipe.precision]
@@ -114,10 +115,11 @@ class Network:
         if self.layout == torch.channels_last:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def with_module(self, module: nn.Module) -> Network:
+    def with_module(self, module: nn.Module, caches_casts: bool = True) -> Network:
         """Another module that takes the same inputs on the same device, in the same precision and layout."""
         other = copy.copy(self)
         other.module, other.described, other.passes = module, None, {}
+        other.caches_casts = caches_casts
         return other
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -132,7 +134,7 @@ class Network:
                 if len(pair) == 2 and not torch.equal(*pair):
                     raise UsageError(
                         f"{first!r} and {other!r} are one tensor of the model (tied weights), but the weights have "
-                        "different values for them; lotto.masks.ones(recipe) gives masks that know all names."
+                        "different values for them; lotto.pruning.masks.ones(recipe) knows all names."
                     )
         load(self.module, weights)
 
@@ -141,7 +143,7 @@ class Network:
         given = self.cast(inputs) if isinstance(inputs, Tensor) else mapped(inputs, self.cast)
         if self.dtype != torch.bfloat16:
             return self.read(call(self.module, given))
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=self.caches_casts):
             outputs = self.read(call(self.module, given))
         if isinstance(outputs, Tensor):
             return outputs.float()

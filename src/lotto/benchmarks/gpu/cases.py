@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from lotto.benchmarks.gpu.bits import same_bits
@@ -13,12 +13,12 @@ from lotto.benchmarks.gpu.side_by_side import side_by_side
 from lotto.benchmarks.gpu.tight import tight_steps_on
 from lotto.benchmarks.gpu.uploads import uploads
 from lotto.benchmarks.harness import Benchmark, Row, measure
-from lotto.training.network import flushed_denormals
+from lotto.training.network import flushed_denormals, is_ours
 
 Makers = Mapping[str, Callable[[], Callable[[int], None]]]
 
 LOTTO, TIGHT = "lotto", "tight loop"
-COMPILED, GRAPHS = ", compiled", ", compiled with CUDA graphs"
+COMPILED, GRAPHS, BOTH = ", compiled", ", CUDA graphs", ", compiled with CUDA graphs"
 STACKS = (
     ("resnet-20", "tf32", 1), ("lenet", "tf32", 1), ("resnet-18", "tf32", 4), ("resnet-20", "bfloat16", 8),
 )  # fmt: skip
@@ -93,17 +93,19 @@ def stacked(setup: Setup, width: int) -> list[Row]:
 
 
 def compiled(setup: Setup) -> list[Row]:
-    """Steps by `torch.compile`, and with CUDA graphs, against those without; lotto compiles what autograd trains."""
+    """Steps by `torch.compile`, and as CUDA graphs, against those without; of lotto's what autograd trains."""
     tight = partial(tight_steps_on, setup)
     makers: Makers = {TIGHT: tight, TIGHT + COMPILED: partial(tight, "default")}
     pairs = [(TIGHT + COMPILED, TIGHT)]
     if setup.device != "cpu":
-        makers = {**makers, TIGHT + GRAPHS: partial(tight, "reduce-overhead")}
-        pairs.append((TIGHT + GRAPHS, TIGHT))
+        makers = {**makers, TIGHT + BOTH: partial(tight, "reduce-overhead")}
+        pairs.append((TIGHT + BOTH, TIGHT))
     if setup.network != "lenet" or setup.device != "cpu":  # which has kernels of ours there
-        plain = Setup(setup.network, setup.precision, setup.device, setup.sizes)
-        makers = {LOTTO: plain.steps, LOTTO + COMPILED: setup.steps, **makers}
-        pairs.insert(0, (LOTTO + COMPILED, LOTTO))
+        plain = replace(setup, compiled=False)
+        ours: Makers = {LOTTO: plain.steps, LOTTO + COMPILED: setup.steps}
+        if setup.device != "cpu" and is_ours(plain.recipe):
+            ours = {**ours, LOTTO + GRAPHS: replace(plain, graphs=True).steps}
+        makers, pairs = {**ours, **makers}, [*((name, LOTTO) for name in ours if name != LOTTO), *pairs]
     return compare(setup, makers, pairs)
 
 

@@ -64,6 +64,7 @@ class Setup:
         device: ``cuda``, ``cuda:1``, ``cpu``.
         sizes: see there.
         compiled: whether by `torch.compile`.
+        graphs: whether as CUDA graphs.
 
     >>> Setup("lenet", "tf32", "cpu", TINY).recipe.precision
     'float32'
@@ -74,6 +75,7 @@ class Setup:
     device: str
     sizes: Sizes
     compiled: bool = False
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         for what, value, known in (("network", self.network, NETWORKS), ("precision", self.precision, PRECISIONS)):
@@ -85,7 +87,10 @@ class Setup:
         """The recipe of the papers, LMC's LeNet and STAB's ResNet-20; ResNet-18 is trained as that is."""
         numbers, batch = self.sizes.examples, self.sizes.batch
         precision = "float32" if self.precision == "tf32" else self.precision
-        how = {"batch_size": batch, "precision": precision, "device": self.device, "compile": self.compiled}
+        how = {
+            "batch_size": batch, "precision": precision, "device": self.device, "compile": self.compiled,
+            "graphs": self.graphs,
+        }  # fmt: skip
         if self.network == "lenet":
             return presets.lenet_mnist_sgd(data=_images(numbers[0], 1, 28), name=self.network, **how)
         model = ResNet18 if self.network == "resnet-18" else "resnet-20"

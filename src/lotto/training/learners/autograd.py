@@ -20,6 +20,7 @@ from lotto.recipe.optimizers import OptimizerState, is_one_of_ours
 from lotto.recipe.totals import mean_of
 from lotto.training.job import Job, State
 from lotto.training.learners.base import SingleLearner
+from lotto.training.learners.graphed import Graphed
 from lotto.training.network import Network, is_ours, trainable_parameters
 from lotto.training.reported import Average
 
@@ -57,7 +58,9 @@ class Autograd(SingleLearner):
         return len(jobs) == 1
 
     def _forward(self, module: nn.Module) -> Network:
-        """What gives the outputs of a module, perhaps compiled."""
+        """What gives the outputs of a module, perhaps compiled or replayed."""
+        if self.job.recipe.graphs:
+            return self.network.with_module(Graphed(module), caches_casts=False)
         if self.job.recipe.compile:
             by_operators(module)
             module = cast(nn.Module, torch.compile(module))
@@ -134,9 +137,10 @@ class Autograd(SingleLearner):
         return total / weight if weight else total * math.nan
 
     def describe(self) -> str:
-        compiled = ", compiled" if self.job.recipe.compile else ""
+        recipe = self.job.recipe
+        compiled = ", compiled" if recipe.compile else ", CUDA graphs" if recipe.graphs else ""
         missing = (
-            self.job.recipe.by_autograd_alone or self.network.described
+            recipe.by_autograd_alone or self.network.described
         )  # why kernels of ours do not compute a network of convolutions
         return f"autograd{compiled}" + (f" (no kernels: {missing})" if isinstance(missing, str) and missing else "")
 

@@ -53,7 +53,8 @@ class ChannelSkipping(Autograd):
 
         What is removed may grow again, and its running statistics would then be read.
         """
-        return len(jobs) == 1 and jobs[0].sparsity is None and compacted(jobs[0], network) is not None
+        alone = len(jobs) == 1 and jobs[0].sparsity is None and not jobs[0].recipe.graphs
+        return alone and compacted(jobs[0], network) is not None
 
     def train_step(self, batch: Batch, step: int) -> Tensor:
         self._choose(step)
