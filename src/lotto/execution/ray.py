@@ -188,7 +188,8 @@ class Ray(Engine):
                 raise UsageError(f"Ray cannot be started here: {said}.") from error
             raise UsageError(
                 f"No Ray cluster answers at {text(address)} ({said}). Start one with `ray start --head`, name it with "
-                "--address HOST:6379, or leave the address out for this machine."
+                "--address HOST:6379, or leave the address out for this machine. One that asks for a token needs it "
+                "here, too: in RAY_AUTH_TOKEN or ~/.ray/auth_token, with RAY_AUTH_MODE=token."
             ) from error
 
 
