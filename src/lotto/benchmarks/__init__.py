@@ -13,7 +13,7 @@ from rich.table import Table
 from lotto.benchmarks.analyses import hessian, path, products, signal_path
 from lotto.benchmarks.changing_masks import rigl
 from lotto.benchmarks.commands import again, levels_by_kernels, paper, replicates, whole
-from lotto.benchmarks.convolutions import deep, deep_in_bfloat16, images, images_in_bfloat16, signals
+from lotto.benchmarks.convolutions import deep, deep_in_bfloat16, images, images_in_bfloat16, signals, threads
 from lotto.benchmarks.costs import costs_figure
 from lotto.benchmarks.harness import Benchmark, Row, measure, ratio_table
 from lotto.benchmarks.loaders import data
@@ -39,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "images-bfloat16": images_in_bfloat16,
     "deep": deep,
     "deep-bfloat16": deep_in_bfloat16,
+    "threads": threads,
     "dynamic": rigl,
     "cut": cut,
     "path": path,

@@ -10,6 +10,8 @@ from lotto.benchmarks.harness import Benchmark, Contender
 from lotto.data.in_memory import Arrays
 from lotto.data.sources.catalog import CIFAR10
 from lotto.execution.autotune import steps_of
+from lotto.execution.factory import available_cores
+from lotto.execution.threads import limited_threads
 from lotto.pruning import masks
 from lotto.pruning.rule import prune
 from lotto.recipe import presets
@@ -57,6 +59,41 @@ def deep_in_bfloat16(count: int = 1) -> Benchmark:
     recipe = image_recipe(count, model="vgg-16", precision="bfloat16")
     goals: dict[float, dict[str, str]] = {1.0: {}, 0.1: {}, 0.02: {FLOAT32: "≥ 5"}}
     return _densities("VGG-16/CIFAR-10 in bfloat16", recipe, count, _dense(recipe, count), goals)
+
+
+def threads(count: int = 2) -> Benchmark:
+    """Steps of ResNet-20 on CIFAR-10 by all cores together against those of one; worker processes have one each."""
+    cores = available_cores()
+    contenders: dict[str, Contender] = {}
+    pairs = []
+    for precision in ("float32", "bfloat16"):
+        recipe = image_recipe(count, precision=precision)
+        mask = prune(recipe.initial(0), masks.ones(recipe), rate=0.95)
+        for name, kind, job in (
+            (f"autograd, {precision}", Autograd, Job(recipe)),
+            (f"5% left, {precision}", Convolutions, Job(recipe, mask=mask)),
+        ):
+            for number in (1, cores):
+                contenders[_by(name, number)] = _threaded(number, kind, job, count)
+            pairs.append((_by(name, cores), _by(name, 1), "–"))
+    title = f"ResNet-20/CIFAR-10, {count} training steps of batch {recipe.batch_size}"
+    return Benchmark(title, contenders, pairs)
+
+
+def _by(name: str, number: int) -> str:
+    return f"{name}, {number} threads" if number > 1 else f"{name}, 1 thread"
+
+
+def _threaded(number: int, kind: type[Learner], job: Job, count: int) -> Contender:
+    """Steps of a learner that is made for so many threads, and taken by as many."""
+    with limited_threads(number):
+        steps = _steps(kind, job, count)
+
+    def run() -> None:
+        with limited_threads(number):
+            steps()
+
+    return run
 
 
 def image_recipe(steps: int, **changes: Any) -> Recipe:

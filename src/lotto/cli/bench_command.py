@@ -29,7 +29,7 @@ def bench(
 
     Args:
         names: which benchmarks: lenet, resnet, sparse, wide, signals, images, images-bfloat16, deep, deep-bfloat16,
-            cut, dynamic, width, stacked, path, hessian, again, data, replicates, whole, memory (default: all);
+            threads, cut, dynamic, width, stacked, path, hessian, again, data, replicates, whole, memory (default: all);
             convolutions is signals, images and deep, these in both precisions; paper and levels take a quarter of an
             hour each, so only by name; so do scheduler, what an engine costs for each job, and store, how a large store
             is read; gpu measures a graphics card in ten minutes (docs/gpu.md), by itself.
