@@ -1,13 +1,14 @@
 # make demo: the papers' phenomenon in one to two minutes (SEED=100: from other seeds).   make test: the tests.   make lint: style and types.
 # make test-extras: longer tests, and a campaign of kills, faults and damaged files on the store, in about a quarter of an hour.
 # make docs: the site of the documentation, in build/site; its gallery is computed anew, in about five minutes.
+# make package: wheel and source archive, each installed in an environment of its own and run, the demo too; PACKAGE="--oldest --quick" and others: tests/distribution/check.py.
 # make golden BASE=COMMIT: keys, bits, rows and printed texts against a former commit, on this machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-extras lint docs golden install clean
+.PHONY: demo test test-extras lint docs golden package install clean
 install: $(READY)
 
 $(READY): constraints.txt pyproject.toml
@@ -40,6 +41,10 @@ docs: $(READY)
 BASE ?= HEAD
 golden: $(READY)
 	$(BIN)/python tests/golden/compare.py $(BASE)
+
+PACKAGE ?=
+package:
+	$(PYTHON) tests/distribution/check.py --torch torch==2.13.0 $(PACKAGE)
 
 clean:
 	rm -rf $(VENV) lotto-results
