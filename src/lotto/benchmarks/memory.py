@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
@@ -75,6 +74,10 @@ def peak_resident() -> float:
     """Most resident memory since then, in MiB."""
     if Path("/proc/self/status").exists():
         return _status("VmHWM")  # the C library's ru_maxrss has the parent's in it
+    try:
+        import resource
+    except ImportError:  # Windows, which has another way, and no library of ours that knows it
+        return float("nan")
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

@@ -104,10 +104,7 @@ class Stopping:
             return
         self._is_up, self.number = True, 0
         self._end_in(PATIENCE_SECONDS)
-        if os.name == "posix":  # a call that waits in the main thread ends
-            os.kill(os.getpid(), signal.SIGTERM)
-        else:
-            signal.raise_signal(signal.SIGTERM)
+        _send(signal.SIGTERM)
 
     def _receive(self, number: int, _: object) -> None:
         if self.number and time.monotonic() - self._since < PATIENCE_SECONDS:
@@ -138,7 +135,15 @@ class Stopping:
         from threading import Timer
 
         number, self.number = self.number, 0
-        Timer(0.01, os.kill, (os.getpid(), number)).start()
+        Timer(0.01, _send, (number,)).start()
+
+
+def _send(number: int) -> None:
+    """Send this process a signal, from whichever thread."""
+    if os.name == "posix":  # a call that waits in the main thread ends
+        os.kill(os.getpid(), number)
+    else:  # where `os.kill` would end the process at once
+        signal.raise_signal(number)
 
 
 def _ignore() -> None:

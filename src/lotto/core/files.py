@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ from lotto.core.errors import LottoError, StorageError, UsageError, text
 if TYPE_CHECKING:
     from torch import Tensor
 
+WINDOWS = os.name == "nt"
+READING_SECONDS = 2.0
+"""So long somebody may need to read a small file that is replaced."""
 TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
 """Names of files on their way, see `replacing`."""
 
@@ -92,12 +96,12 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
             descriptor = locks.create_claimed(temporary)
         yield temporary
-        with temporary.open("rb") as handle:
+        with temporary.open("rb+") as handle:  # Windows syncs only what can be written to
             os.fsync(handle.fileno())
-        if os.name == "nt":  # where an open file cannot be renamed
+        if WINDOWS:  # where an open file cannot be renamed
             os.close(descriptor)
             descriptor = None
-        os.replace(temporary, path)
+        _take_place(temporary, path)
     except OSError as error:
         raise StorageError(f"Cannot write {path}: {reason(error)}. Nothing was changed.") from error
     finally:
@@ -107,6 +111,19 @@ def replacing(path: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
     sweep_temporary(path.parent, f"{path.name}.")
+
+
+def _take_place(new: Path, path: Path) -> None:
+    """Rename; on Windows whoever reads the old file is in the way, and has soon read it."""
+    until = time.monotonic() + READING_SECONDS
+    while True:
+        try:
+            os.replace(new, path)
+            return
+        except PermissionError:
+            if not WINDOWS or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def sweep_temporary(folder: Path, name: str = "") -> None:

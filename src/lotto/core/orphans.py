@@ -11,6 +11,8 @@ import time
 from lotto.core.signals import ENDING
 
 POLL_SECONDS = 0.2
+SYNCHRONIZE, WAIT_TIMEOUT = 0x00100000, 0x00000102
+"""Windows: the right to wait for a process, and what waiting says of one that lives."""
 
 
 def start_worker(parent: int, module: str, *arguments: object) -> None:
@@ -42,15 +44,15 @@ def leave_with(parent: int) -> None:
     The parent says who it is: it may be gone before this worker has started. Another process may stand between the
     two, such as multiprocessing's fork server, which goes with the parent.
     """
-    above = os.getppid()
-    while os.getppid() == above and (above == parent or _lives(parent)):
+    above, adopted = os.getppid(), os.name == "posix"  # elsewhere who is above stays so when it is gone
+    while os.getppid() == above and ((adopted and above == parent) or _lives(parent)):
         time.sleep(POLL_SECONDS)
     os._exit(1)
 
 
 def _lives(process: int) -> bool:
     if os.name != "posix":
-        return False
+        return _lives_on_windows(process)
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -58,3 +60,18 @@ def _lives(process: int) -> bool:
     except PermissionError:  # of another user
         return True
     return True
+
+
+def _lives_on_windows(process: int) -> bool:
+    """Whether its handle, if it can be had, still says that it has not ended (processthreadsapi.h, synchapi.h)."""
+    import ctypes
+
+    kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined]  # of Windows alone
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = kernel.OpenProcess(SYNCHRONIZE, False, process)
+    if not handle:
+        return False
+    try:
+        return bool(kernel.WaitForSingleObject(ctypes.c_void_p(handle), 0) == WAIT_TIMEOUT)
+    finally:
+        kernel.CloseHandle(ctypes.c_void_p(handle))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import cloudpickle
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from lotto.core.rng import host_state, private_rng, seed_host, torch_seed
 from lotto.data.collation import Collate, collated, rows, whole_tensors
+
+START = "fork" if sys.platform == "linux" else "spawn"
+"""How workers start: said here, as a worker of an engine has a default of its own, which torch's loader refuses."""
 
 
 class Key(NamedTuple):
@@ -56,6 +61,8 @@ def _state() -> Any:
 class Making(Dataset[Any]):
     """Makes batches of a map-style data set by their keys, here or in a worker.
 
+    To a worker that is not a fork it travels with the classes and functions of notebooks and programs, by value.
+
     Args:
         data: examples by index; if it has ``__getitems__``, several at once, as torch's own loader asks for them.
         collate: from a list of examples to a batch.
@@ -64,6 +71,9 @@ class Making(Dataset[Any]):
     def __init__(self, data: Any, collate: Collate) -> None:
         self.data, self.collate = data, collate
         self.several = getattr(data, "__getitems__", None)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Making], tuple[bytes]]:
+        return _made_of, (cloudpickle.dumps((self.data, self.collate)),)
 
     def made(self, indices: list[int]) -> Any:
         """The batch of these examples."""
@@ -86,8 +96,7 @@ class Making(Dataset[Any]):
                 sampler=keys,
                 num_workers=workers,
                 collate_fn=_same,
-                # Said here, as a worker of an engine has a default of its own, which torch's loader cannot start.
-                multiprocessing_context="fork" if sys.platform == "linux" else "spawn",
+                multiprocessing_context=START,
                 # Without one of its own the loader draws a seed from torch's global generator.
                 generator=torch.Generator(),
             )
@@ -95,6 +104,10 @@ class Making(Dataset[Any]):
         guard = Guard()
         for key in keys:
             yield guard(lambda key=key: self.made(key.indices), lambda key=key: key.chance)  # type: ignore[misc]
+
+
+def _made_of(content: bytes) -> Making:
+    return Making(*pickle.loads(content))
 
 
 def _same(batch: Any) -> Any:

@@ -9,6 +9,7 @@ had that dies is run once more, and goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -104,7 +105,8 @@ class Processes(Engine):
         if self.template is not None and (forked := self.template.start(worker.__name__, self.threads)) is not None:
             return forked
         # Started first, as whoever starts it lets signals through afterwards: workers are to be born without.
-        resource_tracker.ensure_running()
+        if os.name == "posix":  # elsewhere there is none
+            resource_tracker.ensure_running()
         function, arguments = initializer(self.threads)
         pool = ProcessPoolExecutor(1, initializer=function, initargs=arguments)
         self.scratch.note_semaphores()

@@ -253,4 +253,8 @@ def _renamed(old: Path, new: Path) -> bool:
         os.rename(old, new)
     except FileNotFoundError:
         return new.exists()
+    except PermissionError:
+        if not files.WINDOWS:
+            raise
+        return False  # somebody else is about to rename it, or reads it
     return True

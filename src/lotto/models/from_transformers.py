@@ -88,7 +88,7 @@ def transformers_model(
     if isinstance(model, str | Path):
         try:
             path = Path(model).expanduser()
-            stored = json.loads((path / "config.json").read_text())
+            stored = json.loads((path / "config.json").read_text("utf-8"))
         except (OSError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"{text(str(model))} is no folder of model.save_pretrained(folder): {text(str(error))}. A model of a "

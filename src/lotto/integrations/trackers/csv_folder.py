@@ -28,7 +28,7 @@ class CsvTracker:
         """Make the folder and the file."""
         self.folder = own_folder(self.folder, name)
         (self.folder / "config.json").write_text(json.dumps(dict(config), indent=1, default=str) + "\n")
-        self._file = (self.folder / "metrics.csv").open("w", newline="")
+        self._file = (self.folder / "metrics.csv").open("w", newline="", encoding="utf-8")
         csv.writer(self._file).writerow(COLUMNS)
 
     def log(self, training: str, step: int, values: Mapping[str, float]) -> None:
