@@ -17,6 +17,9 @@ from lotto.core.rng import stream
 from lotto.pruning import masks
 from lotto.pruning.allocation import allocated, check_allocation, keep_top
 from lotto.pruning.masks import Mask, MaskLike
+from lotto.pruning.patterns import Pattern, Unstructured
+
+ANY = Unstructured()
 
 Part = Annotated[float, Bounds(0, 1)]
 """Both ends among it."""
@@ -85,7 +88,13 @@ def random_growth(mask: MaskLike, seed: int, step: Whole) -> dict[str, Tensor]:
 
 
 @checked
-def thinned(weights: Mapping[str, Tensor], mask: MaskLike, density: Part, allocation: str = "global") -> Mask:
+def thinned(
+    weights: Mapping[str, Tensor],
+    mask: MaskLike,
+    density: Part,
+    allocation: str = "global",
+    pattern: Pattern = ANY,
+) -> Mask:
     """Prune the smallest weights until exactly ``round(density * size)`` are left, or as many as there are.
 
     Args:
@@ -93,6 +102,8 @@ def thinned(weights: Mapping[str, Tensor], mask: MaskLike, density: Part, alloca
         mask: what is kept now; the result is a subset.
         density: fraction of all prunable weights.
         allocation: how many each layer keeps, one of `ALLOCATIONS`.
+        pattern: which sets of weights may be left; of whole groups as many as that number has room for, and of n of
+            every m as few as are no fewer.
 
     >>> mask = thinned({"fc": torch.tensor([3.0, 1.0, -2.0, 0.5])}, {"fc": torch.ones(4, dtype=torch.bool)}, 0.5)
     >>> mask["fc"].tolist()
@@ -102,4 +113,4 @@ def thinned(weights: Mapping[str, Tensor], mask: MaskLike, density: Part, alloca
     masks.check_fits(mask, weights)
     total = min(round(density * masks.size(mask)), masks.count(mask))
     counts = allocated(allocation, Mask(mask), total)
-    return Mask(keep_top({n: weights[n].abs() for n in mask}, counts, mask), getattr(mask, "shared", None))
+    return Mask(pattern.keep({n: weights[n].abs() for n in mask}, counts, mask), getattr(mask, "shared", None))

@@ -6,6 +6,7 @@ stay as the density says.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 from lotto.core import registry
 from lotto.core.check import Count, checked
 from lotto.core.errors import UsageError, text
+from lotto.pruning.dynamic import exchange, exchange_counts
 from lotto.pruning.masks import Mask, MaskLike, layer_of
 from lotto.pruning.patterns import Pattern, Unstructured
 
@@ -63,9 +65,40 @@ class Groups:
             kept = torch.zeros_like(alive)
             kept[alive] = torch.from_numpy(taken[at : at + int(alive.sum())])
             at += int(alive.sum())
-            width = within[name].numel() // len(alive)
-            result[name] = self.join(kept[:, None].expand(-1, width), within[name].shape).contiguous()
+            result[name] = self._whole(kept, within[name].shape)
         return Mask(result)
+
+    def exchange(
+        self, weights: Mapping[str, Tensor], mask: MaskLike, fraction: float, growth: Mapping[str, Tensor]
+    ) -> Mask:
+        """Drop the groups of smallest mean magnitude of each layer; as many of the highest mean score grow.
+
+        Args:
+            weights: of the mask's shapes.
+            mask: of whole groups.
+            fraction: of a layer's groups that are exchanged, see `exchange_counts`.
+            growth: a score for each weight.
+
+        Raises:
+            UsageError: as `keep`.
+        """
+        alive = {name: self._alive(name, keep) for name, keep in mask.items()}
+        sizes, scores = (
+            {name: self.rows_of(name, tensors[name].abs()).double().mean(1) for name in mask}
+            for tensors in (weights, growth)
+        )
+        found = exchange(sizes, alive, exchange_counts(alive, fraction), scores)
+        whole = {name: self._whole(found[name], keep.shape) for name, keep in mask.items()}
+        return Mask(whole, getattr(mask, "shared", None))
+
+    def check(self, mask: MaskLike) -> None:
+        """Raise ``UsageError`` unless a mask is one of whole groups."""
+        for name, keep in mask.items():
+            self._alive(name, keep)
+
+    def _whole(self, kept: Tensor, shape: torch.Size) -> Tensor:
+        """A mask of a weight's shape, from which groups are kept."""
+        return self.join(kept[:, None].expand(-1, shape.numel() // len(kept)), shape).contiguous()
 
     def rows_of(self, name: str, tensor: Tensor) -> Tensor:
         """The groups of a tensor of a weight's shape; raises ``UsageError`` if that cannot be divided."""
@@ -182,6 +215,48 @@ class NByM:
             kept = torch.zeros_like(alive).scatter(1, order.gather(1, places)[:, :left], True)
             result[name] = self._back(kept, whole.shape)
         return Mask(result)
+
+    def exchange(
+        self, weights: Mapping[str, Tensor], mask: MaskLike, fraction: float, growth: Mapping[str, Tensor]
+    ) -> Mask:
+        """Let a weight of a group grow in the place of its smallest one, in the groups where that is smallest.
+
+        So every m keep as many as they had, and at most one of them is exchanged at a time. Of equal magnitudes and
+        scores the first in position stay, and grow.
+
+        Args:
+            weights: of the mask's shapes.
+            mask: what is kept now.
+            fraction: of a layer's kept weights that are exchanged, or of its groups, if these are fewer.
+            growth: a score for each weight.
+        """
+        found = {}
+        for name, keep in mask.items():
+            alive = self.rows_of(name, keep)
+            open_ = alive.any(1) & ~alive.all(1)
+            count = min(round(fraction * int(alive.sum())), int(open_.sum()))
+            sizes = self.rows_of(name, weights[name].double().abs()).masked_fill(~alive, torch.inf)
+            scores = self.rows_of(name, growth[name].double()).masked_fill(alive, -torch.inf)
+            if bool(scores.isnan().any()):
+                raise UsageError(f"Scores of {layer_of(name)!r} are NaN.")
+            smallest, dropped = sizes.flip(1).sort(dim=1, stable=True)  # of equal ones the last in position goes
+            chosen = smallest[:, 0].masked_fill(~open_, torch.inf).argsort(stable=True)[:count]
+            grown = scores.sort(dim=1, descending=True, stable=True)[1]
+            now = alive.clone()
+            now[chosen, self.m - 1 - dropped[chosen, 0]] = False
+            now[chosen, grown[chosen, 0]] = True
+            found[name] = self._back(now, keep.shape)
+        return Mask(found, getattr(mask, "shared", None))
+
+    def check(self, mask: MaskLike) -> None:
+        """Raise ``UsageError`` unless n weights or more of every m are left."""
+        for name, keep in mask.items():
+            if int(self.rows_of(name, keep).sum(1).min()) < self.n:
+                raise UsageError(f"Some {self.m} weights of {layer_of(name)!r} have fewer than {self.n} left.")
+
+    def possible(self, density: float) -> float:
+        """The lowest density, of those that it has, that is no lower."""
+        return max(self.n, min(self.m, math.ceil(density * self.m - 1e-6))) / self.m
 
     def _left(self, density: float, name: str) -> int:
         left = round(density * self.m)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lotto.core.check import Fraction, checked
-from lotto.core.errors import UsageError
+from lotto.core.errors import UsageError, text
+from lotto.pruning.patterns import Pattern, Unstructured
+from lotto.pruning.structured import Groups, NByM, named_pattern
+from lotto.recipe import identity
 from lotto.recipe.recipe import Recipe
 
 EXCHANGES = ("set", "rigl")
@@ -80,6 +83,10 @@ class DynamicSparsity:
         density: of ``gradual``, where it ends: exactly ``round(density * size)`` weights are left at ``stop``.
         initial_density: of ``gradual``, at ``begin``.
         allocation: of ``gradual``: how many weights each layer keeps, ``global``, ``layer`` or ``erk``.
+        pattern: which sets of weights may be left, as in `lotto.pruning.Pruning`: of ``channel`` and ``block:4x1``
+            whole groups go and grow, by the mean of their magnitudes and scores; of ``2:4`` every four keep as many as
+            they had, and at most one of them is exchanged at an update. ``gradual`` leaves as many whole groups as the
+            density has room for, and of ``2:4`` three and then two of four.
 
     >>> run = lotto.train(recipe, mask=mask, sparsity=DynamicSparsity("rigl", every="10it"))
     >>> run.mask.density == mask.density, lotto.pruning.overlap(run.mask, mask).common < mask.density * 768
@@ -97,8 +104,15 @@ class DynamicSparsity:
     density: Fraction | None = None
     initial_density: float = 1.0
     allocation: Literal["global", "layer", "erk"] = "global"
+    pattern: Pattern | str = field(default_factory=Unstructured)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pattern", named_pattern(self.pattern))
+        if not isinstance(self.pattern, (Unstructured, Groups, NByM)):
+            raise UsageError(
+                "A mask that changes has a pattern of lotto's, such as 2:4, channel or block:4x1, which know what may "
+                f"grow; got {text(self.pattern)}."
+            )
         if self.exchanges:
             unused = {"density": None, "initial_density": 1.0, "allocation": "global"}
             why = "drops as many weights as it lets grow"
@@ -114,6 +128,11 @@ class DynamicSparsity:
             raise UsageError(
                 f"'gradual' falls from initial_density, at most 1, to density; got "
                 f"initial_density={self.initial_density:g}, density={self.density:g}."
+            )
+        if isinstance(self.pattern, NByM) and self.pattern.possible(self.density) != self.density:
+            raise UsageError(
+                f"{self.pattern!r} leaves a part of {self.pattern.m} weights, {self.pattern.n} or more; got "
+                f"density={self.density:g}. The next one is {self.pattern.possible(self.density):g}."
             )
 
     @property
@@ -167,4 +186,5 @@ class DynamicSparsity:
         updates = self.updates(recipe)
         names = ("fraction", "decay") if self.exchanges else ("density", "initial_density", "allocation")
         steps = {"begin": updates.begin, "every": updates.every, "stop": updates.stop}
-        return {"kind": self.kind, **steps, **{name: getattr(self, name) for name in names}}
+        pattern = {} if isinstance(self.pattern, Unstructured) else {"pattern": identity.typed(self.pattern)}
+        return {"kind": self.kind, **steps, **{name: getattr(self, name) for name in names}, **pattern}

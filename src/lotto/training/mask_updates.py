@@ -18,6 +18,7 @@ from lotto.core.weights import first_non_finite
 from lotto.pruning import masks
 from lotto.pruning.dynamic import exchange, exchange_counts, random_growth, thinned
 from lotto.pruning.masks import Mask, cover_shared, shared_names
+from lotto.pruning.structured import Groups, NByM, named_pattern
 from lotto.training.job import Job, State
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.distributed import Distributed
@@ -81,15 +82,22 @@ def _updated(job: Job, mask: Mask, state: State, step: int, network: Network | N
     progress = sparsity.updates(job.recipe).progress(step)
     weights = {name: state.weights[name] for name in mask}
     _check_finite(job, weights, step, "weights")
+    pattern = named_pattern(sparsity.pattern)
     if not sparsity.exchanges:
-        return thinned(weights, mask, sparsity.density_at(progress), sparsity.allocation)
-    counts = exchange_counts(mask, sparsity.fraction_at(progress))
+        density = sparsity.density_at(progress)
+        possible = pattern.possible(density) if isinstance(pattern, NByM) else density
+        return thinned(weights, mask, possible, sparsity.allocation, pattern)
+    fraction = sparsity.fraction_at(progress)
+    counts = exchange_counts(mask, fraction)
     if not any(counts.values()):
         return mask
     if sparsity.kind == "set":
-        return exchange(weights, mask, counts, random_growth(mask, job.order_seed, step))
-    gradients = dense_gradients(job, mask, state, step, network)
-    return exchange(weights, mask, counts, {name: gradient.abs() for name, gradient in gradients.items()})
+        growth: Mapping[str, Tensor] = random_growth(mask, job.order_seed, step)
+    else:
+        growth = {name: g.abs() for name, g in dense_gradients(job, mask, state, step, network).items()}
+    if isinstance(pattern, (Groups, NByM)):
+        return pattern.exchange(weights, mask, fraction, growth)
+    return exchange(weights, mask, counts, growth)
 
 
 def dense_gradients(
