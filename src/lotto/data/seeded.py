@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pickle import loads
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -107,7 +107,8 @@ class Making(Dataset[Any]):
 
 
 def _made_of(content: bytes) -> Making:
-    return Making(*pickle.loads(content))
+    """What this process's own parent has sent it."""
+    return Making(*loads(content))
 
 
 def _same(batch: Any) -> Any:
