@@ -89,6 +89,9 @@ LIMIT = Kind("limit")
 LAYER_AGREEMENT = Measure("agreement of a layer", SHARE)
 """How far a layer of two masks agrees above chance; ``x`` is its number in the mask, from 0 on."""
 
+CLASS_ERROR = Measure("error of a class", POINTS)
+"""``x`` is the class."""
+
 NOT_CONVERGED = "not converged"
 """How the note of a row begins whose value, NaN, is refused."""
 ONLY_DRAWN = (
@@ -98,6 +101,7 @@ ONLY_DRAWN = (
     ERROR_BETWEEN,
     LAST_QUARTER,
     LAYER_AGREEMENT,
+    CLASS_ERROR,
     *PRUNING_DISTANCE.values(),
 )
 """Measures with too many rows for a table, or that only claims ask for."""

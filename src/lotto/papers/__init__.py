@@ -8,7 +8,7 @@ from lotto.core.statistics import Verdict
 from lotto.experiments.claims import Claim, Decision, Finding, check_claims
 from lotto.experiments.experiment import Experiment
 from lotto.experiments.options import Options
-from lotto.papers import methods, missing_the_mark, modes, permuted, rigging, signs, stabilizing, unmasking
+from lotto.papers import hidden, methods, missing_the_mark, modes, permuted, rigging, signs, stabilizing, unmasking
 
 PAPERS = {
     "stabilizing": stabilizing,
@@ -19,6 +19,7 @@ PAPERS = {
     "permuted": permuted,
     "modes": modes,
     "methods": methods,
+    "hidden": hidden,
 }
 EXPERIMENTS: dict[str, Experiment] = {
     f"{name}.{e.name}": e for name, paper in PAPERS.items() for e in paper.EXPERIMENTS

@@ -1,0 +1,10 @@
+"""What matching hides, and what it is worth: changed examples, classes, calibration; equal budgets; other trainings."""
+
+from __future__ import annotations
+
+from lotto.papers.hidden.claims import CLAIMS
+from lotto.papers.hidden.examples import examples
+
+EXPERIMENTS = (examples,)
+
+__all__ = ["CLAIMS", "EXPERIMENTS"]

@@ -1,0 +1,133 @@
+"""Claims on what matching hides and what it is worth.
+
+Decided at the density and the small rewind step of *Stabilizing the Lottery Ticket Hypothesis*, by one value per
+replicate. Thresholds on shares of examples are the tolerance as a share: 0.2 points are 0.002.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from lotto.experiments.claims import SMALL, Claim, ClaimRow, Found, gap, numbered
+from lotto.experiments.conditions import Condition
+from lotto.experiments.evidence import Evidence, above, below
+from lotto.experiments.measures import DENSE, ERROR, IMP, RANDOM, Kind, Measure
+from lotto.experiments.results import ResultGroup
+from lotto.papers.hidden import measures as m
+from lotto.papers.stabilizing.places import small_place, where
+
+
+def _matches(group: ResultGroup, groups: Sequence[ResultGroup]) -> Evidence | None:
+    if (place := small_place(group, ERROR, IMP)) is None:
+        return None
+    found = gap(group, *place)
+    return below(found, group.tolerance) if len(found) else None
+
+
+MATCHES = Condition("the ticket matches", _matches)
+"""Its error is less than the tolerance above the dense network's."""
+
+
+def _compared(group: ResultGroup, measure: Measure, one: Kind, other: Kind) -> tuple[str, pd.Series, pd.Series] | None:
+    """Where claims are decided, and the values of two kinds there; of dense networks those of level 0."""
+    if (place := small_place(group, measure, IMP)) is None:
+        return None
+    k, level = place
+    first, second = (
+        group.values(measure, kind=kind, rewind_step=k, level=0 if kind in (DENSE, m.OTHER_ORDER) else level)
+        for kind in (one, other)
+    )
+    return (where(group, k, level), first, second) if len((first - second).dropna()) else None
+
+
+def as_few_changed(group: ResultGroup) -> Found | None:
+    """Predictions that the ticket changes minus those that another data order does, below the tolerance."""
+    if (found := _compared(group, m.CHANGED, IMP, m.OTHER_ORDER)) is None:
+        return None
+    place, ticket, order = found
+    note = f"({ticket.mean():.3g} against {order.mean():.3g})"
+    return Found(place, below((ticket - order).dropna(), group.tolerance / 100), note)
+
+
+def no_class_pays(group: ResultGroup) -> Found | None:
+    """Largest rise of a class's error by the ticket minus that by another data order, below the tolerance."""
+    if (found := _compared(group, m.CLASS_RISE, IMP, m.OTHER_ORDER)) is None:
+        return None
+    place, ticket, order = found
+    note = f"({ticket.mean():.3g} against {order.mean():.3g} points)"
+    return Found(place, below((ticket - order).dropna(), group.tolerance), note)
+
+
+def as_calibrated(group: ResultGroup) -> Found | None:
+    """Expected calibration error of the ticket minus the dense network's, below the tolerance."""
+    if (found := _compared(group, m.CALIBRATION, IMP, DENSE)) is None:
+        return None
+    place, ticket, dense = found
+    note = f"({ticket.mean():.3g} against {dense.mean():.3g})"
+    return Found(place, below((ticket - dense).dropna(), group.tolerance / 100), note)
+
+
+def more_likely(group: ResultGroup) -> Found | None:
+    """Negative log-likelihood of the dense network minus the ticket's, above 0."""
+    if (found := _compared(group, m.LOG_LOSS, DENSE, IMP)) is None:
+        return None
+    place, dense, ticket = found
+    return Found(place, above((dense - ticket).dropna(), 0.0, "nats"))
+
+
+def random_changes_more(group: ResultGroup) -> Found | None:
+    """Predictions that a random mask changes minus those that the ticket does, above 0."""
+    if (found := _compared(group, m.CHANGED, RANDOM, IMP)) is None:
+        return None
+    place, random, ticket = found
+    return Found(place, above((random - ticket).dropna(), 0.0))
+
+
+_HOOKER = "after Hooker et al., 1911.05248"
+_K = f"k the first from {SMALL:.0%} of training"
+_OF_MATCHING: tuple[ClaimRow, ...] = (
+    (
+        "A matching ticket changes no more predictions than another data order of the dense network does.", _HOOKER,
+        "share of test examples predicted differently than by the dense network: ticket minus the dense network on "
+        f"another data order from k, below the tolerance as a share; {_K}",
+        "–", "examples", as_few_changed,
+    ),
+    (
+        "A matching ticket costs no class more than another data order of the dense network does.", _HOOKER,
+        "largest rise of a class's error above the dense network's: ticket minus the dense network on another data "
+        f"order from k, below the tolerance; {_K}",
+        "pruning hits some classes more than others", "examples", no_class_pays,
+    ),
+    (
+        "A matching ticket is as well calibrated as the dense network.", "ours",
+        "expected calibration error, 15 bins of equally many examples: ticket minus dense network, below the "
+        f"tolerance as a share; {_K}",
+        "–", "examples", as_calibrated,
+    ),
+    (
+        "A matching ticket makes the test classes more likely than the dense network does.", "ours",
+        f"negative log-likelihood: dense network minus ticket, above 0; {_K}", "–", "examples", more_likely,
+    ),
+)  # fmt: skip
+_OF_ALL: tuple[ClaimRow, ...] = (
+    (
+        "A random mask changes more predictions than the ticket of its density.", "ours",
+        "share of test examples predicted differently than by the dense network: random mask minus ticket, above 0; "
+        + _K,
+        "–", "examples", random_changes_more,
+    ),
+)  # fmt: skip
+
+
+def _made() -> tuple[Claim, ...]:
+    found = numbered("lotto run hidden.{} resnet20-mnist1d --levels 8 --rewind-to 100it", (*_OF_MATCHING, *_OF_ALL))
+    return tuple(
+        replace(claim, conditions=(*claim.conditions, MATCHES)) if claim.number <= len(_OF_MATCHING) else claim
+        for claim in found
+    )
+
+
+CLAIMS = _made()

@@ -1,0 +1,19 @@
+"""What the experiments on what matching hides measure."""
+
+from __future__ import annotations
+
+from lotto.experiments.measures import CLASS_ERROR as CLASS_ERROR
+from lotto.experiments.measures import NATS, POINTS, SHARE, Measure
+from lotto.papers.signs.measures import OTHER_ORDER as OTHER_ORDER
+
+ORDER_ERROR = Measure("error of another order", POINTS)
+"""Of the dense network that parts from the other at the rewind point: the yardstick of what two trainings differ in."""
+WORST_CLASS, CLASS_SPREAD = Measure("error of the worst class", POINTS), Measure("spread of class errors", POINTS)
+"""The spread is the standard deviation over classes."""
+CLASS_RISE = Measure("largest rise of a class error", POINTS)
+"""Over the dense network's error of the same class, of the class that rises most."""
+CALIBRATION = Measure("expected calibration error", SHARE)
+LOG_LOSS = Measure("negative log-likelihood", NATS)
+BRIER = Measure("Brier score", SHARE)
+CHANGED, FLIPPED = Measure("predictions changed", SHARE), Measure("right and wrong exchanged", SHARE)
+"""Shares of the test examples whose predicted class is not the dense network's; that one of both gets right."""
