@@ -6,7 +6,6 @@ import pytest
 
 import lotto
 import made_up
-from lotto.core.errors import UsageError
 from lotto.core.rng import derived_seed
 from lotto.core.statistics import Verdict
 from lotto.core.weights import distance
@@ -16,7 +15,6 @@ from lotto.experiments.measures import ERROR
 from lotto.landscape.permutation import match_units, permuted
 from lotto.papers.permuted import measures as m
 from lotto.papers.permuted.claims import CLAIMS
-from lotto.papers.permuted.experiments import widened
 from lotto.training.job import Job
 from made_up import group, rows
 
@@ -92,13 +90,6 @@ def test_widths_are_measured_on_models_of_other_widths(store):
             assert value(frame, kind, m.WIDTH_ERROR, 1, x=factor) == run.test_error
         assert value(frame, m.OWN, m.WIDTH_ERROR, 1, x=factor) == one[1].run.test_error
         assert value(frame, m.OWN, m.WIDTH_ERROR, 0, x=factor) == one[0].run.test_error
-
-
-def test_a_width_is_in_the_name_of_a_model_or_refused():
-    assert [widened("resnet-20-w8", f) for f in (0.5, 1, 2)] == ["resnet-20-w4", "resnet-20-w8", "resnet-20-w16"]
-    for model, factor, said in (("conv-2", 2, "got the model 'conv-2'"), ("resnet-20-w8", 0.01, "one unit wide")):
-        with pytest.raises(UsageError, match=said):
-            widened(model, factor)
 
 
 # --- claims -------------------------------------------------------------------------------------------------

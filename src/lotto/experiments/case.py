@@ -82,6 +82,14 @@ class Case:
         """Data orders: that of the replicate's own training first, so that its runs are shared."""
         return (self.seed, *(derived_seed(self.seed, "another-order", i) for i in range(1, orders)))
 
+    def with_recipe(self, recipe: Recipe) -> Case:
+        """The same replicate and rewind step of another recipe."""
+        asked = self.options
+        options = Options(
+            recipe, asked.replicates, asked.rewind_steps, asked.levels, densities=asked.densities, seed=asked.seed
+        )
+        return replace(self, options=options)
+
     def plan_of(self, *, rewind_to: int | None = None, also_keep: tuple[int, ...] = (), **changes: Any) -> SettledPlan:
         """The plan of IMP rewound to ``k``, or to another step, without controls unless `make_plan` is given some.
 

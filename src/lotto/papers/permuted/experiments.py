@@ -6,20 +6,17 @@ two replicates' values.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 
-from lotto.core.errors import UsageError
 from lotto.core.weights import distance
 from lotto.execution.procedures import Procedure
 from lotto.experiments.case import At, Case, Row
 from lotto.experiments.experiment import experiment
 from lotto.experiments.measures import ERROR
-from lotto.experiments.options import Options
 from lotto.landscape.batchnorm import has_batchnorm
 from lotto.landscape.path import PathTask, path_of
 from lotto.landscape.permutation.orders import permuted
+from lotto.models.widths import widened
 from lotto.papers.permuted import measures as m
 from lotto.papers.permuted import plots
 from lotto.papers.permuted.transplants import Pair, matched_pair, transplanted
@@ -86,7 +83,7 @@ def widths(case: Case, *, factors: Sequence[float] = ()) -> Procedure[list[Row]]
     models = {factor: widened(str(case.recipe.model), factor) for factor in tuple(factors) or FACTORS}
     rows: list[Row] = []
     for factor, model in models.items():
-        narrow = _of_model(case, model)
+        narrow = case if factor == 1 else case.with_recipe(case.recipe.replace(model=model))
         pair = yield from matched_pair(narrow, ("activations",), dense_only=True)
         last = pair.levels[-1]
         runs = yield from transplanted(pair, [last])
@@ -96,41 +93,6 @@ def widths(case: Case, *, factors: Sequence[float] = ()) -> Procedure[list[Row]]
         rows += [narrow.row(last, kind, m.WIDTH_ERROR, error, x=factor) for kind, error in errors.items()]
         rows.append(narrow.row(At(0, 1.0), m.OWN, m.WIDTH_ERROR, pair.levels[0].run.test_error, x=factor))
     return rows
-
-
-def widened(model: str, factor: float) -> str:
-    """The name of a model that is so many times as wide: ``resnet-20-w8``, ``mlp-256-256``.
-
-    Raises:
-        UsageError: if its name does not say how wide it is, or it would have no width.
-
-    >>> widened("resnet-20-w8", 2), widened("mlp-24-16", 0.5)
-    ('resnet-20-w16', 'mlp-12-8')
-    """
-
-    def times(number: str) -> str:
-        width = round(int(number) * factor)
-        if not math.isfinite(factor) or width < 1:
-            raise UsageError(f"A network is at least one unit wide; got the factor {factor} of {model!r}.")
-        return str(width)
-
-    if model.startswith("mlp-"):
-        return "mlp-" + "-".join(map(times, model.split("-")[1:]))
-    if found := re.fullmatch(r"(.*-w)(\d+)", model):
-        return found[1] + times(found[2])
-    raise UsageError(
-        f"Widths are those of mlp-256-256 and resnet-20-w8, whose names say them; got the model {model!r}."
-    )
-
-
-def _of_model(case: Case, model: str) -> Case:
-    """The same case of another model."""
-    asked = case.options
-    recipe = asked.recipe if model == asked.recipe.model else asked.recipe.replace(model=model)
-    options = Options(
-        recipe, asked.replicates, asked.rewind_steps, asked.levels, densities=asked.densities, seed=asked.seed
-    )
-    return Case(options, case.k, case.replicate, case.own)
 
 
 @experiment(
