@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from lotto.papers.hidden.budget import budget
 from lotto.papers.hidden.claims import CLAIMS
 from lotto.papers.hidden.examples import examples
 
-EXPERIMENTS = (examples,)
+EXPERIMENTS = (examples, budget)
 
 __all__ = ["CLAIMS", "EXPERIMENTS"]

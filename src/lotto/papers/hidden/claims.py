@@ -86,6 +86,24 @@ def random_changes_more(group: ResultGroup) -> Found | None:
     return Found(place, above((random - ticket).dropna(), 0.0))
 
 
+def better_than_narrow(group: ResultGroup) -> Found | None:
+    """Error of the narrower dense network minus the ticket's, each at its best rate, above 0."""
+    if (found := _compared(group, m.TUNED_ERROR, m.NARROW, IMP)) is None:
+        return None
+    place, narrow, ticket = found
+    k, level = small_place(group, m.TUNED_ERROR, IMP) or (0, 0)
+    fewer, left = (group.values(m.PARAMETERS, kind=kind, rewind_step=k, level=level).mean() for kind in (m.NARROW, IMP))
+    return Found(place, above((narrow - ticket).dropna(), 0.0), f"({fewer:.0f} against {left:.0f} parameters)")
+
+
+def matches_when_tuned(group: ResultGroup) -> Found | None:
+    """Error of the ticket minus the dense network's, each at its best rate, below the tolerance."""
+    if (found := _compared(group, m.TUNED_ERROR, IMP, DENSE)) is None:
+        return None
+    place, ticket, dense = found
+    return Found(place, below((ticket - dense).dropna(), group.tolerance))
+
+
 _HOOKER = "after Hooker et al., 1911.05248"
 _K = f"k the first from {SMALL:.0%} of training"
 _OF_MATCHING: tuple[ClaimRow, ...] = (
@@ -112,12 +130,25 @@ _OF_MATCHING: tuple[ClaimRow, ...] = (
         f"negative log-likelihood: dense network minus ticket, above 0; {_K}", "–", "examples", more_likely,
     ),
 )  # fmt: skip
+_BEST = "the rate of each by its error on held-out examples"
 _OF_ALL: tuple[ClaimRow, ...] = (
     (
         "A random mask changes more predictions than the ticket of its density.", "ours",
         "share of test examples predicted differently than by the dense network: random mask minus ticket, above 0; "
         + _K,
         "–", "examples", random_changes_more,
+    ),
+    (
+        "A ticket is better than a narrower dense network with as many parameters, each at its best learning rate.",
+        "ours",
+        "error of the dense network of the width whose number of parameters is nearest minus error of the ticket, "
+        f"{_BEST}, above 0; {_K}",
+        "–", "budget", better_than_narrow,
+    ),
+    (
+        "A ticket matches the dense network when each is trained at its best learning rate.", "ours",
+        f"error of the ticket minus error of the dense network, {_BEST}, below the tolerance; {_K}",
+        "–", "budget", matches_when_tuned,
     ),
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lotto.experiments.measures import CLASS_ERROR as CLASS_ERROR
-from lotto.experiments.measures import NATS, POINTS, SHARE, Measure
+from lotto.experiments.measures import COUNT, FRACTION, NATS, POINTS, SHARE, Kind, Measure
 from lotto.papers.signs.measures import OTHER_ORDER as OTHER_ORDER
 
 ORDER_ERROR = Measure("error of another order", POINTS)
@@ -17,3 +17,10 @@ LOG_LOSS = Measure("negative log-likelihood", NATS)
 BRIER = Measure("Brier score", SHARE)
 CHANGED, FLIPPED = Measure("predictions changed", SHARE), Measure("right and wrong exchanged", SHARE)
 """Shares of the test examples whose predicted class is not the dense network's; that one of both gets right."""
+
+NARROW = Kind("narrower dense network")
+PARAMETERS = Measure("parameters", COUNT)
+"""Of a ticket the weights that are left and all that are never pruned."""
+TUNED_ERROR, RATE_ERROR = Measure("error at the best rate", POINTS), Measure("error by rate", POINTS)
+"""The best rate by held-out examples; ``x`` of the other is the factor of the recipe's rate."""
+BEST_FACTOR = Measure("best rate, times the recipe's", FRACTION)

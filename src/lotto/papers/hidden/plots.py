@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lotto.experiments.measures import DENSE, IMP, RANDOM
+from lotto.experiments.measures import DENSE, IMP, RANDOM, Kind
 from lotto.papers.hidden import measures as m
 from lotto.report import plots
 
@@ -35,4 +35,33 @@ def examples(means: pd.DataFrame, tolerance: float) -> Figure:
         plots.error_axis(axis, found["mean"])
         axis.set_title(title, fontsize=9)
     axes[-1].legend(frameon=False, fontsize=8)
+    return made
+
+
+ARMS: dict[Kind, tuple[str, str]] = {
+    DENSE: (plots.COLOURS["dense"], "dense"), IMP: (plots.COLOURS["imp"], "ticket"),
+    m.NARROW: (plots.COLOURS["random"], "narrower dense network"),
+}  # fmt: skip
+
+
+def budget(means: pd.DataFrame, tolerance: float) -> Figure:
+    """Errors at the best rate against the number of parameters, and errors against the rate at the last level."""
+    made, (by_size, by_rate) = plots.panels(2, 3.4)
+    means = means[means["rewind_step"] == means["rewind_step"].max()]
+    tuned, rates = m.TUNED_ERROR.of(means), m.RATE_ERROR.of(means)
+    sizes = m.PARAMETERS.of(means).set_index(["kind", "level"])["mean"].rename("parameters")
+    tuned = tuned.join(sizes, on=["kind", "level"])
+    for kind, (colour, label) in ARMS.items():
+        part, at_rate = tuned[tuned["kind"] == kind], rates[rates["kind"] == kind]
+        plots.line(by_size, part.sort_values("parameters"), "parameters", colour, label)
+        plots.line(by_rate, at_rate[at_rate["level"] == at_rate["level"].max()], "x", colour, label)
+    by_size.set_xscale("log")
+    by_size.set_xlabel("parameters")
+    by_rate.set_xscale("log", base=2)
+    by_rate.set_xlabel("learning rate, times the recipe's")
+    by_size.set_title("test error at the best rate, points", fontsize=10)
+    by_rate.set_title("test error by rate, last level, points", fontsize=10)
+    for axis, found in ((by_size, tuned), (by_rate, rates)):
+        plots.error_axis(axis, found["mean"])
+    by_size.legend(frameon=False, fontsize=8)
     return made
