@@ -205,6 +205,12 @@ class Arrays(DataSource):
             setattr(other, part, new)
         return other
 
+    def mirrored(self) -> Self:
+        """The same set with every input backwards along its last axis: images are exchanged left and right."""
+        other = self._like({"classes": self.classes})
+        other.name, other.x = f"{self.name}, mirrored", {split: x.flip(-1) for split, x in self.x.items()}
+        return other
+
     def to(self, device: torch.device) -> Self:
         """The same set on another device, moved there once."""
         if self.x["train"].device == device:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from lotto.papers.hidden.budget import budget
 from lotto.papers.hidden.claims import CLAIMS
 from lotto.papers.hidden.examples import examples
+from lotto.papers.hidden.moved import moved
 
-EXPERIMENTS = (examples, budget)
+EXPERIMENTS = (examples, budget, moved)
 
 __all__ = ["CLAIMS", "EXPERIMENTS"]

@@ -21,7 +21,7 @@ from lotto.pruning import masks
 from lotto.recipe.recipe import Recipe
 from lotto.training.job import Job, Run
 
-FACTORS = (0.25, 0.5, 1.0, 2.0)
+FACTORS = (0.5, 1.0, 2.0)
 """Learning rates, times the recipe's."""
 AS_MANY = 2.0
 """A network of another width has as many parameters if it has at most so many times as many, or as few."""
@@ -134,7 +134,7 @@ def nearest_width(recipe: Recipe, parameters: int) -> tuple[str, int]:
         UsageError: if no width is in the model's name; if none has as many parameters, see `AS_MANY`.
 
     >>> nearest_width(recipe, 400)  # a perceptron with 24 and 16 units has 814
-    ('mlp-14-9', 377)
+    ('mlp-15-10', 421)
     """
     model = str(recipe.model)
     own = widths(model)

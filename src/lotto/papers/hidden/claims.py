@@ -11,13 +11,16 @@ from dataclasses import replace
 
 import pandas as pd
 
-from lotto.experiments.claims import SMALL, Claim, ClaimRow, Found, gap, numbered
+from lotto.experiments.claims import SMALL, Claim, ClaimRow, Find, Found, gap, numbered
 from lotto.experiments.conditions import Condition
-from lotto.experiments.evidence import Evidence, above, below
+from lotto.experiments.evidence import Evidence, above, below, between
 from lotto.experiments.measures import DENSE, ERROR, IMP, RANDOM, Kind, Measure
 from lotto.experiments.results import ResultGroup
 from lotto.papers.hidden import measures as m
 from lotto.papers.stabilizing.places import small_place, where
+
+PLACES = {"optimizer": "by another optimizer", "data": "on other data"}
+"""Where tickets are moved to, in words."""
 
 
 def _matches(group: ResultGroup, groups: Sequence[ResultGroup]) -> Evidence | None:
@@ -31,9 +34,11 @@ MATCHES = Condition("the ticket matches", _matches)
 """Its error is less than the tolerance above the dense network's."""
 
 
-def _compared(group: ResultGroup, measure: Measure, one: Kind, other: Kind) -> tuple[str, pd.Series, pd.Series] | None:
-    """Where claims are decided, and the values of two kinds there; of dense networks those of level 0."""
-    if (place := small_place(group, measure, IMP)) is None:
+def _compared(
+    group: ResultGroup, measure: Measure, one: Kind, other: Kind, ticket: Kind = IMP
+) -> tuple[str, pd.Series, pd.Series] | None:
+    """Where claims are decided on a ticket, and the values of two kinds there; of dense networks those of level 0."""
+    if (place := small_place(group, measure, ticket)) is None:
         return None
     k, level = place
     first, second = (
@@ -104,7 +109,40 @@ def matches_when_tuned(group: ResultGroup) -> Found | None:
     return Found(place, below((ticket - dense).dropna(), group.tolerance))
 
 
-_HOOKER = "after Hooker et al., 1911.05248"
+def as_good_as_found(what: str) -> Find:
+    """Error of the moved ticket minus that of the ticket that is found there, below the tolerance."""
+
+    def find(group: ResultGroup) -> Found | None:
+        if (found := _compared(group, m.MOVED_ERRORS[what], m.MOVED, m.OWN, m.MOVED)) is None:
+            return None
+        place, moved, own = found
+        note = f"({moved.mean():.3g} against {own.mean():.3g})"
+        return Found(place, below((moved - own).dropna(), group.tolerance), note)
+
+    return find
+
+
+def better_than_random(what: str) -> Find:
+    """Error of a random mask minus that of the moved ticket, above 0."""
+
+    def find(group: ResultGroup) -> Found | None:
+        if (found := _compared(group, m.MOVED_ERRORS[what], RANDOM, m.MOVED, m.MOVED)) is None:
+            return None
+        place, random, moved = found
+        return Found(place, above((random - moved).dropna(), 0.0))
+
+    return find
+
+
+def _converged_there(what: str) -> Condition:
+    def check(group: ResultGroup, groups: Sequence[ResultGroup]) -> Evidence | None:
+        lost = group.values(m.LATE[what], kind=DENSE, level=0)
+        return between(lost, -group.tolerance, group.tolerance) if len(lost) else None
+
+    return Condition(f"trained to convergence {PLACES[what]}", check)
+
+
+_HOOKER, _MORCOS = "after Hooker et al., 1911.05248", "Morcos et al., 1906.02773"
 _K = f"k the first from {SMALL:.0%} of training"
 _OF_MATCHING: tuple[ClaimRow, ...] = (
     (
@@ -153,11 +191,34 @@ _OF_ALL: tuple[ClaimRow, ...] = (
 )  # fmt: skip
 
 
+_OF_MOVED: dict[str, tuple[ClaimRow, ...]] = {
+    what: (
+        (
+            f"A ticket that is trained {there} is as good as the ticket that is found there.", _MORCOS,
+            "error of the moved ticket, mask and rewound weights, minus error of the ticket that is found there, below "
+            f"the tolerance; {_K}",
+            "tickets generalise across data sets and optimizers", "moved", as_good_as_found(what),
+        ),
+        (
+            f"A ticket that is trained {there} is better than a random mask.", _MORCOS,
+            f"error of a random mask with the same layer densities minus error of the moved ticket, above 0; {_K}",
+            "tickets generalise across data sets and optimizers", "moved", better_than_random(what),
+        ),
+    )
+    for what, there in PLACES.items()
+}  # fmt: skip
+
+
 def _made() -> tuple[Claim, ...]:
-    found = numbered("lotto run hidden.{} resnet20-mnist1d --levels 8 --rewind-to 100it", (*_OF_MATCHING, *_OF_ALL))
+    """All claims in one numbering; those on matching tickets, and on moved ones, have a condition more."""
+    parts = [(_OF_MATCHING, MATCHES), (_OF_ALL, None)]
+    parts += [(rows, _converged_there(what)) for what, rows in _OF_MOVED.items()]
+    more = [condition for rows, condition in parts for _ in rows]
+    rows = [row for rows, _ in parts for row in rows]
+    made = numbered("lotto run hidden.{} resnet20-mnist1d --levels 8 --rewind-to 100it", rows)
     return tuple(
-        replace(claim, conditions=(*claim.conditions, MATCHES)) if claim.number <= len(_OF_MATCHING) else claim
-        for claim in found
+        claim if also is None else replace(claim, conditions=(*claim.conditions, also))
+        for claim, also in zip(made, more, strict=True)
     )
 
 

@@ -24,3 +24,14 @@ PARAMETERS = Measure("parameters", COUNT)
 TUNED_ERROR, RATE_ERROR = Measure("error at the best rate", POINTS), Measure("error by rate", POINTS)
 """The best rate by held-out examples; ``x`` of the other is the factor of the recipe's rate."""
 BEST_FACTOR = Measure("best rate, times the recipe's", FRACTION)
+
+OWN, MOVED, MASK = Kind("ticket found there"), Kind("moved ticket"), Kind("moved mask")
+"""The moved ticket has its own rewound weights, the moved mask those of the dense network there."""
+MOVED_ERRORS = {
+    "optimizer": Measure("error by another optimizer", POINTS), "data": Measure("error on other data", POINTS)
+}  # fmt: skip
+LATE = {
+    "optimizer": Measure("error lost in the last quarter by another optimizer", POINTS),
+    "data": Measure("error lost in the last quarter on other data", POINTS),
+}
+"""As `LAST_QUARTER`, of the dense network where tickets are moved to."""

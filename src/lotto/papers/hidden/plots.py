@@ -65,3 +65,26 @@ def budget(means: pd.DataFrame, tolerance: float) -> Figure:
         plots.error_axis(axis, found["mean"])
     by_size.legend(frameon=False, fontsize=8)
     return made
+
+
+ELSEWHERE: dict[Kind, tuple[str, str]] = {
+    m.OWN: (plots.COLOURS["imp"], "-"), m.MOVED: (plots.COLOURS["reinit"], "-"),
+    m.MASK: (plots.COLOURS["reinit"], "--"), RANDOM: (plots.COLOURS["random"], "-"),
+}  # fmt: skip
+
+
+def moved(means: pd.DataFrame, tolerance: float) -> Figure:
+    """Errors where tickets are moved to against density, a panel for each place; grey: the dense network there."""
+    shown = [measure for measure in m.MOVED_ERRORS.values() if len(measure.of(means))]
+    made, axes = plots.panels(len(shown), 3.4)
+    means = means[means["rewind_step"] == means["rewind_step"].max()]
+    for axis, measure in zip(axes, shown, strict=True):
+        found = measure.of(means)
+        axis.axhline(found[found["kind"] == DENSE]["mean"].mean(), color=plots.COLOURS["dense"], lw=1, label="dense")
+        for kind, (colour, dashes) in ELSEWHERE.items():
+            plots.line(axis, found[found["kind"] == kind], "density", colour, str(kind), ls=dashes)
+        plots.density_axis(axis, list(found[found["level"] > 0]["density"].unique()))
+        plots.error_axis(axis, found["mean"])
+        axis.set_title(f"{measure.name}, points", fontsize=10)
+    axes[0].legend(frameon=False, fontsize=8)
+    return made
