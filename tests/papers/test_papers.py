@@ -35,10 +35,11 @@ def _few_products(monkeypatch):
     monkeypatch.setattr(pruning_limit, "STEPS", 48)
 
 
+OPTIONS = {"replicates": 2, "levels": 2, "points": 3, "orders": 2, "random_chain": False, "rewind_to": ("5it",)}
+
+
 def options(**changes):
-    small = {"replicates": 2, "levels": 2, "points": 3, "orders": 2, "random_chain": False, "rewind_to": ("5it",)}
-    given = {"recipe": small_recipe(), **small, **changes}
-    return papers.Options(**given)
+    return papers.Options(**{"recipe": small_recipe(), **OPTIONS, **changes})
 
 
 def test_distances_rows_are_the_measures(store):
@@ -236,9 +237,10 @@ def test_files_and_report(store, tmp_path, name, rewinds, monkeypatch):
     monkeypatch.setattr(pruning_limit, "FRACTIONS", (0.5, 0.9))
     monkeypatch.setattr(pruning_limit, "LARGEST", 200)  # the exact model of the last level alone
     recipe = small_recipe(steps="20it", evaluations=4)
-    experiment, chosen = papers.get(name), options(recipe=recipe, rewind_to=rewinds)
+    experiment = papers.get(name)
+    chosen = experiment.options(recipe, {**OPTIONS, "rewind_to": rewinds})
     frame = experiment.run(chosen, Serial(store))
-    how_much_the_dense_networks_lost_in_their_last_quarter(frame, recipe, store)
+    how_much_the_dense_networks_lost_in_their_last_quarter(frame, chosen.recipe, store)
     page = save_experiment(experiment, chosen, frame, tmp_path, "lotto run it", 1.5)
     saved = pd.read_csv(tmp_path / f"{experiment.name}.csv")
     assert np.allclose(saved.value, frame.value, equal_nan=True)

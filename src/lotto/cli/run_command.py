@@ -61,8 +61,9 @@ def run(
         restart_dense: whether level 0, too, is trained from the rewind point with a new optimizer, as in OPENLTH.
         eval_levels: levels that subnetworks evaluates: 5,10 (default: half of them and all).
         control_steps: rewind steps at which sparsity trains controls: 0it,100it, or none (default: all).
-        methods: what missing_the_mark.ablations, modes.solutions, methods.compute prune by: snip,imp (default: all).
-        factors: widths of permuted.widths, times the recipe's: 0.5,1 (default: 0.5,1,2).
+        methods: what missing_the_mark.ablations, modes.solutions, methods.compute prune by: snip,imp (default: all);
+            where hidden.moved trains tickets: adam,mirrored (default: another optimizer, and inputs backwards).
+        factors: widths of permuted.widths, or rates of hidden.budget, times the recipe's: 0.5,1 (default: 0.5,1,2).
         config: a TOML file of options by name, such as levels = 8; what is typed here wins.
     """
     check_name(recipe)  # before what takes seconds to import

@@ -49,7 +49,7 @@ def budget(case: Case, *, factors: Sequence[float] = (), eval_levels: Sequence[i
         raise UsageError("Learning rates are chosen by held-out examples, of which there are none: set validation=N.")
     densities = case.plan_of().densities
     for number in numbers:  # what has no narrower network is said now
-        nearest_width(recipe, parameters_left(recipe, densities[number]))
+        nearest_width(recipe, parameters_left(recipe, densities[number - 1]))
     levels = yield from case.levels()
     chosen = [levels[number] for number in numbers]
     rewound = levels[0].run.state(case.k).without_optimizer
