@@ -23,7 +23,7 @@ from lotto.report.save import save_result
 
 @pytest.fixture(autouse=True)
 def _nothing_is_drawn(monkeypatch):
-    monkeypatch.setattr(plots, "svg", lambda figure: "<svg></svg>")
+    monkeypatch.setattr(plots, "svg", lambda figure, **_: "<svg></svg>")
 
 
 @pytest.fixture

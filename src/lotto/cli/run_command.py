@@ -109,7 +109,7 @@ def run(
                 frame = experiment.run(options, engine, watching.beside(display))
             seconds = time.perf_counter() - began
             command, known = f"lotto {shlex.join(sys.argv[1:])}", [*papers.EXPERIMENTS.values()]
-            page = save_experiment(experiment, options, frame, folder, command, seconds, known, figures)
+            page = save_experiment(experiment, options, frame, folder, command, seconds, known, figures, papers.CLAIMS)
             rows = page.parent / f"{experiment.name}.csv"
             watching.artifact(rows)
             title = f"{experiment.title} ({experiment.source})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lotto.report.claims import console_claims
+from lotto.report.comparison import write_comparison
 from lotto.report.experiments import readable, save_experiment, write_experiments
 from lotto.report.html import write_report
 from lotto.report.inference import export_table, what_pays
@@ -20,6 +21,7 @@ __all__ = [
     "save_experiment",
     "save_result",
     "what_pays",
+    "write_comparison",
     "write_experiments",
     "write_report",
 ]

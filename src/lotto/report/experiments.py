@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -15,39 +18,49 @@ from lotto.core.check import checked
 from lotto.core.errors import UsageError
 from lotto.core.result_files import RESULT
 from lotto.execution.entries import versions
+from lotto.experiments.claims import Claim, Decision
 from lotto.experiments.experiment import Experiment, Plot, summary
 from lotto.experiments.gaps import gap_table
 from lotto.experiments.measures import BARRIER, ERROR, IMP, NOT_CONVERGED, ONLY_DRAWN, RANDOM, UNITS
 from lotto.experiments.options import Options
 from lotto.experiments.results import FORMAT, StoredResult, read
 from lotto.recipe.tolerance import Tolerance
-from lotto.report import plots
+from lotto.report import findings, plots
 from lotto.report.against_dense import readable_gaps, sentences
 from lotto.report.folders import MADE_BY, OTHERS, PAGE, Place, made_by, saving
+from lotto.report.inline import Inline, inline
 from lotto.report.metric import Metric
 from lotto.report.pages import render
 from lotto.report.table import OF_ALL, measured, percent
 
+LARGEST = 1_000_000
+"""Bytes of a report, which is sent around as a file."""
 RATIO = "ratio"
 """Column of the ratio of a random mask's distance to that of IMP's."""
 
 
 class Figures:
-    """Figures that have been drawn, as SVG: of the same rows each is drawn once."""
+    """Figures that have been drawn, as a file and for a page: of the same rows each is drawn once."""
 
     def __init__(self) -> None:
-        self._drawn: dict[tuple[Path, bytes], str] = {}
+        self._drawn: dict[tuple[Path, bytes], tuple[str, Inline]] = {}
 
-    def of(self, result: StoredResult, draw: Plot) -> str:
-        """The figure of a result's rows."""
+    def of(self, result: StoredResult, draw: Plot) -> tuple[str, Inline]:
+        """The figure of a result's rows, as SVG and as pages have it."""
         rows = result.path, hashlib.sha256(result.path.read_bytes()).digest()
         if rows not in self._drawn:
             means, gaps = summary(result.frame), gaps_of(result)
             if gaps is not None and len(gaps):
-                gaps = gaps[["kind", "rewind_step", "level", "gap", "gap_low", "gap_high"]]
+                gaps = gaps[["kind", "rewind_step", "level", "gap", "gap_low", "gap_high", "verdict"]]
                 means = means.merge(gaps, how="left", on=["kind", "rewind_step", "level"])
-            self._drawn[rows] = plots.svg(draw(means, result.tolerance))
+            figure = draw(means, result.tolerance)
+            self._drawn[rows] = plots.svg(figure), inline(figure, place_of(result), str(result.about["title"]))
         return self._drawn[rows]
+
+
+def place_of(result: StoredResult) -> str:
+    """Where a result is on its folder's page."""
+    return re.sub(r"\W+", "-", f"{result.about['paper']}-{result.about['name']}")
 
 
 def gaps_of(result: StoredResult) -> pd.DataFrame | None:
@@ -72,13 +85,15 @@ def save_experiment(
     seconds: float,
     known: Sequence[Experiment] = (),
     figures: Figures | None = None,
+    claims: Mapping[str, Sequence[Claim]] = MappingProxyType({}),
 ) -> Path:
     """Write ``NAME.csv`` and ``NAME.json``, draw ``NAME.svg`` and the folder's report; returns the report's path.
 
     If another result of this experiment is there, the folder is ``folder-2``, ``folder-3``, ...
 
     ``known`` are the experiments whose results the folder may hold beside this one's, to be drawn with it, and
-    ``figures`` what calls for other experiments have drawn, which is not drawn again.
+    ``figures`` what calls for other experiments have drawn, which is not drawn again. Of ``claims``, by paper, those
+    that this folder's rows say something about are decided in the report.
 
     >>> from lotto import papers
     >>> distances = papers.get("stabilizing.distances")
@@ -108,7 +123,7 @@ def save_experiment(
     with saving(Path(folder), places) as own:
         files.write_json(own / f"{experiment.name}.json", about)  # first: it says what the others are of
         files.write_text(own / f"{experiment.name}.csv", table)
-        return write_experiments(own, (*known, experiment), figures)
+        return write_experiments(own, (*known, experiment), figures, claims)
 
 
 def places_of(experiment: Experiment, options: Options, outcome: str = "") -> list[Place]:
@@ -123,10 +138,15 @@ def places_of(experiment: Experiment, options: Options, outcome: str = "") -> li
 
 
 @checked
-def write_experiments(folder: Path, known: Sequence[Experiment], figures: Figures | None = None) -> Path:
+def write_experiments(
+    folder: Path,
+    known: Sequence[Experiment],
+    figures: Figures | None = None,
+    claims: Mapping[str, Sequence[Claim]] = MappingProxyType({}),
+) -> Path:
     """Draw ``report.html`` from all results in a folder, and ``NAME.svg`` for each that is of a ``known`` experiment.
 
-    ``figures`` as of `save_experiment`.
+    ``figures`` and ``claims`` as of `save_experiment`.
 
     Raises:
         UsageError: if the folder holds none.
@@ -142,33 +162,51 @@ def write_experiments(folder: Path, known: Sequence[Experiment], figures: Figure
     drawn_by = {(e.paper, e.name): e.plot for e in known}
     figures = figures or Figures()
     sections = []
-    for result in read(folder):
+    results = read(folder)
+    decided = findings.Findings(results, claims)
+    for result in results:
         with files.reading(result.path.with_suffix(".json"), "Run its experiment again."):
-            section = _section(result, drawn_by.get((result.about["paper"], result.about["name"])), figures)
+            draw = drawn_by.get((result.about["paper"], result.about["name"]))
+            section = _section(result, draw, figures, decided.of(result))
             render("experiments.html", sections=[section], recipe="")  # what is missing is that of this file
-        if section["plot"]:
-            files.write_text(result.path.with_suffix(".svg"), section["plot"])
+        if section["file"]:
+            files.write_text(result.path.with_suffix(".svg"), section["file"])
         sections.append(section)
     if not sections:
         raise UsageError(f"{folder} holds no experiment.")
     page = folder / PAGE
-    files.write_text(page, render("experiments.html", sections=sections, recipe=sections[0]["recipe"]["name"]))
+    files.write_text(page, _page(sections))
     return page
 
 
-def _section(result: StoredResult, draw: Plot | None, figures: Figures) -> dict[str, Any]:
+def _page(sections: Sequence[dict[str, Any]]) -> str:
+    """The page; one that would be larger than `LARGEST` has each figure once, for screens of any width."""
+    drawn = [section["plot"] for section in sections if section["plot"]]
+    text = render("experiments.html", drawn, sections=sections, recipe=sections[0]["recipe"]["name"])
+    if len(text.encode()) <= LARGEST or all(len(figure.svgs) == 1 for figure in drawn):
+        return text
+    return _page([{**s, "plot": s["plot"] and replace(s["plot"], svgs=s["plot"].svgs[:1])} for s in sections])
+
+
+def _section(
+    result: StoredResult, draw: Plot | None, figures: Figures, decisions: Sequence[Decision]
+) -> dict[str, Any]:
     """What the page shows of a result."""
-    table, plot, said = readable(result.frame), "", list[str]()
+    table, file, plot, said = readable(result.frame), "", None, list[str]()
     gaps = gaps_of(result)
     if gaps is not None and len(gaps):
         metric = Metric("error", " %", margin_of(result))
         table, said = readable_gaps(gaps, metric), sentences(result.frame, gaps, metric)
     if draw is not None and set(result.frame["unit"]) <= set(UNITS):  # axes and limits are in these units
-        plot = figures.of(result, draw)
+        file, plot = figures.of(result, draw)
     return {
         **result.about,
+        "place": place_of(result),
+        "file": file,
         "plot": plot,
-        "said": said,
+        "bounded": bool(said),
+        "said": said or [findings.sentence(decisions)],
+        "claims": findings.rows(decisions),
         "titles": list(table.columns),
         "rows": table.to_numpy().tolist(),
     }

@@ -8,10 +8,11 @@ from typing import Any
 
 from lotto.core import files
 from lotto.report import plots
+from lotto.report.inline import inline
 from lotto.report.metric import Metric
-from lotto.report.outcome import advice, headline
+from lotto.report.outcome import advice, because, headline
 from lotto.report.pages import render
-from lotto.report.table import VERDICT, columns, rule
+from lotto.report.table import OF_ALL, VERDICT, columns, rule
 
 
 def write_report(result: Mapping[str, Any], path: Path) -> None:
@@ -39,9 +40,15 @@ def _drawn(result: Mapping[str, Any]) -> tuple[str, str]:
     densities = list(table["density"])
     histories = dict(enumerate(result["histories"]))
     cells = columns(table, metric)
-    error_plot = plots.svg(plots.error_against_density(table, metric, plots.method(result["plan"])))
+    error_plot = plots.error_against_density(table, metric, plots.method(result["plan"]))
+    figures = {
+        "error_plot": inline(error_plot, "error", "Error against density"),
+        "curves_plot": inline(plots.training_curves(histories, densities, metric), "curves", "Training curves"),
+        "layers_plot": inline(plots.layer_densities(result["layers"], densities), "layers", "Density of each layer"),
+    }
     page = render(
         "levels.html",
+        [*figures.values()],
         name=result["recipe"]["name"],
         model=result["recipe"]["model"],
         data=result["recipe"]["data"],
@@ -53,18 +60,16 @@ def _drawn(result: Mapping[str, Any]) -> tuple[str, str]:
         method=plots.method(result["plan"]),
         versions=result["versions"],
         titles=[title for title, _ in cells],
-        rows=[
-            {"matching": bool(table["matching"].iloc[i]), "cells": [values[i] for _, values in cells]}
-            for i in range(len(table))
-        ],
+        rows=[list(row) for row in zip(*(values for _, values in cells), strict=True)],
+        matching_rows=[i for i, matches in enumerate(table["matching"]) if matches],
+        of_all=OF_ALL in table,
         headline=headline(table, matching, chosen, metric),
+        because=because(table, matching, chosen, metric),
         advice=advice(table, matching),
         rule=rule(table, metric),
         bounded=VERDICT in table,
         left_out=result.get("left_out", ""),
         diverged=result.get("diverged", ()),
-        error_plot=error_plot,
-        curves_plot=plots.svg(plots.training_curves(histories, densities, metric)),
-        layers_plot=plots.svg(plots.layer_densities(result["layers"], densities)),
+        **figures,
     )
-    return page, error_plot
+    return page, plots.svg(error_plot)

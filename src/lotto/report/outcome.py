@@ -37,6 +37,31 @@ def headline(table: pd.DataFrame, matching: int, chosen: int, metric: Metric) ->
     return "No pruned level matches the dense network."
 
 
+def because(table: pd.DataFrame, matching: int, chosen: int, metric: Metric) -> str:
+    """The gap that decides, with its bound, in a sentence; of the first pruned level where none matches.
+
+    Args:
+        table, matching, chosen, metric: as of `headline`.
+    """
+    level = matching or chosen or 1
+    if VERDICT not in table or level >= len(table):
+        return ""
+    row = table.iloc[level]
+    if math.isnan(row["gap"]):
+        return ""
+    unit = " points" if metric.unit else ""
+    whose = "Its gap" if level == (matching or chosen) else f"The gap of level {level}, {percent(row['density'])} left,"
+    gap = f"{whose} to the dense network of the same replicate is {metric.difference(row['gap'])}{unit}"
+    if math.isnan(row["gap_high"]):
+        return f"{gap}; one replicate gives it no bound."
+    low, high = (metric.difference(row[end]) for end in ("gap_low", "gap_high"))
+    limit = f"{metric.margin} of the dense {metric.name}" if metric.margin.relative else str(metric.margin)
+    if matching:
+        return f"{gap}, and with 95 % confidence at most {high}; what stays below {limit} matches."
+    verdict = "" if advice(table, matching) else f": {row[VERDICT]}"
+    return f"{gap}, with one-sided 95 % bounds of {low} and {high} and a tolerance of {limit}{verdict}."
+
+
 def advice(table: pd.DataFrame, matching: int, again: str = "") -> str:
     """What would decide more: a sentence if the level after those that match is borderline, else nothing.
 

@@ -6,6 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
@@ -17,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lotto.core.errors import unknown
 from lotto.core.text import printable
-from lotto.lottery.result import ImpResult
+from lotto.lottery.result import DENSE, ImpResult
 from lotto.report.levels import histories, layers
 from lotto.report.metric import Metric
 from lotto.report.table import CONTROL_TITLES
@@ -38,23 +39,29 @@ BAND = "one-sided 95 % bounds of its paired gap"
 
 
 class Drawing(Figure):
-    """A figure that notebooks show without pyplot."""
+    """A figure that notebooks show without pyplot.
+
+    Attributes:
+        notes: more words on each point of a line, by its label; pages show them, see `points.points_of`.
+    """
+
+    notes: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     def _repr_svg_(self) -> str:
         return svg(self)
 
 
-def figure(width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:
+def figure(width: float = 7.2, height: float = 4.2) -> tuple[Drawing, Axes]:
     """A figure with one axis, without any global state."""
     with mpl.rc_context(STYLE):
         made = Drawing(figsize=(width, height), layout="constrained")
         return made, made.subplots()
 
 
-def svg(made: Figure) -> str:
-    """The figure as an ``<svg>`` element."""
+def svg(made: Figure, *, words: bool = False) -> str:
+    """The figure as an ``<svg>`` element, at 72 dots per inch; ``words``: its texts as texts, not as outlines."""
     buffer = io.StringIO()
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
+    with mpl.rc_context({**STYLE, "svg.fonttype": "none" if words else "path"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name may have signs that the font has not
         FigureCanvasSVG(made).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
@@ -130,7 +137,16 @@ def error_against_density(table: pd.DataFrame, metric: Metric, name: str = "IMP"
         axis.set_xlabel(f"prunable weights left, % ({100 * (1 - always):.3g} % of all parameters are prunable)")
     axis.set_ylabel(metric.axis, parse_math=False)
     axis.legend(frameon=False, fontsize=9)
+    if "verdict" in table:
+        made.notes = {name: [_gap_and_verdict(row, metric) for row in table[table["error"].notna()].to_dict("records")]}
     return made
+
+
+def _gap_and_verdict(row: Mapping[str, Any], metric: Metric) -> str:
+    """What is said of a level beside its error: ``gap +0.12 ± 0.05, matching``."""
+    if row["verdict"] == DENSE:
+        return ""
+    return f"gap {metric.gap(row['gap'], row['gap_high'] - row['gap'])}, {row['verdict']}"
 
 
 def _always_left(table: pd.DataFrame) -> float:
@@ -154,14 +170,18 @@ def training_curves(
             continue
         steps = [record["step"] for record in runs[0]]
         means = [sum(run[i]["test_error"] for run in runs) / len(runs) for i in range(len(steps))]
-        label = f"{100 * densities[level]:.3g} %" if level in {0, last // 2, last} else None
+        label = f"{100 * densities[level]:.3g} %"
         axis.plot(steps, means, color=colours(0.92 * level / max(1, last)), lw=1.2, marker=".", ms=3, label=label)
     axis.set_xlabel("iteration")
     axis.set_ylabel(metric.axis, parse_math=False)
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axis.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "2345" else ""))
-    axis.legend(frameon=False, fontsize=9, title="weights left")
+    handles, labels = axis.get_legend_handles_labels()
+    chosen = sorted({0, len(labels) // 2, len(labels) - 1})
+    axis.legend(
+        [handles[i] for i in chosen], [labels[i] for i in chosen], frameon=False, fontsize=9, title="weights left"
+    )
     return made
 
 
@@ -272,7 +292,7 @@ def circle(axis: Axes, found: pd.DataFrame, colour: str, named: bool) -> None:
     axis.plot(found["density"], found["mean"], "o", ms=9, mfc="none", mec=colour, label="matching" if named else None)
 
 
-def panels(count: int, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+def panels(count: int, height: float = 3.4) -> tuple[Drawing, list[Axes]]:
     """A figure of ``count`` panels, at most two side by side; ``height`` is that of one row, in inches."""
     rows, columns = -(-count // 2), min(count, 2)
     made, _ = figure(height=height * rows)

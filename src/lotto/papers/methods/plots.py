@@ -33,7 +33,7 @@ def compute(means: pd.DataFrame, tolerance: float) -> Figure:
     for row in points.itertuples():
         colour = plots.COLOURS["reinit" if row.single else "imp"]
         axis.errorbar(row.compute, row.error, yerr=[[row.error - row.low], [row.high - row.error]], fmt="o",
-                      color=colour, ms=5, lw=1.2, capsize=2)  # fmt: skip
+                      color=colour, ms=5, lw=1.2, capsize=2, label=row.label)  # fmt: skip
     axis.set_xscale("log")
     axis.set_yscale("log")
     for one, subs in ((axis.xaxis, (1, 2, 5)), (axis.yaxis, (1, 2, 5))):
