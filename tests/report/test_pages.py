@@ -130,7 +130,7 @@ def test_a_report_of_experiments_begins_with_what_was_found(made):
     read = check(made / "runs" / "report.html")
     said = " ".join(read.words.split())
     assert said.index("Rewound to 0, ") < said.index("IMP, k = 0")
-    assert "claim" in said[: said.index("L2 distance")]
+    assert "claim" in said[: said.index("The numbers of this figure")]
     frame = pd.read_csv(made / "runs" / "sparsity.csv")
     errors = frame[(frame["measure"] == "error") & (frame["kind"] == "imp") & (frame["rewind_step"] == 2)]
     for _, at in errors[errors["level"] > 0].groupby("level"):

@@ -6,6 +6,7 @@ None of them marks the levels that match within the tolerance.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -78,7 +79,7 @@ def against_density(means: pd.DataFrame, tolerance: float) -> Figure:
     dense = means[means["level"] == 0]["mean"].mean()
     axis.axhline(dense, color=plots.COLOURS["dense"], lw=1, label="dense")
     axis.axhline(dense + tolerance, color=plots.COLOURS["dense"], lw=1, ls=":", label="dense + tolerance")
-    steps, kinds = sorted(means["rewind_step"].unique()), list(means["kind"].unique())
+    steps, kinds, notes = sorted(means["rewind_step"].unique()), list(means["kind"].unique()), {}
     for (step, kind), part in means.groupby(["rewind_step", "kind"], sort=False):
         number = kinds.index(kind)
         colour = plots.ramp(steps.index(step), len(steps)) if len(steps) > 1 else f"C{number}"
@@ -88,13 +89,23 @@ def against_density(means: pd.DataFrame, tolerance: float) -> Figure:
         if bounded:
             ends = [part["mean"] + part[end] - part["gap"] for end in ("gap_low", "gap_high")]
             axis.fill_between(part["density"], *ends, color=colour, alpha=0.18, lw=0)
+            if "verdict" in part:
+                notes[label] = [_gap_and_verdict(row) for row in part.to_dict("records")]
         shown = part.assign(std=0.0) if bounded else part
         plots.line(axis, shown, "density", colour, label, ls=plots.DASHES[number % len(plots.DASHES)])
     plots.density_axis(axis, list(means["density"].unique()))
     plots.error_axis(axis, means["mean"])
     axis.set_ylabel("test error, points")
     axis.legend(frameon=False, fontsize=8, ncols=2 if len(steps) > 2 else 1)
+    made.notes = notes
     return made
+
+
+def _gap_and_verdict(row: Mapping[str, Any]) -> str:
+    """What is said of a level of IMP beside its error."""
+    if row["level"] == 0:
+        return ""
+    return f"gap {row['gap']:+.2f} ± {row['gap_high'] - row['gap']:.2f}, {row['verdict']}"
 
 
 def _bars(means: pd.DataFrame) -> Figure:
