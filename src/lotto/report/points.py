@@ -50,8 +50,7 @@ def points_of(figure: Figure) -> list[Point]:
 
     >>> from lotto.report import plots
     >>> figure, axis = plots.figure()
-    >>> axis.set_xlabel("weights left, %"), axis.set_ylabel("test error, %")
-    (Text(...), Text(...))
+    >>> titles = axis.set_xlabel("weights left, %"), axis.set_ylabel("test error, %")
     >>> lines = axis.plot([50, 20], [1.5, 1.75], label="IMP")
     >>> drawn = plots.svg(figure)
     >>> [point.text for point in points_of(figure)]
