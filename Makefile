@@ -2,13 +2,14 @@
 # make test-extras: longer tests, and a campaign of kills, faults and damaged files on the store, in about a quarter of an hour.
 # make docs: the site of the documentation, in build/site; its gallery is computed anew, in about five minutes.
 # make package: wheel and source archive, each installed in an environment of its own and run, the demo too; PACKAGE="--oldest --quick" and others: tests/distribution/check.py.
+# make coverage: the tests with lines and branches counted; make mutants: which changes of the core no test notices (an hour).
 # make golden BASE=COMMIT: keys, bits, rows and printed texts against a former commit, on this machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-extras lint docs golden package install clean
+.PHONY: demo test test-extras lint docs golden package coverage mutants install clean
 install: $(READY)
 
 $(READY): constraints.txt pyproject.toml
@@ -41,6 +42,15 @@ docs: $(READY)
 BASE ?= HEAD
 golden: $(READY)
 	$(BIN)/python tests/golden/compare.py $(BASE)
+
+coverage: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pytest-cov
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term $(TESTS)
+
+mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt mutmut
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1 $(MUTANTS)
+	$(BIN)/mutmut results
 
 PACKAGE ?=
 package:

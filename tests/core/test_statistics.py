@@ -230,3 +230,18 @@ def test_replicates_needed_at_the_ends():
     assert power_of(50, 0.001, 0.2) == 1.0
     with pytest.raises(UsageError, match="std is a number from 0"):
         replicates_needed(math.inf, 0.2)
+
+
+def test_a_bound_at_the_tolerance_itself_decides_nothing():
+    """Non-inferiority needs an upper bound below it, failing a lower one above it."""
+    assert Match.of(-0.5, 0.2, 0.2) is B
+    assert Match.of(0.2, 0.9, 0.2) is B
+    assert Match.of(-0.5, math.nextafter(0.2, 0), 0.2) is M
+    assert Match.of(math.nextafter(0.2, 1), 0.9, 0.2) is F
+
+
+def test_two_examples_have_a_variance_and_truth_values_may_be_numbers():
+    assert float(sampling_variance([True, False], [False, False])) == pytest.approx(variance([1, 0]) / 2)
+    # 2 and 0.5 are mistakes like 1: what counts is whether, not how much.
+    assert discordant(np.array([2, 0, 1]), np.array([0.0, 0.5, 1.0])) == (1, 1)
+    assert float(sampling_variance(np.array([2, 0, 1]), [0, 0, 1])) == float(sampling_variance([1, 0, 1], [0, 0, 1]))

@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from archives import ROOT, copied, wrong_in_sdist, wrong_in_wheel
 
+PROGRAMS = "Scripts" if os.name == "nt" else "bin"
 BOUND = re.compile(r'"([A-Za-z0-9_-]+)>=([0-9.]+)(?:;[^"]*)?"')
 SMALL = "lotto imp mlp-mnist1d --steps 100it --levels 2 --replicates 2 --jobs 2 --out small"
 
@@ -52,7 +54,7 @@ def said(what: str, command: list[str], folder: Path, environment: Mapping[str, 
 
 def archives_of(folder: Path, environment: Mapping[str, str]) -> list[Path]:
     """Wheel and source archive by `python -m build`, in an environment of its own, checked for what they hold."""
-    python = str(folder / "builder" / "bin" / "python")
+    python = str(folder / "builder" / PROGRAMS / "python")
     said("environment to build in", [sys.executable, "-m", "venv", str(folder / "builder")], folder, environment)
     said("pip install build", [python, "-m", "pip", "install", "--quiet", "build"], folder, environment)
     source = copied(folder / "source")
@@ -69,13 +71,19 @@ def main() -> None:
     parser.add_argument("--torch", default="torch", help="what pip is asked for; system: the one the interpreter has")
     parser.add_argument("--oldest", action="store_true", help="the oldest dependencies instead of the newest")
     parser.add_argument("--quick", action="store_true", help="without the demo, which takes minutes")
+    parser.add_argument("--keep", type=Path, help="a folder that the archives are copied to once they have passed")
     parser.add_argument("--archives", nargs="*", type=Path, help="these, instead of building them")
     given = parser.parse_args()
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for archive in given.archives or archives_of(folder, clean):
+        archives = given.archives or archives_of(folder, clean)
+        for archive in archives:
             check(archive.absolute(), folder / archive.suffix.strip("."), given, clean)
+        if given.keep:
+            given.keep.mkdir(parents=True, exist_ok=True)
+            for archive in archives:
+                shutil.copy(archive, given.keep)
 
 
 def check(archive: Path, folder: Path, given: argparse.Namespace, environment: Mapping[str, str]) -> None:
@@ -87,7 +95,7 @@ def check(archive: Path, folder: Path, given: argparse.Namespace, environment: M
     )
     alone = {
         **environment,
-        "PATH": str(folder / "venv" / "bin"),
+        "PATH": str(folder / "venv" / PROGRAMS),
         "HOME": str(folder),
         "LOTTO_STORE": str(folder / "store"),
     }
@@ -109,7 +117,7 @@ def check(archive: Path, folder: Path, given: argparse.Namespace, environment: M
 
 def in_venv(folder: Path, command: list[str]) -> list[str]:
     """A command of the environment."""
-    return [str(folder / "venv" / "bin" / command[0]), *command[1:]]
+    return [str(folder / "venv" / PROGRAMS / command[0]), *command[1:]]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import re
@@ -137,6 +138,15 @@ def test_where_there_are_no_locks_of_posix_others_do(tmp_path, monkeypatch):
     files.write_text(tmp_path / "text", "written")
     assert (tmp_path / "text").read_text() == "written"
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_another_refusal_of_a_lock_is_one(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        locks.PathLock(tmp_path / "lock").acquire()
 
 
 def test_what_is_synced_can_be_written_to(tmp_path, monkeypatch):

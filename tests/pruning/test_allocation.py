@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from conftest import same_tensors, small_recipe
 from lotto import Mask
 from lotto.core.errors import UsageError
-from lotto.pruning import Pruning, Unstructured, balanced_counts, keep_top, layer_counts, masks, prune
+from lotto.pruning import Pruning, Unstructured, balanced_counts, erk_counts, keep_top, layer_counts, masks, prune
+from lotto.pruning.allocation import random_erk
 
 SHAPES = {"a.weight": (4, 6), "b.weight": (5, 4), "c.weight": (3, 5)}
 
@@ -188,3 +189,33 @@ def test_infinite_scores_decide_and_nan_of_pruned_weights_does_not():
     kept = prune({n: torch.ones(s) for n, s in SHAPES.items()}, mask, 0.9, scores)
     assert bool(kept["c.weight"][tuple(first)])
     assert same_tensors(kept, keep_top(scores, masks.count(kept), mask))
+
+
+@pytest.mark.parametrize("total", [-1, 60])
+def test_no_allocation_keeps_more_than_there_is(total):
+    weights, mask = case(0)
+    there = masks.count(mask)
+    for counts in (erk_counts, layer_counts, balanced_counts):
+        with pytest.raises(UsageError, match=f"Cannot keep {total} of {there} weights"):
+            counts(mask, total)
+    with pytest.raises(UsageError, match=f"Cannot keep {total} of {there} weights"):
+        keep_top(weights, total, mask)
+    for counts in (erk_counts, layer_counts, balanced_counts):  # and the two ends are none of these
+        assert sum(counts(mask, there).values()) == there
+        assert sum(counts(mask, 0).values()) == 0
+
+
+def test_an_allocation_is_a_name_or_a_function():
+    weights, mask = case(0)
+    with pytest.raises(UsageError, match="allocation is text or a function of 2 arguments or None; got 3"):
+        prune(weights, mask, density=0.2, allocation=3)
+
+
+def test_a_random_mask_has_the_counts_of_erk_and_is_another_for_another_seed():
+    _, mask = case(0)
+    drawn = [random_erk(mask, 20, seed) for seed in (0, 0, 1)]
+    for each in drawn:
+        assert {n: int(m.sum()) for n, m in each.items()} == erk_counts(mask, 20)
+        assert all(not bool((each[n] & ~mask[n]).any()) for n in mask)
+    assert same_tensors(drawn[0], drawn[1])
+    assert not same_tensors(drawn[0], drawn[2])
