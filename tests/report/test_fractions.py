@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -112,5 +113,5 @@ def test_rows_of_experiments_have_the_fraction_and_older_rows_join_them():
     assert list(readable(new))[:3] == ["step", "left", "of all"]
     assert "of all" not in readable(pd.DataFrame([row]))
     about = {"recipe": {"name": "r"}, "training": {}, "options": {}}
-    (group,) = grouped([StoredResult(about, frame, None) for frame in (new, pd.DataFrame([row]))])
+    (group,) = grouped([StoredResult(about, frame, Path("some.csv")) for frame in (new, pd.DataFrame([row]))])
     assert len(group.frame) == 1
