@@ -245,7 +245,7 @@ def test_files_and_report(store, tmp_path, name, rewinds, monkeypatch):
     saved = pd.read_csv(tmp_path / f"{experiment.name}.csv")
     assert np.allclose(saved.value, frame.value, equal_nan=True)
     text = page.read_text()
-    assert text.count("<svg") == 1
+    assert text.count("<figure") == 1
     assert experiment.title in html.unescape(text)
     assert "lotto run it" in text
     assert not re.search(r"(src|href)=\"https?:", text)

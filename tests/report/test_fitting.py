@@ -96,7 +96,8 @@ def test_names_of_layers_are_data_in_tables_plots_and_files(store, tmp_path):
     paths = save_result(result, folder, command, 1.0)
     assert all(path.exists() for path in paths.values())
     page = paths["report"].read_text()
-    assert "<script" not in page
+    assert "<script>alert" not in page
+    assert page.count("<script") == 1, "the page's own, which shows values"
     assert "&lt;script&gt;" in page
     loaded = load_result(folder)
     assert loaded["command"] == command
