@@ -75,3 +75,17 @@ def test_folders_without_a_result(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"format": "else"}))
     with pytest.raises(UsageError, match="holds no result"):
         load_result(tmp_path)
+
+
+def test_curves_are_drawn_where_there_is_more_than_their_end(store, tmp_path):
+    for evaluations, drawn in ((0, False), (2, True)):
+        recipe = small_recipe(evaluations=evaluations)
+        found = lotto.imp(recipe, levels=1, replicates=1, controls=(), engine=Serial(store))
+        page = save_result(found, tmp_path / str(evaluations), "lotto imp it", 1.0)["report"].read_text()
+        assert ("Training curves" in page) is drawn
+
+
+def test_what_rounds_to_no_gap_has_no_minus():
+    metric = Metric("error", " %", Tolerance(0.5))
+    assert metric.gap(-0.0004, 0.45) == "+0.00 ± 0.45"
+    assert metric.gap(-0.006, 0.45) == "-0.01 ± 0.45"

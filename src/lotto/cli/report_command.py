@@ -87,7 +87,7 @@ def _compare(folders: tuple[Path, ...], out: Path | None, format: str | None) ->
         return
     page = comparison.write_comparison(folders, *([] if out is None else [out]))
     for group in groups:
-        console.print(frame_table(comparison.table(group), group[0].metric.title))
+        console.print(frame_table(comparison.brief(group), group[0].metric.title))
         say(comparison.answer(group), "bold")
     for note in notes:
         say(note)

@@ -126,6 +126,12 @@ def table(results: Sequence[Compared]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def brief(results: Sequence[Compared]) -> pd.DataFrame:
+    """The columns of `table` that fit into eighty: the whole of it is on the page."""
+    whole = table(results)
+    return whole[["result", f"dense {results[0].metric.title}", "sparsest matching", "its gap"]]
+
+
 def rows_of(results: Sequence[Compared]) -> pd.DataFrame:
     """All levels of all results as numbers."""
     parts = [

@@ -41,14 +41,17 @@ def _drawn(result: Mapping[str, Any]) -> tuple[str, str]:
     histories = dict(enumerate(result["histories"]))
     cells = columns(table, metric)
     error_plot = plots.error_against_density(table, metric, plots.method(result["plan"]))
+    along = any(len(run) > 1 for runs in histories.values() for run in runs)  # else there is a point for each level
     figures = {
         "error_plot": inline(error_plot, "error", "Error against density"),
-        "curves_plot": inline(plots.training_curves(histories, densities, metric), "curves", "Training curves"),
+        "curves_plot": inline(plots.training_curves(histories, densities, metric), "curves", "Training curves")
+        if along
+        else None,
         "layers_plot": inline(plots.layer_densities(result["layers"], densities), "layers", "Density of each layer"),
     }
     page = render(
         "levels.html",
-        [*figures.values()],
+        [figure for figure in figures.values() if figure is not None],
         name=result["recipe"]["name"],
         model=result["recipe"]["model"],
         data=result["recipe"]["data"],

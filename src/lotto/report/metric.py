@@ -48,8 +48,8 @@ class Metric:
         return f"test {self.name},{self.unit}" if self.unit else f"test {self.name}"
 
     def difference(self, value: float) -> str:
-        """A distance from the dense mean, with its sign."""
-        return f"{value:+.2f}" if self.unit else f"{value:+.3g}"
+        """A distance from the dense mean, with its sign; of what rounds to nothing ``+0.00``."""
+        return f"{round(value, 2) + 0.0:+.2f}" if self.unit else f"{value:+.3g}"
 
     def gap(self, value: float, bound: float) -> str:
         """A distance from the dense mean with the width of its one-sided bound, ``+0.12 ± 0.05``; a dash if there is
