@@ -446,14 +446,20 @@ def test_command_runs_all(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pruning_limit, "LARGEST", 0)
     monkeypatch.setattr(convergence, "LEAST_EXAMPLES", 200)
     drawn = []
-    monkeypatch.setattr(plots, "svg", lambda figure: drawn.append(figure) or "<svg></svg>")
+
+    def svg(figure, *, words=False):
+        drawn.append((figure, words))
+        return "<svg></svg>"
+
+    monkeypatch.setattr(plots, "svg", svg)
     monkeypatch.setattr(flatness, "ROUNDS", 1)
     main(
         ["run", "unmasking.all", "mlp-mnist1d", "--steps", "20it", "--levels", "2", "--replicates", "1", "--points", "3",
          "--rewind-to", "0it", "--jobs", "1", "--examples", "100", "--set", "model=mlp-16-16", "--out", str(tmp_path)]
     )  # fmt: skip
     assert {p.stem for p in tmp_path.glob("*.csv")} == {e.name for e in experiments.EXPERIMENTS}
-    assert len(drawn) == len(experiments.EXPERIMENTS), "each figure once, though each result goes into the report"
+    files = [figure for figure, words in drawn if not words]
+    assert len(files) == len(experiments.EXPERIMENTS), "each figure once, though each result goes into the report"
     assert "How much can be pruned at once" in capsys.readouterr().out
     with pytest.raises(UsageError, match="Unknown experiment"):
         papers.select("unmaskin.all")
