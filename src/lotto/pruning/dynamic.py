@@ -5,7 +5,7 @@ Weights, masks and scores are dicts by name. Of equal magnitudes and equal score
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import torch
@@ -17,9 +17,6 @@ from lotto.core.rng import stream
 from lotto.pruning import masks
 from lotto.pruning.allocation import allocated, check_allocation, keep_top
 from lotto.pruning.masks import Mask, MaskLike
-from lotto.pruning.patterns import Pattern, Unstructured
-
-ANY = Unstructured()
 
 Part = Annotated[float, Bounds(0, 1)]
 """Both ends among it."""
@@ -93,7 +90,7 @@ def thinned(
     mask: MaskLike,
     density: Part,
     allocation: str = "global",
-    pattern: Pattern = ANY,
+    keep: Callable[..., Mask] = keep_top,
 ) -> Mask:
     """Prune the smallest weights until exactly ``round(density * size)`` are left, or as many as there are.
 
@@ -102,8 +99,7 @@ def thinned(
         mask: what is kept now; the result is a subset.
         density: fraction of all prunable weights.
         allocation: how many each layer keeps, one of `ALLOCATIONS`.
-        pattern: which sets of weights may be left; of whole groups as many as that number has room for, and of n of
-            every m as few as are no fewer.
+        keep: chooses which, as `Pattern.keep` does; whole groups are as many as that number has room for.
 
     >>> mask = thinned({"fc": torch.tensor([3.0, 1.0, -2.0, 0.5])}, {"fc": torch.ones(4, dtype=torch.bool)}, 0.5)
     >>> mask["fc"].tolist()
@@ -113,4 +109,4 @@ def thinned(
     masks.check_fits(mask, weights)
     total = min(round(density * masks.size(mask)), masks.count(mask))
     counts = allocated(allocation, Mask(mask), total)
-    return Mask(pattern.keep({n: weights[n].abs() for n in mask}, counts, mask), getattr(mask, "shared", None))
+    return Mask(keep({n: weights[n].abs() for n in mask}, counts, mask), getattr(mask, "shared", None))

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from lotto.pruning.allocation import keep_top
+from lotto.pruning.dynamic import exchange, exchange_counts
 from lotto.pruning.masks import Mask, MaskLike
 
 
@@ -49,3 +50,16 @@ class Unstructured:
     def keep(self, scores: Mapping[str, Tensor], counts: int | Mapping[str, int], within: MaskLike) -> Mask:
         """See `Pattern.keep` and `lotto.pruning.keep_top`."""
         return keep_top(scores, counts, within)
+
+    def exchange(
+        self, weights: Mapping[str, Tensor], mask: MaskLike, fraction: float, growth: Mapping[str, Tensor]
+    ) -> Mask:
+        """See `lotto.pruning.dynamic.exchange`."""
+        return exchange(weights, mask, exchange_counts(mask, fraction), growth)
+
+    def check(self, mask: MaskLike) -> None:
+        """Any mask is one of single weights."""
+
+    def possible(self, density: float) -> float:
+        """Every density is."""
+        return density

@@ -96,6 +96,10 @@ class Groups:
         for name, keep in mask.items():
             self._alive(name, keep)
 
+    def possible(self, density: float) -> float:
+        """Every density is: as many groups are left as it has room for."""
+        return density
+
     def _whole(self, kept: Tensor, shape: torch.Size) -> Tensor:
         """A mask of a weight's shape, from which groups are kept."""
         return self.join(kept[:, None].expand(-1, shape.numel() // len(kept)), shape).contiguous()

@@ -136,6 +136,12 @@ class DynamicSparsity:
             )
 
     @property
+    def changing(self) -> Unstructured | Groups | NByM:
+        """The pattern, which knows what may grow."""
+        assert isinstance(self.pattern, (Unstructured, Groups, NByM))  # the constructor has seen to it
+        return self.pattern
+
+    @property
     def exchanges(self) -> bool:
         """Whether weights grow."""
         return self.kind in EXCHANGES

@@ -15,7 +15,6 @@ from lotto.core.errors import UsageError, text
 from lotto.core.rng import private_rng
 from lotto.pruning import masks
 from lotto.pruning.masks import Mask, shared_names
-from lotto.pruning.structured import Groups, NByM
 from lotto.recipe.optimizers import Optimizer
 from lotto.recipe.recipe import Recipe
 from lotto.training.dynamic_sparsity import DynamicSparsity
@@ -83,8 +82,7 @@ def first_mask(sparsity: DynamicSparsity, recipe: Recipe, mask: Mapping[str, Ten
     found = masks.ones(recipe) if mask is None else Mask(mask)
     masks.check_fits(found, dict(module.named_parameters(remove_duplicate=False)))
     _check_names(found, module)
-    if isinstance(sparsity.pattern, (Groups, NByM)):
-        sparsity.pattern.check(found)
+    sparsity.changing.check(found)
     if sparsity.exchanges and masks.count(found) == masks.size(found):
         raise UsageError(f"{sparsity.kind!r} has nothing to exchange: the mask keeps every weight.")
     return found

@@ -16,9 +16,8 @@ from lotto.core.ranks import ALONE, Ranks
 from lotto.core.rng import private_rng, torch_seed
 from lotto.core.weights import first_non_finite
 from lotto.pruning import masks
-from lotto.pruning.dynamic import exchange, exchange_counts, random_growth, thinned
+from lotto.pruning.dynamic import exchange_counts, random_growth, thinned
 from lotto.pruning.masks import Mask, cover_shared, shared_names
-from lotto.pruning.structured import Groups, NByM, named_pattern
 from lotto.training.job import Job, State
 from lotto.training.learners.autograd import Autograd
 from lotto.training.learners.distributed import Distributed
@@ -82,22 +81,18 @@ def _updated(job: Job, mask: Mask, state: State, step: int, network: Network | N
     progress = sparsity.updates(job.recipe).progress(step)
     weights = {name: state.weights[name] for name in mask}
     _check_finite(job, weights, step, "weights")
-    pattern = named_pattern(sparsity.pattern)
+    pattern = sparsity.changing
     if not sparsity.exchanges:
-        density = sparsity.density_at(progress)
-        possible = pattern.possible(density) if isinstance(pattern, NByM) else density
-        return thinned(weights, mask, possible, sparsity.allocation, pattern)
+        density = pattern.possible(sparsity.density_at(progress))
+        return thinned(weights, mask, density, sparsity.allocation, pattern.keep)
     fraction = sparsity.fraction_at(progress)
-    counts = exchange_counts(mask, fraction)
-    if not any(counts.values()):
+    if not any(exchange_counts(mask, fraction).values()):
         return mask
     if sparsity.kind == "set":
         growth: Mapping[str, Tensor] = random_growth(mask, job.order_seed, step)
     else:
         growth = {name: g.abs() for name, g in dense_gradients(job, mask, state, step, network).items()}
-    if isinstance(pattern, (Groups, NByM)):
-        return pattern.exchange(weights, mask, fraction, growth)
-    return exchange(weights, mask, counts, growth)
+    return pattern.exchange(weights, mask, fraction, growth)
 
 
 def dense_gradients(
